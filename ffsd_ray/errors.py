@@ -1,0 +1,21 @@
+"""Errors that are the user's to mend: printed as one message, without a traceback."""
+
+
+class UserError(Exception):
+    """Something the user said or supplied is wrong; the command ends with status 2."""
+
+
+class JobError(UserError):
+    """A job file or a command's argument is wrong. The message holds every problem found, one a paragraph."""
+
+
+class DataError(UserError):
+    """The images are missing, broken or labelled out of range. The message names the file and the row."""
+
+
+class RecordsError(UserError):
+    """A run's folder is missing, in use, or not what the command needs."""
+
+
+class TrialError(Exception):
+    """Training cannot go on and would fail in the same way if repeated (a term that is not finite, say)."""

@@ -1,0 +1,38 @@
+"""The base of every section of a job file."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
+
+#: For fields that say where something lies or how fast it is done, never what is computed:
+#: they do not enter a trial's identity (`ffsd_ray.spec.trial.TrialSpec.identity`).
+NOT_IDENTITY: dict[str, Any] = {"identity": False}
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """A section of a job file: unknown keys are refused, nothing is coerced from text, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Problem(NamedTuple):
+    """One thing wrong between several keys: the key at fault (a path below the model), its value, what was expected."""
+
+    key: tuple[str, ...]
+    value: object
+    expected: str
+
+
+def refuse(model: BaseModel, problems: Iterable[Problem]) -> None:
+    """Raise all `problems` at once, each at its own key; pydantic alone would place them all at the model."""
+    details = [
+        InitErrorDetails(type=PydanticCustomError("inconsistent", "{expected}", {"expected": expected}), loc=key, input=value)
+        for key, value, expected in problems
+    ]
+    if details:
+        raise ValidationError.from_exception_data(type(model).__name__, details)
