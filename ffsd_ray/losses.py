@@ -1,0 +1,102 @@
+"""Losses as pure tensor functions, in both formulations.
+
+Notation of the paper: F feature maps [B, C, H, W], A attention maps [B, H·W], z logits [B, K], T temperature. The target
+of every function is detached inside it. `published` names the authors' implementation, which differs from the paper's
+equations; both are given, and `Formulation` is the choice between them.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Formulation = Literal["published", "paper"]
+
+#: Norms below this are taken as this when a map is normalised (published implementation).
+EPSILON = 1e-12
+
+
+def attention(maps: Tensor) -> Tensor:
+    """Attention map [B, H·W] of feature maps [B, C, H, W] (Eq. 7).
+
+    The mean over channels as in the published implementation; the paper's sum differs by the factor C, which every use
+    removes again by normalisation.
+    """
+    return maps.square().mean(dim=1).flatten(1)
+
+
+def unit(maps: Tensor) -> Tensor:
+    """Each sample flattened and divided by its L2 norm: [B, ...] → [B, D]."""
+    return F.normalize(maps.flatten(1), dim=1, eps=EPSILON)
+
+
+def distance(a: Tensor, b: Tensor, formulation: Formulation) -> Tensor:
+    """Distance between two batches [B, D] of normalised vectors; `b` is the target.
+
+    published: the mean over all entries, batch included, of the squared difference.
+    paper: the L2 norm of each sample's difference, averaged over the batch (Eqs. 5, 9, 10, 11, 13). The square root is
+    guarded at 0: torch gives the norm a zero gradient there.
+    """
+    if formulation == "published":
+        return F.mse_loss(a, b.detach())
+    return torch.linalg.vector_norm(a - b.detach(), dim=1).mean()
+
+
+def mimic(a: Tensor, b: Tensor, formulation: Formulation) -> Tensor:
+    """Distance between two batches [B, ...], each sample flattened and normalised; `b` is the target."""
+    return distance(unit(a), unit(b), formulation)
+
+
+def soft_kl(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """T² · KL(softmax(target / T) ‖ softmax(logits / T)), averaged over the batch (Eqs. 2 to 4); [B, K] each."""
+    student = F.log_softmax(logits / temperature, dim=1)
+    teacher = F.log_softmax(target.detach() / temperature, dim=1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def mutual_kl(logits: list[Tensor], student: int, temperature: float, formulation: Formulation) -> Tensor:
+    """What student `student` learns from every other one (Eq. 2, second term).
+
+    paper: the sum over the others. published: their average.
+    """
+    terms = [soft_kl(logits[student], peer, temperature) for index, peer in enumerate(logits) if index != student]
+    total = torch.stack(terms).sum()
+    return total if formulation == "paper" else total / len(terms)
+
+
+class DiversityTarget(NamedTuple):
+    """What a student is drawn to by the student before it."""
+
+    attention: Tensor  #: [B, H·W], in the units of `unit(attention(...))`
+    maps: Tensor  #: F̄ [B, C, H, W], the input of the self-distillation module
+
+
+def diversity_target(previous: Tensor, formulation: Formulation) -> DiversityTarget:
+    """Attention shifted away from where the previous student looks (Eq. 8), from its last maps [B, C, H, W].
+
+    With a = attention(previous), â = unit(a), N = ‖a‖₂, and τ the ⌊HW/3⌋-th smallest entry of â:
+
+    published: t = (N/2 − â) · sign(â − τ) + N/2, not normalised again; it mixes â with N. sign(0) = 0.
+    paper: Ā = (N/2 − a) · sign(a − N·τ) + N/2, then normalised.
+
+    The paper gives no formula for F̄; under both formulations it is the published one, previous + (t − â) · N / C, the
+    same for every channel, with the published t.
+
+    Raises:
+        ValueError: the map has fewer than 3 entries, so there is no threshold.
+    """
+    a = attention(previous.detach())
+    third = a.shape[1] // 3
+    if third < 1:
+        height, width = previous.shape[2:]
+        raise ValueError(f"the diversity threshold needs a last feature map of 3 entries or more, got {height}×{width}")
+    norm = torch.linalg.vector_norm(a, dim=1, keepdim=True)
+    looks = unit(a)
+    above = torch.sign(looks - looks.kthvalue(third, dim=1, keepdim=True).values)
+    target = (norm / 2 - looks) * above + norm / 2
+    shift = ((target - looks) * norm / previous.shape[1]).view(-1, 1, *previous.shape[2:])
+    maps = previous.detach() + shift
+    if formulation == "paper":
+        target = unit((norm / 2 - a) * above + norm / 2)
+    return DiversityTarget(target, maps)

@@ -1,0 +1,142 @@
+"""What a training method is: a group of networks, and the loss terms they learn from."""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ffsd_ray.backbones import Builder, Features
+from ffsd_ray.settings import Problem, Settings
+
+#: A parameter's role decides its optimiser (`ffsd_ray.train.optimisers`).
+Role = Literal["student", "fusion", "self_distillation"]
+
+Precision = Literal["fp32", "bf16"]
+
+#: The shapes (C, H, W) of a backbone's feature maps, shallow to deep.
+MapShapes = tuple[tuple[int, int, int], ...]
+
+
+class MethodSettings(Settings):
+    """The `method` section of a job file; every method has its own class, told apart by `name`."""
+
+    name: str
+    #: The series whose accuracy stands for the method in a comparison.
+    headline: ClassVar[str]
+
+    def problems(self, shapes: MapShapes) -> Iterator[Problem]:
+        """What keeps this method from working on a backbone with such feature maps."""
+        yield from ()
+
+    def label(self) -> str:
+        """A short name for tables."""
+        return self.name
+
+
+class Losses(NamedTuple):
+    """What one phase of a step computes.
+
+    terms: weighted scalars named `member/term`; their sum is what is minimised, so they can be logged part by part.
+    logits: [B, K] of every member, detached, for the training accuracy.
+    """
+
+    terms: dict[str, Tensor]
+    logits: dict[str, Tensor]
+
+
+class Phase(NamedTuple):
+    """One backward pass of a step: the roles whose parameters it updates."""
+
+    name: str
+    roles: tuple[Role, ...]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a group is built from, besides its own settings."""
+
+    backbone: Builder
+    shapes: MapShapes
+    classes: int
+    precision: Precision = "fp32"
+
+    def network(self) -> nn.Module:
+        """A new backbone, initialised from torch's global random state."""
+        return self.backbone(self.classes)
+
+
+class Method(nn.Module, ABC):
+    """A group of networks under one roof, so that one DDP wrapper sees every trainable operation.
+
+    A subclass is found by its file in this package, named in job files by its `Settings`, and constructed from those
+    settings and a `Blueprint`.
+    """
+
+    Settings: ClassVar[type[MethodSettings]]
+    #: Augmented views of an image that a step takes.
+    views: ClassVar[int] = 1
+
+    def __init__(self, settings: Any, blueprint: Blueprint) -> None:
+        super().__init__()
+        self.settings = settings
+        self._precision = blueprint.precision
+
+    @abstractmethod
+    def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
+        """Losses of one phase for `views` of the images [B, 3, S, S] and labels [B]."""
+
+    @abstractmethod
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits [B, K] of every member, in evaluation."""
+
+    @abstractmethod
+    def roles(self) -> dict[Role, list[nn.Module]]:
+        """The modules of each role; disjoint, and together all of the group's parameters."""
+
+    @property
+    @abstractmethod
+    def deployed(self) -> tuple[str, nn.Module]:
+        """The one member that is kept after training: its name and its backbone."""
+
+    @property
+    @abstractmethod
+    def members(self) -> list[str]:
+        """Names of all members whose logits `forward` and `predict` return, in the order of the tables."""
+
+    @property
+    def common(self) -> list[str]:
+        """Names of the common students, whose mean and ensembles are reported."""
+        return []
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The backward passes of one step, in order."""
+        return (Phase("all", tuple(self.roles())),)
+
+    def begin_epoch(self, epoch: int) -> None:  # noqa: B027: most methods need no schedule
+        """Set what depends on the epoch (from 1)."""
+
+    def weights(self) -> dict[str, float]:
+        """The loss weights in force, by the name they have in the job file."""
+        return {}
+
+    def features(self, net: nn.Module, x: Tensor) -> Features:
+        """A network's forward pass under the precision in force, its results in full precision for the losses."""
+        with self.mixed(x):
+            out = net(x)
+        return Features(full(out.logits), [full(m) for m in out.maps])
+
+    def mixed(self, x: Tensor) -> contextlib.AbstractContextManager[object]:
+        """Autocast for x's device where the precision asks for it."""
+        if self._precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(x.device.type, torch.bfloat16)
+
+
+def full(x: Tensor) -> Tensor:
+    """bfloat16 to float32; anything wider as it is."""
+    return x.float() if x.dtype == torch.bfloat16 else x

@@ -1,0 +1,43 @@
+"""The feature fusion module and the leader's decoder (Section III-B, Fig. 3; sizes from the published implementation)."""
+
+from torch import Tensor, nn
+
+from ffsd_ray.backbones.base import Features, initialise_convolutions
+
+
+def _separable(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Depthwise 3×3 and pointwise 1×1 convolution, each with batch norm and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, in_channels, 3, 1, 1, groups=in_channels, bias=False),
+        nn.BatchNorm2d(in_channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Fusion(nn.Module):
+    """Encodes the students' concatenated last maps F_e [B, n·C, H, W] into F_f [B, C, H, W] and classifies it."""
+
+    def __init__(self, students: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.encode = _separable(students * channels, channels)
+        self.fc = nn.Linear(channels, classes)
+        initialise_convolutions(self)
+
+    def forward(self, concatenated: Tensor) -> Features:
+        fused = self.encode(concatenated)
+        return Features(self.fc(fused.mean(dim=(2, 3))), [fused])
+
+
+class Decoder(nn.Module):
+    """σ of Eq. 5: the leader's last map [B, C, H, W] back to the size of F_e [B, n·C, H, W]. Trained with the leader."""
+
+    def __init__(self, students: int, channels: int) -> None:
+        super().__init__()
+        self.decode = _separable(channels, students * channels)
+        initialise_convolutions(self)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.decode(maps)
