@@ -1,0 +1,47 @@
+"""Small images, read whole: sources, decoding, device-resident batches. A new source is one new file here."""
+
+from dataclasses import replace
+
+from ffsd_ray.data.base import Dataset, DataSettings, Images, check_padding, split
+from ffsd_ray.errors import DataError
+from ffsd_ray.registry import modules
+
+__all__ = ["SOURCES", "DataSettings", "Dataset", "Images", "load"]
+
+
+def _sources() -> dict[str, type[DataSettings]]:
+    found: dict[str, type[DataSettings]] = {}
+    for module in modules(__name__):
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, DataSettings):
+                name = value.model_fields["name"].default
+                if isinstance(name, str):  # a shared base class has no name
+                    found[name] = value
+    return found
+
+
+#: Settings class of every data source, by `data.name`.
+SOURCES = _sources()
+
+
+def load(settings: DataSettings, *, progress: bool = False) -> Dataset:
+    """The data set that `settings` describe, checked, with its validation split. Raises DataError."""
+    dataset = settings.read(progress)
+    try:
+        check_padding(settings.crop_padding, dataset.image_size)
+    except ValueError as error:
+        raise DataError(f"data.crop_padding: {error}") from error
+    for part, images in (("train", dataset.train), ("test", dataset.test)):
+        if not len(images):
+            raise DataError(f"data: {settings.name}: no image in the {part} split, expected at least one")
+        out = ((images.labels < 0) | (images.labels >= dataset.num_classes)).nonzero()
+        if len(out):
+            row = int(out[0])
+            raise DataError(
+                f"data: {settings.name}: {part} image {row} (from 0) has label {int(images.labels[row])}, "
+                f"expected 0 to {dataset.num_classes - 1}"
+            )
+    if not settings.validation:
+        return dataset
+    train, val = split(dataset.train, settings.validation, settings.validation_seed, "data.validation")
+    return replace(dataset, train=train, val=val)

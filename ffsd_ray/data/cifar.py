@@ -1,0 +1,70 @@
+"""CIFAR-10 and CIFAR-100 in the files that torchvision reads."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from filelock import FileLock
+from pydantic import Field
+
+from ffsd_ray.data.base import Dataset, DataSettings, Images
+from ffsd_ray.errors import DataError
+from ffsd_ray.settings import NOT_IDENTITY
+
+_Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+class _Cifar(DataSettings):
+    root: str = Field(
+        "data", description="Folder that holds (or receives) torchvision's files.", json_schema_extra=NOT_IDENTITY
+    )
+    download: bool = Field(False, description="Fetch the files where they are missing.", json_schema_extra=NOT_IDENTITY)
+    statistics: ClassVar[_Statistics]
+
+    @property
+    def known_size(self) -> int:
+        return 32
+
+    def read(self, progress: bool) -> Dataset:
+        from torchvision import datasets  # takes seconds, and settings are checked without it
+
+        source = getattr(datasets, self.name.upper())
+        root = Path(self.root).expanduser()
+        try:
+            if self.download:
+                root.mkdir(parents=True, exist_ok=True)
+                with FileLock(root / f"{self.name}.lock"):  # the workers of one node fetch once
+                    source(root, download=True)
+            train, test = (source(root, train=part) for part in (True, False))
+        except (RuntimeError, OSError) as error:
+            raise DataError(
+                f"data.root: {root}: no {self.name} there ({error}); expected torchvision's folder "
+                f"{source.base_folder}, which `data.download: true` fetches"
+            ) from error
+        images = [
+            Images(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
+            for part in (train, test)
+        ]
+        return Dataset(images[0], None, images[1], tuple(train.classes), *self.statistics)
+
+
+class Cifar10(_Cifar):
+    """CIFAR-10: 50,000 training and 10,000 test images of 10 classes, 32×32."""
+
+    name: Literal["cifar10"] = "cifar10"
+    statistics: ClassVar[_Statistics] = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+    @property
+    def known_classes(self) -> int:
+        return 10
+
+
+class Cifar100(_Cifar):
+    """CIFAR-100: 50,000 training and 10,000 test images of 100 classes, 32×32; the published code's normalisation."""
+
+    name: Literal["cifar100"] = "cifar100"
+    statistics: ClassVar[_Statistics] = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+
+    @property
+    def known_classes(self) -> int:
+        return 100

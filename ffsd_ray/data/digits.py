@@ -1,0 +1,39 @@
+"""scikit-learn's handwritten digits: 1,797 real 8×8 grey images that need no download."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from ffsd_ray.data.base import Dataset, DataSettings, Images, channel_statistics, split
+
+
+class Digits(DataSettings):
+    """scikit-learn's digits (UCI optical recognition of handwritten digits), enlarged to `image_size`."""
+
+    name: Literal["digits"] = "digits"
+    image_size: int = Field(16, ge=8, description="Side in pixels that the 8×8 images are enlarged to (bilinear).")
+    crop_padding: int = Field(2, ge=0, description=DataSettings.model_fields["crop_padding"].description)
+    flip: bool = Field(False, description=DataSettings.model_fields["flip"].description)
+
+    @property
+    def known_classes(self) -> int:
+        return 10
+
+    @property
+    def known_size(self) -> int:
+        return self.image_size
+
+    def read(self, progress: bool) -> Dataset:
+        """One fifth of each class is the test split, the same in every run."""
+        from sklearn.datasets import load_digits  # takes a second, and settings are checked without it
+
+        digits = load_digits()
+        grey = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)  # 17 grey levels, 0..16
+        side = (self.image_size, self.image_size)
+        grey = F.interpolate(grey, size=side, mode="bilinear", align_corners=False).round().to(torch.uint8)
+        images = Images(grey.repeat(1, 3, 1, 1), torch.from_numpy(digits.target).long())
+        train, test = split(images, fraction=0.2, seed=0, key="digits")
+        mean, std = channel_statistics(train.images)
+        return Dataset(train, None, test, tuple(str(digit) for digit in range(10)), mean, std)
