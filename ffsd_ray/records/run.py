@@ -1,0 +1,47 @@
+"""The records of one run of a job."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ffsd_ray.errors import RecordsError
+from ffsd_ray.records.store import Store
+from ffsd_ray.records.trial import TrialRecords
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """A run's folder: job.yaml (as given), job.json (what it was resolved to) and a folder a trial."""
+
+    store: Store
+
+    @classmethod
+    def open(cls, location: str) -> "RunRecords":
+        """An existing run.
+
+        Raises:
+            RecordsError: there is none.
+        """
+        records = cls(Store(location))
+        if not records.exists():
+            raise RecordsError(f"{location}: no run here (no job.json in it); give the folder that the run printed")
+        return records
+
+    def exists(self) -> bool:
+        return self.store.exists("job.json")
+
+    def begin(self, text: str, job: Mapping[str, Any], overrides: Sequence[str], trials: Sequence[str]) -> None:
+        """Write the job file's text, the job, what was set on the command line, and the trials' identities in order."""
+        self.store.write("job.yaml", text.encode())
+        content = {"job": dict(job), "overrides": list(overrides), "trials": list(trials)}
+        self.store.write_json("job.json", content)
+
+    def job(self) -> dict[str, Any]:
+        return self.store.read_json("job.json")["job"]
+
+    def trial_ids(self) -> list[str]:
+        """Identities of the planned trials, in the job's order."""
+        return self.store.read_json("job.json")["trials"]
+
+    def trial(self, identity: str) -> TrialRecords:
+        return TrialRecords(self.store.child("trials").child(identity))

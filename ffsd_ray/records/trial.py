@@ -1,0 +1,89 @@
+"""The records of one trial."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from ffsd_ray.records.store import Store
+
+#: One epoch's measurements: `epoch`, `seconds`, `images_per_second`, `lr`, `weight/<name>`, `term/<member>/<term>` and
+#: `<split>/<series>/<top1 | top5 | loss>`; accuracies in percent, losses in nats.
+Row = dict[str, float]
+
+State = Literal["completed", "failed", "unfinished"]
+
+_CHECKPOINT = re.compile(r"epoch-(\d{6})\.pt")
+
+
+class TrialRecords:
+    """spec.json, environment.json, history.parquet, result.json or error.json, checkpoints/ and the exported weights."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._checkpoints = store.child("checkpoints")
+
+    def state(self) -> State:
+        """`failed` is what a retry or a resumed job turns into something else again."""
+        if self.store.exists("result.json"):
+            return "completed"
+        return "failed" if self.store.exists("error.json") else "unfinished"
+
+    def spec(self) -> dict[str, Any]:
+        return self.store.read_json("spec.json")
+
+    def result(self) -> dict[str, Any]:
+        return self.store.read_json("result.json")
+
+    def error(self) -> dict[str, Any]:
+        return self.store.read_json("error.json")
+
+    def begin(self, spec: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Write what is run and where; an earlier attempt's error is forgotten."""
+        self.store.write_json("spec.json", spec)
+        self.store.write_json("environment.json", environment)
+        if self.store.exists("error.json"):
+            self.store.delete("error.json")
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result; the trial counts as completed from here on."""
+        self.store.write_json("result.json", result)
+
+    def fail(self, kind: str, message: str) -> None:
+        """Write why the trial ended without a result."""
+        self.store.write_json("error.json", {"kind": kind, "message": message})
+
+    def history(self) -> list[Row]:
+        """The rows so far, by epoch; none where no epoch has ended."""
+        if not self.store.exists("history.parquet"):
+            return []
+        rows = pq.read_table(io.BytesIO(self.store.read("history.parquet"))).to_pylist()
+        return [{key: value for key, value in row.items() if value is not None} for row in rows]
+
+    def write_history(self, rows: Sequence[Row]) -> None:
+        with self.store.writing("history.parquet") as stream:
+            pq.write_table(pa.Table.from_pylist(list(rows)), stream)
+
+    def write_checkpoint(self, epoch: int, state: Mapping[str, Any], *, keep_earlier: bool) -> None:
+        """Write the training state after `epoch`, then delete the earlier ones unless they are to be kept."""
+        with self._checkpoints.writing(f"epoch-{epoch:06d}.pt") as stream:
+            torch.save(dict(state), stream)
+        if not keep_earlier:
+            for name in self._checkpoint_names():
+                if name < f"epoch-{epoch:06d}.pt":
+                    self._checkpoints.delete(name)
+
+    def latest_checkpoint(self) -> dict[str, Any] | None:
+        """The newest training state, tensors on the CPU; None where there is none. Nothing is unpickled but tensors."""
+        names = self._checkpoint_names()
+        if not names:
+            return None
+        content = io.BytesIO(self._checkpoints.read(names[-1]))
+        return torch.load(content, map_location="cpu", weights_only=True)
+
+    def _checkpoint_names(self) -> list[str]:
+        return [name for name in self._checkpoints.names() if _CHECKPOINT.fullmatch(name)]

@@ -1,0 +1,30 @@
+"""What a trainer needs to know of where it runs."""
+
+from typing import Protocol
+
+import torch
+
+from ffsd_ray.records.trial import Row
+
+
+class Context(Protocol):
+    """One of a trial's workers. With several, torch.distributed is initialised before training begins."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def report(self, row: Row) -> None:
+        """Called by every worker at the end of every epoch."""
+
+
+class LocalContext:
+    """The only worker, in the calling process."""
+
+    rank, world_size = 0, 1
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def report(self, row: Row) -> None:
+        pass

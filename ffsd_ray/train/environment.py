@@ -1,0 +1,42 @@
+"""What a trial ran on, for its records."""
+
+import platform
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def environment(device: torch.device, workers: int) -> dict[str, Any]:
+    """Versions, git revision, device and threads."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "versions": {"python": platform.python_version(), **_versions("ffsd-ray", "torch", "torchvision", "ray")},
+        "revision": _revision(),
+        "device": {"type": device.type, "name": name, "workers": workers, "threads": torch.get_num_threads()},
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _revision() -> str | None:
+    """The git revision of the package's own checkout, `+` behind it where files differ; None outside of one."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--match=-"]
+    described = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return described.stdout.strip() or None

@@ -1,0 +1,44 @@
+"""Trials one after another in this process, without Ray."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ffsd_ray.errors import DataError, TrialError
+from ffsd_ray.records.run import RunRecords
+from ffsd_ray.records.trial import Row
+from ffsd_ray.spec.job import JobSpec
+from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.train.context import LocalContext
+from ffsd_ray.train.trainer import train
+from ffsd_ray.view import View
+
+
+class _ViewedContext(LocalContext):
+    def __init__(self, device: torch.device, view: View, identity: str) -> None:
+        super().__init__(device)
+        self._view, self._identity = view, identity
+
+    def report(self, row: Row) -> None:
+        self._view.epoch(self._identity, row)
+
+
+def run_locally(trials: Sequence[TrialSpec], job: JobSpec, run: RunRecords, view: View) -> None:
+    """Train every trial; one that fails is recorded as failed, and the others go on."""
+    for spec in trials:
+        identity = spec.identity()
+        records = run.trial(identity)
+        view.started(identity, spec.train.epochs, len(records.history()))
+        device = torch.device("cuda" if spec.scale.gpus_per_worker else "cpu")
+        message = ""
+        try:
+            train(
+                spec,
+                records,
+                _ViewedContext(device, view, identity),
+                keep_checkpoints=job.records.keep_checkpoints == "all",
+            )
+        except (TrialError, DataError) as error:
+            message = str(error)
+            records.fail(type(error).__name__, message)
+        view.ended(identity, records.state(), message)

@@ -1,0 +1,106 @@
+"""Sums kept on the device while an epoch runs, read once at its end."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ffsd_ray.errors import TrialError
+from ffsd_ray.records.trial import Row
+from ffsd_ray.train.distributed import earliest_over_workers, sum_over_workers
+
+#: From this number of classes on, top-5 accuracy is reported beside top-1.
+TOP5_FROM = 20
+
+#: Series made from the common students together: their mean; right where any student is (Table I's "Ens"); the
+#: accuracy of their averaged logits.
+MEAN, ANY, LOGITS = "students_mean", "ensemble_any", "ensemble_logits"
+
+
+class AccuracyMeter:
+    """Loss and accuracies of every member and of the common students together, over a split."""
+
+    def __init__(self, members: Sequence[str], common: Sequence[str], classes: int, device: torch.device) -> None:
+        self._members, self._common = list(members), list(common)
+        self._top5 = classes >= TOP5_FROM
+        series = len(self._members) + (2 if common else 0)
+        #: [series, (top1, top5, loss)] sums over images, then the number of images.
+        self._sums = torch.zeros(series, 3, dtype=torch.float64, device=device)
+        self._images = 0
+
+    def update(self, logits: dict[str, Tensor], labels: Tensor) -> None:
+        """Add a batch: logits [B, K] of every member, labels [B]."""
+        stacked = torch.stack([logits[name].detach() for name in self._members])
+        ensemble = []
+        if self._common:
+            students = [self._members.index(name) for name in self._common]
+            ensemble.append(stacked[students].mean(dim=0))
+        scores = torch.cat([stacked, *(z[None] for z in ensemble)])
+        top1 = scores.argmax(dim=2) == labels
+        top5 = (scores.topk(5, dim=2).indices == labels[:, None]).any(dim=2) if self._top5 else top1
+        loss = torch.stack([F.cross_entropy(z, labels, reduction="none") for z in scores])
+        self._add(slice(None, len(scores)), top1, top5, loss)
+        if self._common:
+            self._add(slice(-1, None), *(hit[students].any(dim=0)[None] for hit in (top1, top5)), torch.zeros_like(loss[:1]))
+        self._images += len(labels)
+
+    def _add(self, rows: slice, *columns: Tensor) -> None:
+        self._sums[rows] += torch.stack([column.sum(dim=1, dtype=torch.float64) for column in columns], dim=1)
+
+    def read(self, split: str) -> Row:
+        """`<split>/<series>/<top1 | top5 | loss>` over all workers: accuracies in percent, losses in nats."""
+        images = sum_over_workers(torch.tensor([self._images], dtype=torch.float64, device=self._sums.device))
+        means = (sum_over_workers(self._sums) / images).tolist()
+        series = [*self._members, *([LOGITS, ANY] if self._common else [])]
+        row: Row = {}
+        for name, (top1, top5, loss) in zip(series, means, strict=True):
+            row[f"{split}/{name}/top1"] = 100 * top1
+            if self._top5:
+                row[f"{split}/{name}/top5"] = 100 * top5
+            if name != ANY:
+                row[f"{split}/{name}/loss"] = loss
+        if self._common:
+            for measure in ("top1", *(["top5"] if self._top5 else []), "loss"):
+                values = [row[f"{split}/{name}/{measure}"] for name in self._common]
+                row[f"{split}/{MEAN}/{measure}"] = math.fsum(values) / len(values)
+        return row
+
+
+class TermMeter:
+    """Every loss term's mean over an epoch's images, and the first step at which it was not finite."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._names: list[str] = []
+
+    def update(self, terms: dict[str, Tensor], step: int, images: int) -> None:
+        """Add a step's terms (means over `images` images of this worker)."""
+        values = torch.stack([term.detach() for term in terms.values()]).double()
+        if not self._names:
+            self._names = list(terms)
+            self._sums = torch.zeros_like(values)
+            self._first_bad = torch.full_like(values, math.inf)
+            self._images = 0
+        self._sums += values * images
+        self._first_bad.masked_fill_(~values.isfinite() & self._first_bad.isinf(), step)
+        self._images += images
+
+    def read(self, epoch: int) -> Row:
+        """`term/<member>/<term>` over all workers.
+
+        Raises:
+            TrialError: a term was not finite; names the first one, its member, epoch and step.
+        """
+        first_bad = earliest_over_workers(self._first_bad).tolist()
+        images = sum_over_workers(torch.tensor([self._images], dtype=torch.float64, device=self._device))
+        means = (sum_over_workers(self._sums) / images).tolist()
+        step = min(first_bad)
+        if not math.isinf(step):
+            member, term = self._names[first_bad.index(step)].split("/")
+            raise TrialError(
+                f"the loss term {term} of {member} is not finite (epoch {epoch}, step {int(step) + 1}): "
+                "training diverged; lower the learning rate or that term's weight, or warm it up"
+            )
+        return {f"term/{name}": value for name, value in zip(self._names, means, strict=True)}

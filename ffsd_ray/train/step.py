@@ -1,0 +1,33 @@
+"""One training step of a group."""
+
+from torch import nn
+
+from ffsd_ray.data.batches import Batch
+from ffsd_ray.methods.base import Losses, Method
+from ffsd_ray.train.optimisers import Optimisers
+
+
+class Step:
+    """Every phase of a method in order: one backward pass over the sum of its terms, then its optimisers.
+
+    Cross-model targets are detached, so for FFSD the single backward equals Algorithm 1's sequence of updates.
+    Nothing here waits for the device.
+    """
+
+    def __init__(self, method: Method, optimisers: Optimisers, group: nn.Module | None = None) -> None:
+        """`group`: what is called in `method`'s place, its DDP wrapper."""
+        self._phases, self._optimisers = method.phases, optimisers
+        self._group = method if group is None else group
+
+    def __call__(self, batch: Batch) -> Losses:
+        """The losses of the batch, from before the update."""
+        seen = Losses({}, {})
+        for phase in self._phases:
+            losses: Losses = self._group(batch.views, batch.labels, phase.name)
+            self._optimisers.zero_grad()
+            total = sum(losses.terms.values())
+            (total * batch.weight).backward()  # type: ignore[union-attr]
+            self._optimisers.step(phase.roles)
+            seen.terms.update(losses.terms)
+            seen.logits.update(losses.logits)
+        return seen

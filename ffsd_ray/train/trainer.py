@@ -1,0 +1,268 @@
+"""Training one trial: the same code under Ray and without it."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ffsd_ray import data
+from ffsd_ray.backbones import BACKBONES, map_shapes
+from ffsd_ray.data import Dataset, Images
+from ffsd_ray.data.batches import EvalBatches, TrainBatches
+from ffsd_ray.errors import TrialError
+from ffsd_ray.leader import Card, pack
+from ffsd_ray.methods import METHODS, Blueprint, Method
+from ffsd_ray.records.trial import Row, TrialRecords
+from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.train import optimisers
+from ffsd_ray.train.context import Context
+from ffsd_ray.train.distributed import share_statistics
+from ffsd_ray.train.environment import environment
+from ffsd_ray.train.meters import AccuracyMeter, TermMeter
+from ffsd_ray.train.step import Step
+
+
+@dataclass
+class Progress:
+    """How far a trial has come: what a checkpoint holds besides the networks and the optimisers."""
+
+    rows: list[Row] = field(default_factory=list)
+    #: For every series the epoch of its best top-1 on the selection split, and its test top-1 then.
+    best: dict[str, dict[str, float]] = field(default_factory=dict)
+    #: The deployed member's weights at its best epoch.
+    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def state(self) -> dict[str, Any]:
+        return {"rows": self.rows, "best": self.best, "best_weights": self.best_weights}
+
+
+def build_method(spec: TrialSpec, classes: int, image_size: int) -> Method:
+    """The trial's group, initialised from its seed.
+
+    Raises:
+        TrialError: the method cannot work with this backbone on such images.
+    """
+    backbone = BACKBONES[spec.backbone.name]
+    shapes = map_shapes(backbone, image_size)
+    for problem in spec.method.problems(shapes):
+        raise TrialError(f"method.{'.'.join(problem.key)} = {problem.value}: {problem.expected}")
+    optimisers.seed_everything(spec.seed)
+    return METHODS[spec.method.name](spec.method, Blueprint(backbone, shapes, classes, spec.train.precision))
+
+
+class Trainer:
+    """One worker's part in training one trial."""
+
+    def __init__(self, spec: TrialSpec, records: TrialRecords, context: Context) -> None:
+        torch.set_num_threads(spec.scale.worker_threads)
+        self._spec, self._records, self._context = spec, records, context
+        self._dataset = data.load(spec.data)
+        dataset, device = self._dataset, context.device
+        self._method = build_method(spec, dataset.num_classes, dataset.image_size)
+        if spec.train.batch_norm == "sync":
+            self._method = nn.SyncBatchNorm.convert_sync_batchnorm(self._method)
+        # Convolutions on small images are faster in this layout, on CPUs and GPUs alike.
+        self._method.to(device=device, memory_format=torch.channels_last)
+        self._optimisers = optimisers.build(self._method, spec.train)
+        self._progress = self._resume()
+        self._batches = TrainBatches(
+            dataset.train.to(device),
+            dataset.mean,
+            dataset.std,
+            crop_padding=spec.data.crop_padding,
+            flip=spec.data.flip,
+            batch_size=spec.train.batch_size,
+            seed=spec.seed,
+            rank=context.rank,
+            world_size=context.world_size,
+            views=self._method.views,
+            steps_per_epoch=spec.train.steps_per_epoch,
+        )
+        self._evaluations = {
+            split: self._evaluation(images)
+            for split, images in (("val", dataset.val), ("test", dataset.test))
+            if images is not None
+        }
+        self._selection = "val" if "val" in self._evaluations else "test"
+
+    def run(self, *, keep_checkpoints: bool = False) -> None:
+        """Train from the last checkpoint to the end, recording every epoch; worker 0 writes.
+
+        Raises:
+            TrialError: a loss term was not finite.
+        """
+        spec, records, leads = self._spec, self._records, self._context.rank == 0
+        if leads:
+            records.begin(spec.model_dump(), environment(self._context.device, self._context.world_size))
+        group = self._wrap()
+        step = Step(self._method, self._optimisers, group)
+        for epoch in range(len(self._progress.rows) + 1, spec.train.epochs + 1):
+            row = self._train_epoch(step, epoch) | self._evaluate()
+            self._progress.rows.append(row)
+            self._note_best(epoch, row)
+            if leads:
+                if epoch % spec.train.checkpoint_every == 0 or epoch == spec.train.epochs:
+                    records.write_checkpoint(epoch, self._state(), keep_earlier=keep_checkpoints)
+                records.write_history(self._progress.rows)
+            self._context.report(row)
+        if leads:
+            self._finish()
+
+    def _wrap(self) -> nn.Module:
+        if self._context.world_size == 1:
+            return self._method
+        device = self._context.device
+        # Buffers are worker 0's at every step (DDP's default): that is the rule for batch norm's running statistics,
+        # and what makes worker 0's checkpoint the whole state.
+        return DistributedDataParallel(
+            self._method, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+        )
+
+    def _train_epoch(self, step: Step, epoch: int) -> Row:
+        settings, steps = self._spec.train, self._batches.steps
+        optimisers.seed_everything(self._spec.seed, epoch, self._context.rank)
+        self._method.train()
+        self._method.begin_epoch(epoch)
+        terms = TermMeter(self._context.device)
+        accuracy = self._accuracy_meter()
+        began = time.perf_counter()
+        factor = 1.0
+        for index, batch in enumerate(self._batches.epoch(epoch)):
+            factor = optimisers.learning_rate_factor(settings, epoch, index, steps)
+            self._optimisers.set_learning_rates(factor)
+            losses = step(batch)
+            if batch.weight:  # an empty share took part with an image that does not count
+                terms.update(losses.terms, index, len(batch.labels))
+                accuracy.update(losses.logits, batch.labels)
+        measured = terms.read(epoch) | accuracy.read("train")
+        seconds = time.perf_counter() - began
+        images = min(steps * settings.batch_size, len(self._dataset.train))
+        return {
+            "epoch": epoch,
+            "seconds": seconds,
+            "images_per_second": images / seconds,
+            "lr": settings.lr * factor,
+            **{f"weight/{name}": value for name, value in self._method.weights().items()},
+            **measured,
+        }
+
+    @torch.inference_mode()
+    def _evaluate(self) -> Row:
+        share_statistics(self._method)
+        self._method.eval()
+        row: Row = {}
+        for split, batches in self._evaluations.items():
+            meter = self._accuracy_meter()
+            for images, labels in batches:
+                meter.update(self._method.predict(images), labels)
+            row |= meter.read(split)
+        return row
+
+    def _accuracy_meter(self) -> AccuracyMeter:
+        return AccuracyMeter(
+            self._method.members, self._method.common, self._dataset.num_classes, self._context.device
+        )
+
+    def _evaluation(self, images: Images) -> EvalBatches:
+        context, dataset = self._context, self._dataset
+        return EvalBatches(
+            images.to(context.device),
+            dataset.mean,
+            dataset.std,
+            batch_size=self._spec.train.eval_batch_size,
+            rank=context.rank,
+            world_size=context.world_size,
+        )
+
+    def _note_best(self, epoch: int, row: Row) -> None:
+        prefix, suffix = f"{self._selection}/", "/top1"
+        for key, value in row.items():
+            if not (key.startswith(prefix) and key.endswith(suffix)):
+                continue
+            series = key.removeprefix(prefix).removesuffix(suffix)
+            best = self._progress.best.get(series)
+            if best is None or value > best["selected_by"]:
+                top1 = row[f"test/{series}/top1"]
+                self._progress.best[series] = {"epoch": epoch, "selected_by": value, "top1": top1}
+                if series == self._method.deployed[0]:
+                    self._progress.best_weights = _copy(self._method.deployed[1].state_dict())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "identity": self._spec.identity(),
+            "method": self._method.state_dict(),
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self._optimisers.by_name.items()},
+            "progress": self._progress.state(),
+        }
+
+    def _resume(self) -> Progress:
+        state = self._records.latest_checkpoint()
+        if state is None:
+            return Progress()
+        self._method.load_state_dict(state["method"])
+        for name, optimiser in self._optimisers.by_name.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        return Progress(**state["progress"])
+
+    def _finish(self) -> None:
+        name, network = self._method.deployed
+        last, best = self._progress.rows[-1], self._progress.best[name]
+        weights = _copy(network.state_dict())
+        self._records.store.write("leader_last.safetensors", pack(weights, self._card(int(last["epoch"]), last[f"test/{name}/top1"])))
+        self._records.store.write(
+            "leader_best.safetensors", pack(self._progress.best_weights, self._card(int(best["epoch"]), best["top1"]))
+        )
+        self._records.finish(self._result(last, network))
+
+    def _card(self, epoch: int, top1: float) -> Card:
+        dataset, spec = self._dataset, self._spec
+        return Card(
+            backbone=spec.backbone.name,
+            classes=dataset.classes,
+            mean=dataset.mean,
+            std=dataset.std,
+            image_size=dataset.image_size,
+            precision=spec.train.precision,
+            member=self._method.deployed[0],
+            epoch=epoch,
+            split="test",
+            top1=top1,
+            spec=spec.model_dump(),
+        )
+
+    def _result(self, last: Row, network: nn.Module) -> dict[str, Any]:
+        method = self._method
+        return {
+            "epochs": self._spec.train.epochs,
+            "members": method.members,
+            "common": method.common,
+            "deployed": method.deployed[0],
+            "headline": self._spec.method.headline,
+            "selection": self._selection,
+            "last": last,
+            "best": self._progress.best,
+            "parameters": {"trained": _parameters(method), "deployed": _parameters(network)},
+            "seconds": sum(row["seconds"] for row in self._progress.rows),
+        }
+
+
+def train(spec: TrialSpec, records: TrialRecords, context: Context, *, keep_checkpoints: bool = False) -> None:
+    """Train a trial to its end, or from its last checkpoint to its end. Its records hold everything that comes of it.
+
+    Raises:
+        DataError: the images cannot be read.
+        TrialError: it cannot be trained.
+    """
+    Trainer(spec, records, context).run(keep_checkpoints=keep_checkpoints)
+
+
+def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,67 @@
+"""Running a function in several processes joined by gloo, as a trial's workers are."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ffsd_ray.records.store import Store
+from ffsd_ray.records.trial import Row, TrialRecords
+from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.train.trainer import train
+
+
+class Stopped(Exception):
+    """A worker was told to stop."""
+
+
+class Worker:
+    """A `Context` that can stop after an epoch, as if the machine had gone."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, rank: int, world_size: int, stop_after: int | None) -> None:
+        self.rank, self.world_size, self._stop_after = rank, world_size, stop_after
+
+    def report(self, row: Row) -> None:
+        if row["epoch"] == self._stop_after:
+            raise Stopped
+
+
+def train_with(spec: TrialSpec, folder: Path, *, stop_after: int | None = None) -> TrialRecords:
+    """Train a trial with its spec's number of workers, each a process; one worker trains in this process."""
+    if spec.scale.workers == 1:
+        _train(0, 1, spec.model_dump(), folder, stop_after)
+    else:
+        run_workers(spec.scale.workers, _train, spec.model_dump(), folder, stop_after)
+    return TrialRecords(Store(str(folder)))
+
+
+def run_workers(world_size: int, work: Callable[..., None], *arguments: object) -> None:
+    """`work(rank, world_size, *arguments)` in `world_size` processes of one gloo group."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_join, (world_size, port, work, arguments), nprocs=world_size)
+
+
+def _join(rank: int, world_size: int, port: int, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    torch.set_num_threads(1)
+    try:
+        work(rank, world_size, *arguments)
+    finally:
+        dist.destroy_process_group()
+
+
+def _train(rank: int, world_size: int, spec: dict, folder: Path, stop_after: int | None) -> None:
+    records = TrialRecords(Store(str(folder)))
+    try:
+        train(TrialSpec.model_validate(spec), records, Worker(rank, world_size, stop_after))
+    except Stopped:
+        pass
