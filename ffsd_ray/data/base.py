@@ -80,6 +80,11 @@ class DataSettings(Settings):
     def known_size(self) -> int | None:
         """Side of the images in pixels, where it is known before any image is read."""
 
+    @property
+    def known_train_images(self) -> int | None:
+        """Number of training images, validation split included, where it is known before any image is read."""
+        return None
+
     @abstractmethod
     def read(self, progress: bool) -> Dataset:
         """The source's train and test images, `val` still None. Raises DataError."""

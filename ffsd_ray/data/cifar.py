@@ -25,6 +25,10 @@ class _Cifar(DataSettings):
     def known_size(self) -> int:
         return 32
 
+    @property
+    def known_train_images(self) -> int:
+        return 50_000
+
     def read(self, progress: bool) -> Dataset:
         from torchvision import datasets  # takes seconds, and settings are checked without it
 

@@ -45,17 +45,24 @@ class Listing(NamedTuple):
 def decode(data: bytes, size: int | None) -> Tensor:
     """One JPEG, PNG, WebP or GIF image as RGB uint8 [3, H, W], turned upright as its EXIF data says.
 
-    With `size` its shorter side is scaled to that many pixels (bilinear, antialiased) and the centre square is cut out.
+    With `size` it is made a square of that many pixels a side (`fit`).
     Raises ValueError or RuntimeError where the bytes are no such image.
     """
     from torchvision.io import ImageReadMode, decode_image  # takes seconds, and settings are checked without it
-    from torchvision.transforms.v2.functional import center_crop, resize, to_dtype
+    from torchvision.transforms.v2.functional import to_dtype
 
     buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     image = to_dtype(decode_image(buffer, ImageReadMode.RGB, apply_exif_orientation=True), torch.uint8, scale=True)
     if image.dim() != 3:
         raise ValueError("several frames")
-    return image if size is None else center_crop(resize(image, [size], antialias=True), [size, size])
+    return image if size is None else fit(image, size)
+
+
+def fit(image: Tensor, size: int) -> Tensor:
+    """uint8 [3, H, W] to [3, size, size]: shorter side scaled (bilinear, antialiased), centre square cut out."""
+    from torchvision.transforms.v2.functional import center_crop, resize
+
+    return center_crop(resize(image, [size], antialias=True), [size, size])
 
 
 def read_decoded(

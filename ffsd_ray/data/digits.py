@@ -25,6 +25,10 @@ class Digits(DataSettings):
     def known_size(self) -> int:
         return self.image_size
 
+    @property
+    def known_train_images(self) -> int:
+        return 1437  # of 1,797: one fifth, rounded up, is the test split
+
     def read(self, progress: bool) -> Dataset:
         """One fifth of each class is the test split, the same in every run."""
         from sklearn.datasets import load_digits  # takes a second, and settings are checked without it

@@ -1,0 +1,106 @@
+"""A trial: everything that decides what one training run computes, and what it runs on."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from ffsd_ray.backbones import BACKBONES, map_shapes
+from ffsd_ray.data import SOURCES, DataSettings
+from ffsd_ray.methods import METHODS, MethodSettings
+from ffsd_ray.settings import Problem, Settings, refuse
+from ffsd_ray.spec.scale import ScaleSettings
+from ffsd_ray.spec.union import by_name
+from ffsd_ray.train.settings import TrainSettings
+
+
+def _known_backbone(name: str) -> str:
+    if name not in BACKBONES:
+        raise PydanticCustomError("unknown_name", "Should be one of {expected}", {"expected": ", ".join(BACKBONES)})
+    return name
+
+
+class BackboneSettings(Settings):
+    """The network that every student is."""
+
+    name: Annotated[
+        str, AfterValidator(_known_backbone), WithJsonSchema({"type": "string", "enum": list(BACKBONES)})
+    ] = Field(description="A backbone's name.")
+
+
+#: The sections that come in kinds, told apart by their `name`.
+KINDS: dict[str, Mapping[str, type[Settings]]] = {
+    "data": SOURCES,
+    "method": {name: method.Settings for name, method in METHODS.items()},
+}
+if TYPE_CHECKING:
+    DataSection = DataSettings
+    MethodSection = MethodSettings
+else:
+    DataSection = by_name(KINDS["data"])
+    MethodSection = by_name(KINDS["method"])
+
+
+class TrialSpec(Settings):
+    """One training run. Training is a pure function of it."""
+
+    data: DataSection
+    backbone: BackboneSettings
+    method: MethodSection
+    train: TrainSettings = TrainSettings()
+    scale: ScaleSettings = ScaleSettings()
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Of the initial weights, the order of the images and their augmentation."
+    )
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        refuse(self, self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        if self.data.known_size is not None:
+            try:
+                shapes = map_shapes(BACKBONES[self.backbone.name], self.data.known_size)
+            except RuntimeError:
+                size = f"{self.data.known_size}×{self.data.known_size}"
+                yield Problem(
+                    ("backbone", "name"), self.backbone.name, f"Images of {size} are too small for this backbone"
+                )
+            else:
+                for key, value, expected in self.method.problems(shapes):
+                    yield Problem(("method", *key), value, expected)
+        if self.train.batch_size < 2 * self.scale.workers:
+            yield Problem(
+                ("train", "batch_size"),
+                self.train.batch_size,
+                f"Batch norm needs 2 images a worker or more, so {2 * self.scale.workers} "
+                f"for {self.scale.workers} workers",
+            )
+        if self.train.batch_norm == "sync" and self.scale.gpus_per_worker == 0:
+            yield Problem(
+                ("train", "batch_norm"), "sync", "Synchronised batch norm needs GPUs (scale.gpus_per_worker); use local"
+            )
+
+    def identity(self) -> str:
+        """16 hexadecimal digits, the same for two trials exactly if they compute the same."""
+        content = _identifying(self)
+        content["train"]["milestones"] = self.train.decay_epochs
+        content["scale"]["device"] = "cuda" if self.scale.gpus_per_worker else "cpu"
+        content["scale"]["threads"] = self.scale.worker_threads
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _identifying(model: BaseModel) -> dict[str, Any]:
+    """Every field of a model and the models in it, less those marked `NOT_IDENTITY`."""
+    content = {}
+    for name, field in type(model).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("identity") is False:
+            continue
+        value = getattr(model, name)
+        content[name] = _identifying(value) if isinstance(value, BaseModel) else value
+    return content

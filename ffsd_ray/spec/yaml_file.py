@@ -1,0 +1,144 @@
+"""YAML with the place of every key and value.
+
+YAML 1.2's core schema, which is what people expect: 1e-5 is a number, `on` and `no` are text. Anchors work; merge keys
+(`<<`), which YAML 1.2 has not, do not. A key that comes twice and a tag (`!!python/...`) are errors.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+from ffsd_ray.spec.problems import Place, Problems, shown
+from ffsd_ray.spec.tree import Node
+
+#: Beyond any job file; aliases of aliases (a "billion laughs") get there from a few lines.
+_MOST_NODES = 50_000
+
+_TAG = "tag:yaml.org,2002:"
+
+
+def _integer(text: str) -> int:
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def _float(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+#: Section 10.3.2 of the YAML 1.2 specification.
+_SCALARS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    f"{_TAG}null": (r"null|Null|NULL|~|", lambda text: None),
+    f"{_TAG}bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    f"{_TAG}int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", _integer),
+    f"{_TAG}float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?(\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN",
+        _float,
+    ),
+    f"{_TAG}str": (r"(?s:.*)", str),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own attribute); None: whatever the first character
+        None: [(tag, re.compile(rf"(?:{pattern})\Z")) for tag, (pattern, _) in _SCALARS.items()]
+    }
+
+
+def parse(text: str, place: Callable[[int, int], Place], problems: Problems) -> Node | None:
+    """The document in `text`; an empty one is null. `place` makes a place of a line and a column (from 1).
+
+    What is wrong goes into `problems`; where nothing can be read, the result is None.
+    """
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        if root is None:
+            return Node(None, place(1, 1), place(1, 1))
+        return _Construction(place, problems).node(root, None)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = place(mark.line + 1, mark.column + 1) if mark else place(1, 1)
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        hint = "; lines are indented with spaces" if "'\\t'" in said else ""
+        problems.add(at, "", f"Not valid YAML: {said}{hint}.")
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position].split("\n")
+        problems.add(place(len(before), len(before[-1]) + 1), "", "Not valid YAML: a control character.")
+    except (RecursionError, _TooLarge):
+        said = f"Nested too deeply, or more than {_MOST_NODES:,} values once aliases are followed."
+        problems.add(place(1, 1), "", said)
+    return None
+
+
+def _is_text(text: str) -> bool:
+    """Whether `text` can be written; an escape such as "\\ud800" says half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _Construction:
+    def __init__(self, place: Callable[[int, int], Place], problems: Problems) -> None:
+        self._place, self._problems, self._count = place, problems, 0
+
+    def node(self, node: yaml.Node, key: yaml.Node | None, path: str = "") -> Node:
+        self._count += 1
+        if self._count > _MOST_NODES:
+            raise _TooLarge
+        at = self._at(node)
+        value: Any
+        if isinstance(node, ScalarNode):
+            value = self._scalar(node, path)
+        elif isinstance(node, SequenceNode):
+            self._expect_tag(node, "seq", path)
+            value = [self.node(item, None, f"{path}[{index}]") for index, item in enumerate(node.value)]
+        else:
+            assert isinstance(node, MappingNode)
+            self._expect_tag(node, "map", path)
+            value = self._mapping(node, path)
+        return Node(value, at, self._at(key) if key else at)
+
+    def _mapping(self, node: MappingNode, path: str) -> dict[str, Node]:
+        found: dict[str, Node] = {}
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode) or not _is_text(key.value):
+                self._problems.add(self._at(key), path, "A key should be one word, not a list or a mapping.")
+                continue
+            below = f"{path}.{key.value}" if path else key.value
+            if key.value in found:
+                first = found[key.value].key_at
+                where = f"on line {first.line}" if first.line else "before"
+                self._problems.add(self._at(key), below, f"This key comes twice; it is already {where}.")
+                continue
+            found[key.value] = self.node(value, key, below)
+        return found
+
+    def _scalar(self, node: ScalarNode, path: str) -> Any:
+        text = node.value
+        if node.tag not in _SCALARS:
+            self._refuse_tag(node, path)
+            return None
+        pattern, construct = _SCALARS[node.tag]
+        try:
+            if re.fullmatch(pattern, text) and _is_text(text):
+                return construct(text)
+        except ValueError:  # more digits than Python reads
+            pass
+        kind = node.tag.removeprefix(_TAG)
+        self._problems.add_unreadable(self._at(node), path, f"Cannot be read as !!{kind}.", shown(text[:100]))
+        return None
+
+    def _expect_tag(self, node: yaml.Node, kind: str, path: str) -> None:
+        if node.tag != _TAG + kind:
+            self._refuse_tag(node, path)
+
+    def _refuse_tag(self, node: yaml.Node, path: str) -> None:
+        tag = node.tag.replace(_TAG, "!!")
+        self._problems.add_unreadable(self._at(node), path, f"Tags such as {tag} have no meaning in a job file.")
+
+    def _at(self, node: yaml.Node) -> Place:
+        return self._place(node.start_mark.line + 1, node.start_mark.column + 1)
