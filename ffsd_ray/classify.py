@@ -1,0 +1,50 @@
+"""What a trained network sees in pictures: python -m ffsd_ray.classify leader_best.safetensors picture.jpg ..."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ffsd_ray.command import command
+from ffsd_ray.data.decode import decode
+from ffsd_ray.errors import DataError
+from ffsd_ray.leader import Leader, load_leader
+
+
+@torch.inference_mode()
+def classify(leader: Leader, picture: Path, top: int = 3) -> list[tuple[str, float]]:
+    """The most probable classes of a JPEG, PNG, WebP or GIF file, each with its probability, best first.
+
+    Raises:
+        DataError: the file is missing, or not such a picture.
+    """
+    try:
+        pixels = decode(picture.read_bytes(), None)
+    except OSError as error:
+        raise DataError(f"{picture}: cannot be read: {error.strerror}") from error
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{picture}: expected a whole JPEG, PNG, WebP or GIF image") from error
+    probabilities = leader(leader.preprocess(pixels)[None]).softmax(dim=1)[0]
+    best = probabilities.topk(min(top, len(leader.classes)))
+    return [(leader.classes[index], p) for p, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m ffsd_ray.classify", description="Name what a trained network sees in pictures, one line each."
+    )
+    parser.add_argument("file", metavar="FILE", help="a trial's leader_best.safetensors")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="JPEG, PNG, WebP or GIF files")
+    arguments = parser.parse_args(argv)
+    leader = load_leader(arguments.file)
+    for picture in arguments.images:
+        named = ", ".join(f"{name} {probability:.1%}" for name, probability in classify(leader, picture))
+        print(f"{picture}: {named}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Measure a trained network again: python -m ffsd_ray.evaluate leader_best.safetensors [--data root=elsewhere]."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ffsd_ray import data
+from ffsd_ray.command import command
+from ffsd_ray.data import Dataset, Images
+from ffsd_ray.data.batches import EvalBatches
+from ffsd_ray.errors import DataError
+from ffsd_ray.leader import Leader, load_leader
+from ffsd_ray.records.trial import Row
+from ffsd_ray.spec.problems import Place, Problems
+from ffsd_ray.spec.tree import put
+from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.spec.wording import validate
+from ffsd_ray.spec.yaml_file import parse
+from ffsd_ray.train.meters import AccuracyMeter
+
+
+@torch.inference_mode()
+def evaluate(leader: Leader, spec: TrialSpec, images: Images, split: str) -> Row:
+    """`<split>/<member>/<top1 | top5 | loss>`, computed as the trial `spec` did at the end of an epoch.
+
+    The same threads, batches, memory layout and precision, so on the device of the training the same to the last bit.
+    """
+    card = leader.card
+    torch.set_num_threads(spec.scale.worker_threads)
+    leader.to(memory_format=torch.channels_last)
+    meter = AccuracyMeter([card.member], [], len(card.classes), torch.device("cpu"))
+    for rank in range(spec.scale.workers):
+        batches = EvalBatches(
+            images,
+            card.mean,
+            card.std,
+            batch_size=spec.train.eval_batch_size,
+            rank=rank,
+            world_size=spec.scale.workers,
+        )
+        for inputs, labels in batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=card.precision == "bf16"):
+                logits = leader(inputs)
+            meter.update({card.member: logits.float()}, labels)
+    return meter.read(split)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ffsd_ray.evaluate", description="Measure a trained network again.")
+    parser.add_argument("file", metavar="FILE", help="a trial's leader_best.safetensors or leader_last.safetensors")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what differs from the recorded data section, such as root=elsewhere",
+    )
+    parser.add_argument("--split", choices=["test", "val", "train"], help="default: the one of the recorded accuracy")
+    arguments = parser.parse_args(argv)
+    leader = load_leader(arguments.file)
+    card = leader.card
+    split = arguments.split or card.split
+    spec = _spec(arguments.file, card.spec, arguments.data)
+    images = _images(leader, data.load(spec.data, progress=True), split)
+    row = evaluate(leader, spec, images, split)
+    top1 = row[f"{split}/{card.member}/top1"]
+    print(f"top-1 {top1:.2f} % of {len(images)} {split} images ({card.member}, epoch {card.epoch})")
+    if f"{split}/{card.member}/top5" in row:
+        print(f"top-5 {row[f'{split}/{card.member}/top5']:.2f} %")
+    if split != card.split:
+        print(f"recorded: {card.top1:.2f} % of the {card.split} images, so there is nothing to compare with")
+    elif top1 == card.top1:
+        print(f"recorded: {card.top1:.2f} %: the same")
+    else:
+        print(f"recorded: {card.top1:.2f} %: differs by {top1 - card.top1:+.4f}")
+    return 0
+
+
+def _spec(file: str, recorded: dict[str, Any], assignments: Sequence[str]) -> TrialSpec:
+    """The recorded spec with `key=value` of the data section put in. Raises JobError."""
+    problems = Problems()
+    spec = parse(json.dumps(recorded), lambda line, column: Place(file), problems)
+    for assignment in assignments:
+        place = Place(f"--data {assignment}")
+        key, equals, text = assignment.partition("=")
+        value = parse(text, lambda line, column, place=place: place, problems)  # type: ignore[misc]
+        if not equals:
+            problems.add(place, "", "Should be KEY=VALUE, such as --data root=elsewhere.")
+        elif spec is not None and value is not None:
+            spec = put(spec, ("data", *key.split(".")), value)
+    valid = validate(TrialSpec, spec, problems) if spec is not None else None
+    problems.check()
+    assert valid is not None
+    return valid
+
+
+def _images(leader: Leader, dataset: Dataset, split: str) -> Images:
+    """The split's images, of the classes and the size that the network was trained on. Raises DataError."""
+    card = leader.card
+    if dataset.classes != card.classes:
+        raise DataError(f"--data: expected the classes {_some(card.classes)}; these are {_some(dataset.classes)}")
+    if dataset.image_size != card.image_size:
+        sizes = f"{card.image_size}×{card.image_size} pixels; these have {dataset.image_size}×{dataset.image_size}"
+        raise DataError(f"--data: expected images of {sizes}")
+    images: Images | None = getattr(dataset, split)
+    if images is None:
+        raise DataError("--split val: the data section holds no validation images out (validation is 0)")
+    return images
+
+
+def _some(classes: Sequence[str]) -> str:
+    shown = ", ".join(classes[:5])
+    return shown if len(classes) <= 5 else f"{shown}, … ({len(classes)})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The trained network that a user takes home: one file with the weights and all that is needed to use them."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from ffsd_ray.backbones import BACKBONES
+from ffsd_ray.data.batches import normalise
+from ffsd_ray.data.decode import fit
+from ffsd_ray.errors import RecordsError
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a weights file says about itself."""
+
+    backbone: str
+    classes: tuple[str, ...]
+    #: Of the training images' channels, pixels scaled to [0, 1].
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    #: Side of the square images in pixels.
+    image_size: int
+    precision: str
+    #: The member of the group whose weights these are.
+    member: str
+    epoch: int
+    #: The split that `top1`, in percent, was measured on.
+    split: str
+    top1: float
+    #: The trial's spec.
+    spec: dict[str, Any]
+
+
+class Leader(nn.Module):
+    """A trained backbone: normalised images [B, 3, S, S] to logits [B, K]."""
+
+    def __init__(self, backbone: nn.Module, card: Card) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.card = card
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, by index of the logits."""
+        return self.card.classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.backbone(images).logits
+        return logits
+
+    def preprocess(self, image: Image.Image | Tensor) -> Tensor:
+        """A picture, or its pixels (uint8 RGB [3, H, W]), as the network wants it: float32 [3, S, S].
+
+        The shorter side is scaled to S and the centre square cut out, as the data sources do.
+        """
+        if isinstance(image, Image.Image):
+            pixels = pil_to_tensor(ImageOps.exif_transpose(image).convert("RGB"))
+        else:
+            pixels = image
+        if pixels.dtype != torch.uint8 or pixels.dim() != 3 or len(pixels) != 3:
+            raise ValueError(f"expected uint8 pixels [3, H, W], got {pixels.dtype} {list(pixels.shape)}")
+        return normalise(fit(pixels, self.card.image_size), self.card.mean, self.card.std)
+
+
+def pack(weights: Mapping[str, Tensor], card: Card) -> bytes:
+    """The content of a weights file: the backbone's state and, in the metadata, its card; equal for equal arguments."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    # One entry: safetensors writes several in an order that changes from call to call.
+    return save(tensors, metadata={"card": json.dumps(dataclasses.asdict(card), ensure_ascii=False)})
+
+
+def load_leader(path: str | PathLike[str]) -> Leader:
+    """The network in a weights file (`leader_best.safetensors` of a trial), in evaluation mode, on the CPU.
+
+    Raises:
+        RecordsError: the file is missing, is not such a file, or its weights do not fit the backbone it names.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise RecordsError(f"{path}: expected a safetensors file, such as a trial's leader_best: {error}") from error
+    if "card" not in metadata:
+        raise RecordsError(f"{path}: a safetensors file, but not one of ffsd_ray: it has no `card` in its metadata")
+    try:
+        card = TypeAdapter(Card).validate_json(metadata["card"])
+    except ValidationError as error:
+        raise RecordsError(f"{path}: its card is damaged, or of another version: {error}") from error
+    if card.backbone not in BACKBONES:
+        raise RecordsError(f"{path}: unknown backbone {card.backbone}; there are {', '.join(BACKBONES)}")
+    with torch.device("meta"):
+        backbone = BACKBONES[card.backbone](len(card.classes))
+    try:
+        backbone.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise RecordsError(f"{path}: expected {card.backbone} for {len(card.classes)} classes: {error}") from error
+    return Leader(backbone, card).eval()

@@ -1,0 +1,1 @@
+"""Records to tables, any time after the trials wrote them; neither the images nor Ray are needed."""

@@ -1,0 +1,53 @@
+"""What a run's records say of its trials."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ffsd_ray.errors import RecordsError
+from ffsd_ray.records.run import RunRecords
+from ffsd_ray.records.trial import TrialRecords
+from ffsd_ray.spec.trial import TrialSpec
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial and how it ended."""
+
+    spec: TrialSpec
+    #: Its result.json; None where it has not completed.
+    result: dict[str, Any] | None
+    #: Why it failed, in one line; None where it has not.
+    error: str | None
+
+
+def collect(run: RunRecords) -> list[Trial]:
+    """The planned trials, in the job's order.
+
+    Raises:
+        RecordsError: the records are of another version.
+    """
+    planned = run.trials()
+    # One small file after another would be slow on an object store.
+    with ThreadPoolExecutor(16) as pool:
+        ends = pool.map(lambda identity: _end(run.trial(identity)), planned)
+        return [Trial(_spec(run, spec), *end) for spec, end in zip(planned.values(), ends, strict=True)]
+
+
+def _spec(run: RunRecords, planned: dict[str, Any]) -> TrialSpec:
+    try:
+        return TrialSpec.model_validate(planned)
+    except ValidationError as error:
+        raise RecordsError(f"{run.store.location}/job.json: a spec that is not of this version: {error}") from error
+
+
+def _end(records: TrialRecords) -> tuple[dict[str, Any] | None, str | None]:
+    """Result and error."""
+    state = records.state()
+    if state == "failed":
+        found = records.error()
+        first = next(iter(found["message"].splitlines()), "")
+        return None, f"{found['kind']}: {first}"
+    return (records.result() if state == "completed" else None), None
