@@ -30,9 +30,9 @@ class Problem(NamedTuple):
 
 def refuse(model: BaseModel, problems: Iterable[Problem]) -> None:
     """Raise all `problems` at once, each at its own key; pydantic alone would place them all at the model."""
-    details = [
-        InitErrorDetails(type=PydanticCustomError("inconsistent", "{expected}", {"expected": expected}), loc=key, input=value)
-        for key, value, expected in problems
-    ]
+    details = []
+    for key, value, expected in problems:
+        kind = PydanticCustomError("inconsistent", "{expected}", {"expected": expected})
+        details.append(InitErrorDetails(type=kind, loc=key, input=value))
     if details:
         raise ValidationError.from_exception_data(type(model).__name__, details)

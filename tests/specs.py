@@ -3,7 +3,9 @@
 from ffsd_ray.spec.trial import TrialSpec
 
 
-def digits_spec(method: dict, *, workers: int = 1, seed: int = 0, data: dict | None = None, **train: object) -> TrialSpec:
+def digits_spec(
+    method: dict, *, workers: int = 1, seed: int = 0, data: dict | None = None, **train: object
+) -> TrialSpec:
     """A few steps on digits at 12×12 pixels with one thread a worker."""
     return TrialSpec.model_validate(
         {

@@ -29,14 +29,15 @@ def fill(module: torch.nn.Module) -> None:
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name in GOLDEN])
 def test_golden_forward(name: str) -> None:
     golden = GOLDEN[name]
-    net = BACKBONES[name](len_classes(name)).double().train()
+    net = BACKBONES[name](classes_of(name)).double().train()
     fill(net)
     size = golden["input_size"]
     images = torch.sin(0.01 * torch.arange(2 * 3 * size * size, dtype=torch.float64)).view(2, 3, size, size)
     features = net(images)
     assert sum(p.numel() for p in net.parameters()) == golden["params"]
     close = {"atol": 1e-9, "rtol": 0}
-    torch.testing.assert_close(features.logits[0, :5], torch.tensor(golden["logits_first5"], dtype=torch.float64), **close)
+    first = torch.tensor(golden["logits_first5"], dtype=torch.float64)
+    torch.testing.assert_close(features.logits[0, :5], first, **close)
     assert features.logits.abs().sum().item() == pytest.approx(golden["logits_sum_abs"], abs=1e-8)
     for feature_map, expected in zip(features.maps, golden["maps"], strict=True):
         assert list(feature_map.shape[1:]) == expected["shape"]
@@ -48,7 +49,7 @@ def test_golden_forward(name: str) -> None:
     assert map_shapes(BACKBONES[name], size) == tuple(tuple(m["shape"]) for m in golden["maps"])
 
 
-def len_classes(name: str) -> int:
+def classes_of(name: str) -> int:
     """The ImageNet backbones were recorded with 1000 classes, the others with 100."""
     return 1000 if GOLDEN[name]["input_size"] > 64 else 100
 

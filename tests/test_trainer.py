@@ -18,6 +18,7 @@ from ffsd_ray.train import optimisers
 from ffsd_ray.train.meters import AccuracyMeter, TermMeter
 from ffsd_ray.train.step import Step
 from ffsd_ray.train.trainer import build_method
+
 from specs import digits_spec
 from workers import run_workers, train_with
 
@@ -95,7 +96,15 @@ def _gradients(rank: int, world_size: int, folder: Path) -> None:
     method = build_method(spec, dataset.num_classes, dataset.image_size).double().eval()
     method.begin_epoch(1)
     batches = TrainBatches(
-        dataset.train, dataset.mean, dataset.std, crop_padding=2, flip=False, batch_size=33, seed=0, rank=rank, world_size=world_size
+        dataset.train,
+        dataset.mean,
+        dataset.std,
+        crop_padding=2,
+        flip=False,
+        batch_size=33,
+        seed=0,
+        rank=rank,
+        world_size=world_size,
     )
     group = method if world_size == 1 else DistributedDataParallel(method)
     batch = next(batches.epoch(1))
@@ -109,9 +118,7 @@ def test_two_workers_have_the_gradients_of_one(tmp_path: Path) -> None:
     _gradients(0, 1, tmp_path)
     run_workers(2, _gradients, tmp_path)
     one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
-    difference = max(
-        (a - b).abs().max().item() / max(1.0, a.abs().max().item()) for a, b in zip(one, two, strict=True)
-    )
+    difference = max((a - b).abs().max().item() / max(1.0, a.abs().max().item()) for a, b in zip(one, two, strict=True))
     print(f"largest difference of a gradient: {difference:.1e}")
     assert difference < 1e-6
     assert max(a.abs().max().item() for a in one) > 0.01
@@ -137,7 +144,8 @@ def _unequal_shares(rank: int, world_size: int, folder: Path) -> None:
     accuracy = AccuracyMeter(list(logits), list(logits), 25, torch.device("cpu"))
     accuracy.update({name: z[share] for name, z in logits.items()}, labels[share])
     terms = TermMeter(torch.device("cpu"))
-    terms.update({"student1/ce": torch.nn.functional.cross_entropy(logits["student1"][share], labels[share])}, 0, len(labels[share]))
+    loss = torch.nn.functional.cross_entropy(logits["student1"][share], labels[share])
+    terms.update({"student1/ce": loss}, 0, len(labels[share]))
     row = accuracy.read("test") | terms.read(1)
     if rank == 0:
         torch.save(row, folder / f"{world_size}.pt")
@@ -185,7 +193,8 @@ def test_diverged_term_is_named(tmp_path: Path) -> None:
 def test_first_bad_step_is_named() -> None:
     meter = TermMeter(torch.device("cpu"))
     for step, kl in enumerate([1.0, 2.0, float("nan"), float("nan")]):
-        meter.update({"leader/ce": torch.tensor(float("inf") if step == 3 else 1.0), "leader/kl": torch.tensor(kl)}, step, 4)
+        ce = float("inf") if step == 3 else 1.0
+        meter.update({"leader/ce": torch.tensor(ce), "leader/kl": torch.tensor(kl)}, step, 4)
     with pytest.raises(TrialError, match=r"term kl of leader is not finite \(epoch 7, step 3\)"):
         meter.read(7)
 

@@ -1,5 +1,6 @@
 """Running a function in several processes joined by gloo, as a trial's workers are."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -61,7 +62,5 @@ def _join(rank: int, world_size: int, port: int, work: Callable[..., None], argu
 
 def _train(rank: int, world_size: int, spec: dict, folder: Path, stop_after: int | None) -> None:
     records = TrialRecords(Store(str(folder)))
-    try:
+    with contextlib.suppress(Stopped):
         train(TrialSpec.model_validate(spec), records, Worker(rank, world_size, stop_after))
-    except Stopped:
-        pass

@@ -37,7 +37,7 @@ def initialise_convolutions(module: nn.Module) -> None:
 
 @lru_cache
 def map_shapes(build: Builder, image_size: int) -> tuple[tuple[int, int, int], ...]:
-    """Shapes (C, H, W) of a backbone's feature maps for square images; computed on the meta device, nothing is allocated.
+    """Shapes (C, H, W) of a backbone's feature maps for square images; on the meta device, so nothing is allocated.
 
     Raises:
         RuntimeError: the images are too small for the backbone.

@@ -117,7 +117,7 @@ class Method(nn.Module, ABC):
         """The backward passes of one step, in order."""
         return (Phase("all", tuple(self.roles())),)
 
-    def begin_epoch(self, epoch: int) -> None:  # noqa: B027: most methods need no schedule
+    def begin_epoch(self, epoch: int) -> None:
         """Set what depends on the epoch (from 1)."""
 
     def weights(self) -> dict[str, float]:

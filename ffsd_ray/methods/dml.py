@@ -1,7 +1,7 @@
 """Deep mutual learning (Zhang et al., CVPR 2018), as FFSD's Eq. 2 has it.
 
-L_i = CE(y, p_i) + T² · KL(p̂_j ‖ p̂_i), averaged over the peers j ≠ i (`published`) or summed over them (`paper`: Eq. 2 as
-printed). DML's own paper uses T = 1; FFSD compares at T = 2.
+L_i = CE(y, p_i) + T² · KL(p̂_j ‖ p̂_i), averaged over the peers j ≠ i (`published`) or summed over them (`paper`:
+Eq. 2 as printed). DML's own paper uses T = 1; FFSD compares at T = 2.
 """
 
 from typing import ClassVar, Literal

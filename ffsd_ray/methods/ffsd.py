@@ -13,8 +13,8 @@ the paper is silent, `paper` does as `published`:
 - modules give targets in evaluation mode, and train on the feature maps of the same step;
 - S_1 has no diversity term and no self-distillation module (Table VII counts 2 modules for n = 2).
 
-Every cross-model target is detached, so one backward pass over the sum of all terms gives each parameter the gradient of
-Algorithm 1's sequence of updates.
+Every cross-model target is detached, so one backward pass over the sum of all terms gives each parameter the gradient
+of Algorithm 1's sequence of updates.
 """
 
 import math
@@ -188,9 +188,7 @@ class Ffsd(Method):
     def _mimic_attention(self, maps: list[Tensor], targets: list[Tensor]) -> Tensor:
         return self._mimic_maps([attention(m) for m in maps], [attention(target) for target in targets])
 
-    def _self_distilled(
-        self, students: list[Features], leader: Features
-    ) -> Iterator[tuple[str, Features, nn.Module]]:
+    def _self_distilled(self, students: list[Features], leader: Features) -> Iterator[tuple[str, Features, nn.Module]]:
         """Name, features and module of everyone that has a self-distillation module."""
         yield from zip(self.common[1:], students[1:], self.student_modules, strict=True)
         yield "leader", leader, self.leader_module

@@ -1,4 +1,4 @@
-"""The feature fusion module and the leader's decoder (Section III-B, Fig. 3; sizes from the published implementation)."""
+"""The feature fusion module and the leader's decoder (Section III-B, Fig. 3; sizes as published)."""
 
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ class Fusion(nn.Module):
 
 
 class Decoder(nn.Module):
-    """σ of Eq. 5: the leader's last map [B, C, H, W] back to the size of F_e [B, n·C, H, W]. Trained with the leader."""
+    """σ of Eq. 5: the leader's last map [B, C, H, W] to the size of F_e [B, n·C, H, W]. Trained with the leader."""
 
     def __init__(self, students: int, channels: int) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """The self-distillation module (Section III-C, Fig. 4)."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class SelfDistillation(nn.Module):
         deep_to_shallow = list(reversed(shapes))
         self.blocks = nn.ModuleList(
             nn.Sequential(_upsampling(deep, shallow), nn.BatchNorm2d(shallow[0]), nn.ReLU(inplace=True))
-            for deep, shallow in zip(deep_to_shallow, deep_to_shallow[1:], strict=False)
+            for deep, shallow in pairwise(deep_to_shallow)
         )
 
     def forward(self, last: Tensor) -> list[Tensor]:
@@ -59,5 +60,11 @@ def _upsampling(deep: Shape, shallow: Shape) -> nn.ConvTranspose2d:
     if any(not 0 <= rest < stride for rest, stride in zip(extra, strides, strict=True)):
         raise ValueError(f"no stride leads from a {deep[1]}×{deep[2]} map to a {shallow[1]}×{shallow[2]} one")
     return nn.ConvTranspose2d(
-        deep[0], shallow[0], 3, stride=tuple(strides), padding=1, output_padding=tuple(extra), bias=False
+        deep[0],
+        shallow[0],
+        3,
+        stride=(strides[0], strides[1]),
+        padding=1,
+        output_padding=(extra[0], extra[1]),
+        bias=False,
     )

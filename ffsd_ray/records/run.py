@@ -30,17 +30,19 @@ class RunRecords:
     def exists(self) -> bool:
         return self.store.exists("job.json")
 
-    def begin(self, text: str, job: Mapping[str, Any], overrides: Sequence[str], trials: Sequence[str]) -> None:
-        """Write the job file's text, the job, what was set on the command line, and the trials' identities in order."""
+    def begin(
+        self, text: str, job: Mapping[str, Any], overrides: Sequence[str], trials: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Write the job file's text, the job, what was set on the command line, and the specs by identity, in order."""
         self.store.write("job.yaml", text.encode())
-        content = {"job": dict(job), "overrides": list(overrides), "trials": list(trials)}
+        content = {"job": dict(job), "overrides": list(overrides), "trials": dict(trials)}
         self.store.write_json("job.json", content)
 
     def job(self) -> dict[str, Any]:
         return self.store.read_json("job.json")["job"]
 
-    def trial_ids(self) -> list[str]:
-        """Identities of the planned trials, in the job's order."""
+    def trials(self) -> dict[str, dict[str, Any]]:
+        """The planned trials' specs by identity, in the job's order."""
         return self.store.read_json("job.json")["trials"]
 
     def trial(self, identity: str) -> TrialRecords:

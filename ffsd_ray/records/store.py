@@ -6,7 +6,10 @@ import os
 from collections.abc import Iterator
 from typing import IO, Any, Self
 
+import pyarrow as pa
 from pyarrow import fs
+
+from ffsd_ray.errors import RecordsError
 
 
 class Store:
@@ -16,12 +19,17 @@ class Store:
         """`location`: a folder's path or a URI (s3://bucket/folder, gs://...).
 
         Raises:
-            ValueError: pyarrow knows no filesystem for the URI.
+            RecordsError: pyarrow knows no filesystem for the URI.
         """
         if "://" not in location:
             location = os.path.abspath(os.path.expanduser(location))
         self.location = location.rstrip("/")
-        self._filesystem, self._path = fs.FileSystem.from_uri(self.location)
+        try:
+            self._filesystem, self._path = fs.FileSystem.from_uri(self.location)
+        except pa.ArrowInvalid as error:
+            raise RecordsError(
+                f"{location}: expected a folder, or a URI such as s3://bucket/folder: {error}"
+            ) from error
 
     def child(self, name: str) -> Self:
         """The folder `name` in this one; need not exist."""
@@ -45,7 +53,7 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """A stream whose content stands under `name` once the block has ended without error; the old file until then."""
+        """A stream whose content stands under `name` once the block ends without error; the old file until then."""
         self._filesystem.create_dir(self._path, recursive=True)
         # An object store shows an object when its upload completes; a local file is written aside and renamed.
         local = isinstance(self._filesystem, fs.LocalFileSystem)

@@ -21,7 +21,7 @@ _CHECKPOINT = re.compile(r"epoch-(\d{6})\.pt")
 
 
 class TrialRecords:
-    """spec.json, environment.json, history.parquet, result.json or error.json, checkpoints/ and the exported weights."""
+    """spec.json, environment.json, history.parquet, result.json or error.json, checkpoints/ and exported weights."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

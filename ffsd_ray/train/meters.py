@@ -43,7 +43,8 @@ class AccuracyMeter:
         loss = torch.stack([F.cross_entropy(z, labels, reduction="none") for z in scores])
         self._add(slice(None, len(scores)), top1, top5, loss)
         if self._common:
-            self._add(slice(-1, None), *(hit[students].any(dim=0)[None] for hit in (top1, top5)), torch.zeros_like(loss[:1]))
+            any_right = [hit[students].any(dim=0)[None] for hit in (top1, top5)]
+            self._add(slice(-1, None), *any_right, torch.zeros_like(loss[:1]))
         self._images += len(labels)
 
     def _add(self, rows: slice, *columns: Tensor) -> None:

@@ -36,7 +36,7 @@ class Optimisers(NamedTuple):
 def build(method: Method, settings: TrainSettings) -> Optimisers:
     """SGD for students, leader and fusion module, Adam for the self-distillation modules (Section IV-A)."""
     roles = {role: [p for net in nets for p in net.parameters()] for role, nets in method.roles().items()}
-    weight_decay = {"student": settings.weight_decay, "fusion": settings.fusion_weight_decay}
+    weight_decay: dict[Role, float] = {"student": settings.weight_decay, "fusion": settings.fusion_weight_decay}
     groups = [
         {"params": roles[role], "weight_decay": decay, "initial_lr": settings.lr}
         for role, decay in weight_decay.items()

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ffsd_ray import data
 from ffsd_ray.backbones import BACKBONES, map_shapes
-from ffsd_ray.data import Dataset, Images
+from ffsd_ray.data import Images
 from ffsd_ray.data.batches import EvalBatches, TrainBatches
 from ffsd_ray.errors import TrialError
 from ffsd_ray.leader import Card, pack
@@ -66,7 +66,7 @@ class Trainer:
         if spec.train.batch_norm == "sync":
             self._method = nn.SyncBatchNorm.convert_sync_batchnorm(self._method)
         # Convolutions on small images are faster in this layout, on CPUs and GPUs alike.
-        self._method.to(device=device, memory_format=torch.channels_last)
+        self._method.to(device).to(memory_format=torch.channels_last)
         self._optimisers = optimisers.build(self._method, spec.train)
         self._progress = self._resume()
         self._batches = TrainBatches(
@@ -163,9 +163,7 @@ class Trainer:
         return row
 
     def _accuracy_meter(self) -> AccuracyMeter:
-        return AccuracyMeter(
-            self._method.members, self._method.common, self._dataset.num_classes, self._context.device
-        )
+        return AccuracyMeter(self._method.members, self._method.common, self._dataset.num_classes, self._context.device)
 
     def _evaluation(self, images: Images) -> EvalBatches:
         context, dataset = self._context, self._dataset
@@ -212,10 +210,10 @@ class Trainer:
         name, network = self._method.deployed
         last, best = self._progress.rows[-1], self._progress.best[name]
         weights = _copy(network.state_dict())
-        self._records.store.write("leader_last.safetensors", pack(weights, self._card(int(last["epoch"]), last[f"test/{name}/top1"])))
-        self._records.store.write(
-            "leader_best.safetensors", pack(self._progress.best_weights, self._card(int(best["epoch"]), best["top1"]))
-        )
+        last_card = self._card(int(last["epoch"]), last[f"test/{name}/top1"])
+        best_card = self._card(int(best["epoch"]), best["top1"])
+        self._records.store.write("leader_last.safetensors", pack(weights, last_card))
+        self._records.store.write("leader_best.safetensors", pack(self._progress.best_weights, best_card))
         self._records.finish(self._result(last, network))
 
     def _card(self, epoch: int, top1: float) -> Card:

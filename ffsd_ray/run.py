@@ -1,0 +1,121 @@
+"""`python -m ffsd_ray.run JOB`: train every trial of a job and print its table."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from ffsd_ray import data
+from ffsd_ray.command import command
+from ffsd_ray.errors import RecordsError
+from ffsd_ray.records.run import RunRecords
+from ffsd_ray.records.store import Store
+from ffsd_ray.report.labels import trial_labels
+from ffsd_ray.report.render import render_terminal
+from ffsd_ray.report.table import result_table
+from ffsd_ray.spec.dry_run import describe
+from ffsd_ray.spec.load import Plan, load_job
+from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.view import open_view
+
+FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 all trials finished, 1 some failed, 2 the job file or an argument is wrong, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    plan = load_job(arguments.job, arguments.set)
+    console = Console(file=sys.stdout)  # this stream, also while Tune's own printing is turned away
+    if arguments.dry_run:
+        console.print(describe(plan))
+        return FINISHED
+    run = RunRecords(Store(arguments.storage or plan.job.records.storage).child(plan.job.name))
+    _begin(run, plan, resume=arguments.resume)
+    signal.signal(signal.SIGTERM, _interrupt)  # what stopping a submitted job sends
+    try:
+        _read_images(plan)
+        _train(run, plan, console, verbose=arguments.verbose)
+    except KeyboardInterrupt:
+        done = _states(run, plan.trials).count("completed")
+        console.print(
+            f"Interrupted. {done} of {len(plan.trials)} trials are completed; the others go on from their last "
+            "checkpoints with the same command and --resume.",
+            highlight=False,
+        )
+        return INTERRUPTED
+    console.print(render_terminal(result_table(run)))
+    console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
+    states = _states(run, plan.trials)
+    return FINISHED if all(state == "completed" for state in states) else SOME_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ffsd_ray.run", description="Train every trial of a job file.")
+    parser.add_argument("job", type=Path, help="the job file (YAML)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key, e.g. train.epochs=2; repeatable"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the trials and what they cost; start nothing")
+    parser.add_argument("--storage", metavar="DIR|URI", help="where the run's folder goes, instead of records.storage")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the job's folder")
+    parser.add_argument("--verbose", action="store_true", help="show Ray's own messages")
+    return parser
+
+
+def _begin(run: RunRecords, plan: Plan, *, resume: bool) -> None:
+    if run.exists() and not resume:
+        trials = [run.trial(identity).state() for identity in run.trials()]
+        raise RecordsError(
+            f"{run.store.location}: a run is here already "
+            f"({trials.count('completed')} of {len(trials)} trials completed).\n"
+            "Go on with it: --resume.  Keep it and start another: --set name=NEW or --storage ELSEWHERE.  Or delete it."
+        )
+    run.begin(
+        plan.text, plan.job.model_dump(), plan.overrides, {spec.identity(): spec.model_dump() for spec in plan.trials}
+    )
+
+
+def _read_images(plan: Plan) -> None:
+    """Read every data set here first: what is wrong with one is said once, and decoding shows its progress.
+
+    Raises:
+        DataError: a data set cannot be read.
+    """
+    for settings in {spec.data for spec in plan.trials}:
+        data.load(settings, progress=True)
+
+
+def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> None:
+    console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
+    pending = [spec for spec in plan.trials if run.trial(spec.identity()).state() != "completed"]
+    if not pending:
+        return
+    names = trial_labels(plan.trials, plan.job.report.rows)
+    headline = {spec.identity(): spec.method.headline for spec in pending}
+    with open_view(console, names, headline, total=len(plan.trials)) as view:
+        if plan.job.context == "local":
+            from ffsd_ray.train.local import run_locally
+
+            run_locally(pending, plan.job, run, view)
+        else:
+            # Imported only here: a machine without Ray runs local jobs.
+            from ffsd_ray.launch.driver import run_on_ray
+
+            run_on_ray(pending, plan.job, run, view, verbose=verbose)
+
+
+def _states(run: RunRecords, trials: Sequence[TrialSpec]) -> list[str]:
+    return [run.trial(spec.identity()).state() for spec in trials]
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""`python -m ffsd_ray.run` as a user calls it: on real Ray clusters, in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ffsd_ray.records.run import RunRecords
+from ffsd_ray.records.trial import TrialRecords
+
+from test_trainer import assert_same_end
+
+pytestmark = pytest.mark.ray
+
+JOB = """\
+name: small
+data: {name: digits, image_size: 12}
+backbone: {name: resnet20}
+train: {epochs: 3, batch_size: 32, lr: 0.05, steps_per_epoch: 3}
+scale: {threads: 1}
+search:
+  grid:
+    method: [{name: baseline}, {name: ffsd}]
+"""
+
+
+def command(job: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "ffsd_ray.run", str(job), "--storage", str(job.parent / "runs"), *arguments]
+
+
+def run(job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(job, *arguments), capture_output=True, text=True, check=False)
+
+
+def trials(job: Path, name: str = "small") -> dict[str, TrialRecords]:
+    records = RunRecords.open(str(job.parent / "runs" / name))
+    found = [records.trial(identity) for identity in records.trials()]
+    return {trial.spec()["method"]["name"]: trial for trial in found}
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"never seen: {what}"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB)
+    return path
+
+
+def test_ray_computes_what_local_does(job: Path) -> None:
+    on_ray = run(job, "--set", "name=ray")
+    assert on_ray.returncode == 0, on_ray.stdout + on_ray.stderr
+    assert "ray" not in on_ray.stderr.lower(), "Ray's own messages are silenced"
+    locally = run(job, "--set", "name=local", "--set", "context=local")
+    assert locally.returncode == 0, locally.stdout + locally.stderr
+    states = {name: records.state() for name, records in trials(job, "ray").items()}
+    assert states == {"baseline": "completed", "ffsd": "completed"}
+    for method, records in trials(job, "ray").items():
+        assert_same_end(records, trials(job, "local")[method])
+    table = on_ray.stdout[on_ray.stdout.index("Baseline") :]
+    assert "Leader" in table
+    assert "Gain" in table
+    assert f"Records: {job.parent}/runs/ray" in on_ray.stdout
+    assert "epoch 3/3" in on_ray.stdout
+
+    again = run(job, "--set", "name=ray")
+    assert again.returncode == 2
+    assert "a run is here already (2 of 2 trials completed)" in again.stderr
+    assert "--resume" in again.stderr
+
+
+def test_two_workers(job: Path) -> None:
+    done = run(job, "--set", "scale.workers=2", "--set", "search.grid={}", "--set", "method.name=ffsd")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [records] = trials(job).values()
+    assert records.store.read_json("environment.json")["device"]["workers"] == 2
+    assert len(records.history()) == 3
+
+
+def test_a_failing_trial_leaves_the_others_alone(job: Path) -> None:
+    job.write_text(JOB + "  also: [{method: {name: dml}, train: {lr: 1.0e+12}}]\n")
+    done = run(job)
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = trials(job)
+    assert {name: t.state() for name, t in found.items()} == {
+        "baseline": "completed",
+        "ffsd": "completed",
+        "dml": "failed",
+    }
+    assert "is not finite (epoch 1, step" in found["dml"].error()["message"]
+    assert "is not finite" in done.stdout
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_resumed(job: Path, sent: signal.Signals) -> None:
+    settings = ["--set", "train.epochs=8", "--set", "scale.trials_at_once=1"]
+    process = subprocess.Popen(
+        command(job, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    folder = job.parent / "runs" / "small" / "trials"
+    wait_for(lambda: len(list(folder.glob("*/checkpoints/epoch-*"))) == 2, "the second trial's first checkpoint")
+    # As a terminal does, to every process of the foreground.
+    os.killpg(process.pid, sent)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Interrupted. 1 of 2 trials are completed" in output
+    assert "Traceback" not in output
+    resumed = run(job, *settings, "--resume")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "goes on after epoch" in resumed.stdout
+    assert "baseline: starts" not in resumed.stdout
+    whole = run(job, *settings, "--set", "name=whole", "--set", "context=local")
+    assert whole.returncode == 0
+    for method, records in trials(job).items():
+        assert_same_end(records, trials(job, "whole")[method])
+
+
+def test_a_killed_worker_is_replaced(job: Path) -> None:
+    settings = ["--set", "scale.workers=2", "--set", "search.grid={}", "--set", "method.name=ffsd"]
+    settings += ["--set", "train.epochs=6"]
+    process = subprocess.Popen(command(job, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folder = job.parent / "runs" / "small" / "trials"
+    wait_for(lambda: list(folder.glob("*/checkpoints/epoch-000002*")), "the second epoch's checkpoint")
+    victim = ray_worker_below(process.pid)
+    os.kill(victim, signal.SIGKILL)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    whole = run(job, *settings, "--set", "name=whole")
+    assert whole.returncode == 0
+    assert_same_end(*(next(iter(trials(job, name).values())) for name in ("small", "whole")))
+
+
+def ray_worker_below(parent: int) -> int:
+    """The id of a process that trains for the run `parent`."""
+    import psutil
+
+    for process in psutil.Process(parent).children(recursive=True):
+        if "RayTrainWorker" in " ".join(process.cmdline()):
+            return process.pid
+    raise AssertionError("no training worker found")
