@@ -15,7 +15,7 @@ from ffsd_ray.leader import Leader, load_leader
 
 @torch.inference_mode()
 def classify(leader: Leader, picture: Path, top: int = 3) -> list[tuple[str, float]]:
-    """The most probable classes of a JPEG, PNG, WebP or GIF file, each with its probability, best first.
+    """The most probable classes of a picture, each with its probability, best first.
 
     Raises:
         DataError: the file is missing, or not such a picture.
@@ -24,8 +24,8 @@ def classify(leader: Leader, picture: Path, top: int = 3) -> list[tuple[str, flo
         pixels = decode(picture.read_bytes(), None)
     except OSError as error:
         raise DataError(f"{picture}: cannot be read: {error.strerror}") from error
-    except (RuntimeError, ValueError) as error:
-        raise DataError(f"{picture}: expected a whole JPEG, PNG, WebP or GIF image") from error
+    except ValueError as error:
+        raise DataError(f"{picture}: expected a whole picture (JPEG, PNG, WebP, ...): {error}") from error
     probabilities = leader(leader.preprocess(pixels)[None]).softmax(dim=1)[0]
     best = probabilities.topk(min(top, len(leader.classes)))
     return [(leader.classes[index], p) for p, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m ffsd_ray.classify", description="Name what a trained network sees in pictures, one line each."
     )
     parser.add_argument("file", metavar="FILE", help="a trial's leader_best.safetensors")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="JPEG, PNG, WebP or GIF files")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="pictures (JPEG, PNG, WebP, ...)")
     arguments = parser.parse_args(argv)
     leader = load_leader(arguments.file)
     for picture in arguments.images:

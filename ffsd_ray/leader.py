@@ -8,16 +8,15 @@ from os import PathLike
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ffsd_ray.backbones import BACKBONES
 from ffsd_ray.data.batches import normalise
-from ffsd_ray.data.decode import fit
+from ffsd_ray.data.decode import fit, upright
 from ffsd_ray.errors import RecordsError
 
 
@@ -65,10 +64,7 @@ class Leader(nn.Module):
 
         The shorter side is scaled to S and the centre square cut out, as the data sources do.
         """
-        if isinstance(image, Image.Image):
-            pixels = pil_to_tensor(ImageOps.exif_transpose(image).convert("RGB"))
-        else:
-            pixels = image
+        pixels = upright(image) if isinstance(image, Image.Image) else image
         if pixels.dtype != torch.uint8 or pixels.dim() != 3 or len(pixels) != 3:
             raise ValueError(f"expected uint8 pixels [3, H, W], got {pixels.dtype} {list(pixels.shape)}")
         return normalise(fit(pixels, self.card.image_size), self.card.mean, self.card.std)

@@ -17,7 +17,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Settings(BaseModel):
     """A section of a job file: unknown keys are refused, nothing is coerced from text, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # Defaults are validated too, so that a spec read back from its records is the same to the last type.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
 
 
 class Problem(NamedTuple):

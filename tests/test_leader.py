@@ -307,7 +307,9 @@ def test_classify_a_photograph(file: Path, shared: Path, tmp_path: Path, capsys:
     assert capsys.readouterr().out.count("%") == 3
 
 
-@pytest.mark.parametrize(("content", "expected"), [(None, "cannot be read"), (b"no picture", "expected a whole JPEG")])
+@pytest.mark.parametrize(
+    ("content", "expected"), [(None, "cannot be read"), (b"no picture", "expected a whole picture")]
+)
 def test_classify_refuses_what_is_no_picture(
     file: Path, tmp_path: Path, content: bytes | None, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ffsd_ray.records.run import RunRecords
@@ -109,8 +110,10 @@ def test_interrupted_and_resumed(job: Path, sent: signal.Signals) -> None:
     )
     folder = job.parent / "runs" / "small" / "trials"
     wait_for(lambda: len(list(folder.glob("*/checkpoints/epoch-*"))) == 2, "the second trial's first checkpoint")
-    # As a terminal does, to every process of the foreground.
-    os.killpg(process.pid, sent)
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # as a terminal does, to every process of the foreground
+    else:
+        process.send_signal(sent)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "Interrupted. 1 of 2 trials are completed" in output
@@ -142,8 +145,6 @@ def test_a_killed_worker_is_replaced(job: Path) -> None:
 
 def ray_worker_below(parent: int) -> int:
     """The id of a process that trains for the run `parent`."""
-    import psutil
-
     for process in psutil.Process(parent).children(recursive=True):
         if "RayTrainWorker" in " ".join(process.cmdline()):
             return process.pid

@@ -1,5 +1,6 @@
 """From a job to its trials: the grid, `also`, seeds, overrides, identities, and what tells trials apart."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,12 +9,15 @@ from rich.console import Console
 
 from ffsd_ray.backbones import BACKBONES
 from ffsd_ray.data import load as read_images
+from ffsd_ray.methods import METHODS
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.methods.dml import DmlSettings
 from ffsd_ray.methods.ffsd import FfsdSettings
 from ffsd_ray.spec.dry_run import describe, flops_per_image, training_flops
 from ffsd_ray.spec.load import Plan, load_job, value_at, varying
 from ffsd_ray.spec.trial import TrialSpec
+
+from specs import digits_spec
 
 BASE: dict[str, Any] = {
     "name": "job",
@@ -257,3 +261,12 @@ def test_dry_run_counts_the_images_that_are_trained_on(load):
     assert training_flops(trial) == flops_per_image(trial.method, "resnet20", 10, 16) * trained * 4
     [cut] = load("train.batch_size=100", "train.steps_per_epoch=3").trials
     assert training_flops(cut) == flops_per_image(trial.method, "resnet20", 10, 16) * 300 * 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_spec_survives_its_records(method: str) -> None:
+    """Written as JSON and read back, a spec is the same trial, to the last type."""
+    spec = digits_spec({"name": method})
+    back = TrialSpec.model_validate(json.loads(json.dumps(spec.model_dump())))
+    assert repr(back) == repr(spec)
+    assert back.identity() == spec.identity()

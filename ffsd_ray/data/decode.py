@@ -1,6 +1,7 @@
 """Encoded images into one uint8 tensor: in parallel where that is faster, and once: the result is kept in a cache."""
 
 import hashlib
+import io
 import json
 import os
 import uuid
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError, safe_open
@@ -43,19 +45,24 @@ class Listing(NamedTuple):
 
 
 def decode(data: bytes, size: int | None) -> Tensor:
-    """One JPEG, PNG, WebP or GIF image as RGB uint8 [3, H, W], turned upright as its EXIF data says.
+    """A picture in any format that Pillow reads, as RGB uint8 [3, H, W]; with `size` as a square of that side (`fit`).
 
-    With `size` it is made a square of that many pixels a side (`fit`).
-    Raises ValueError or RuntimeError where the bytes are no such image.
+    Raises:
+        ValueError: the bytes are no picture, or not the whole of one.
     """
-    from torchvision.io import ImageReadMode, decode_image  # takes seconds, and settings are checked without it
-    from torchvision.transforms.v2.functional import to_dtype
-
-    buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    image = to_dtype(decode_image(buffer, ImageReadMode.RGB, apply_exif_orientation=True), torch.uint8, scale=True)
-    if image.dim() != 3:
-        raise ValueError("several frames")
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            image = upright(picture)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, by format
+        raise ValueError(str(error)) from error
     return image if size is None else fit(image, size)
+
+
+def upright(picture: Image.Image) -> Tensor:
+    """RGB uint8 [3, H, W], turned as the picture's EXIF data says."""
+    from torchvision.transforms.v2.functional import pil_to_tensor  # takes seconds; settings are checked without it
+
+    return pil_to_tensor(ImageOps.exif_transpose(picture).convert("RGB"))
 
 
 def fit(image: Tensor, size: int) -> Tensor:
@@ -80,7 +87,7 @@ def read_decoded(
     decodes a data set; the others wait for its result. A damaged cache file is made anew. Raises DataError.
     """
     files = [[_fingerprint(file) for file in part] for part in (train_files, test_files)]
-    key = hashlib.sha256(json.dumps([size, version("torchvision"), files]).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([size, version("pillow"), files]).encode()).hexdigest()[:32]
     folder = Path(cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ffsd_ray")).expanduser()
     path = folder / f"{key}.safetensors"
     try:
@@ -146,9 +153,8 @@ def _decode_all(items: Sequence[Encoded], size: int | None, progress: bool) -> T
 def _decode_one(item: Encoded, size: int | None) -> Tensor:
     try:
         return decode(item.data.read_bytes() if isinstance(item.data, Path) else item.data, size)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).split(", ", 2)[-1]  # torchvision puts a function and a source line before it
-        raise DataError(f"{item.where}: expected a whole JPEG, PNG, WebP or GIF image: {reason}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{item.where}: expected a whole picture (JPEG, PNG, WebP, ...): {error}") from error
 
 
 def _save(tensors: dict[str, Tensor], about: dict[str, Any], path: Path) -> None:

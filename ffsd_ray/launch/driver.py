@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -109,12 +110,14 @@ def _cluster(trials: Sequence[TrialSpec], *, verbose: bool) -> Iterator[None]:
         needed = max(int(spec.scale.workers * spec.scale.cpus_per_worker) for spec in trials)
         options = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
     environment = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"]}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(
         log_to_driver=verbose,
         logging_level=logging.INFO if verbose else logging.ERROR,
         runtime_env={"env_vars": environment},
         **options,
     )
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in this place
     try:
         yield
     finally:

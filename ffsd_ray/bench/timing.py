@@ -1,0 +1,43 @@
+"""Timing several ways of doing the same thing so that a noisy machine treats them alike."""
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median, quantiles
+from typing import NamedTuple
+
+import torch
+
+
+class Timing(NamedTuple):
+    """Seconds: the median and the quartiles over `repeats`."""
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+
+def time_interleaved(
+    runs: Mapping[str, Callable[[], object]], *, warm_up: int, repeats: int, device: torch.device
+) -> dict[str, Timing]:
+    """Time every run `repeats` times, in turns, after `warm_up` turns that do not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(warm_up + repeats):
+        for name, run in runs.items():
+            _wait_for(device)
+            began = time.perf_counter()
+            run()
+            _wait_for(device)
+            if turn >= warm_up:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: _timing(values) for name, values in seconds.items()}
+
+
+def _timing(values: list[float]) -> Timing:
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return Timing(median(values), low, high, len(values))
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
