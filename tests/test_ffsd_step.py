@@ -30,8 +30,8 @@ def recorded_modules(ffsd: Ffsd) -> dict[str, torch.nn.Module]:
     return {
         "student1": ffsd.students[0],
         "student2": ffsd.students[1],
-        "leader": torch.nn.ModuleList([ffsd.leader, ffsd.decoder]),
-        "fusion": ffsd.fusion,
+        "leader": torch.nn.ModuleList([ffsd.leadership.leader, ffsd.leadership.decoder]),
+        "fusion": ffsd.leadership.fusion,
         "self_distillation2": ffsd.student_modules[0],
         "self_distillation_leader": ffsd.leader_module,
     }
@@ -122,8 +122,8 @@ def test_terms_reach_their_own_members_only() -> None:
         "student1": [ffsd.students[0]],
         "student2": [ffsd.students[1]],
         "student3": [ffsd.students[2]],
-        "leader": [ffsd.leader, ffsd.decoder],
-        "fusion": [ffsd.fusion],
+        "leader": [ffsd.leadership.leader, ffsd.leadership.decoder],
+        "fusion": [ffsd.leadership.fusion],
         "student2/module": [ffsd.student_modules[0]],
         "student3/module": [ffsd.student_modules[1]],
         "leader/module": [ffsd.leader_module],

@@ -17,7 +17,10 @@ class LiteralAlgorithm1:
     """
 
     def __init__(self, group: Ffsd, settings: TrainSettings) -> None:
-        self._group = group
+        self._group, leadership = group, group.leadership
+        assert leadership.decoder is not None
+        assert leadership.fusion is not None
+        assert group.leader_module is not None
 
         def sgd(parameters: list[torch.nn.Parameter], weight_decay: float) -> SGD:
             return SGD(
@@ -26,8 +29,8 @@ class LiteralAlgorithm1:
 
         decay = settings.weight_decay
         self._students = [sgd(list(student.parameters()), decay) for student in group.students]
-        self._leader = sgd([*group.leader.parameters(), *group.decoder.parameters()], decay)
-        self._fusion = sgd(list(group.fusion.parameters()), settings.fusion_weight_decay)
+        self._leader = sgd([*leadership.leader.parameters(), *leadership.decoder.parameters()], decay)
+        self._fusion = sgd(list(leadership.fusion.parameters()), settings.fusion_weight_decay)
         self._modules = [
             Adam(module.parameters(), settings.adam_lr, weight_decay=decay)
             for module in [*group.student_modules, group.leader_module]
@@ -36,14 +39,18 @@ class LiteralAlgorithm1:
     def step(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, float]:
         """One iteration of Algorithm 1 for images [B, 3, S, S]; every weighted term by name."""
         group, settings = self._group, self._group.settings
-        kind, temperature, warmup = settings.formulation, settings.temperature, settings.warmup_factor(epoch)
+        leadership = group.leadership
+        assert leadership.decoder is not None
+        assert leadership.fusion is not None
+        assert group.leader_module is not None
+        kind, temperature, warmup = settings.formulation, settings.temperature, group.warmup.at(epoch)
         seen: dict[str, float] = {}
 
         # Lines 2 to 6: forward everything.
         students = [group.features(student, images) for student in group.students]
-        leader = group.features(group.leader, images)
+        leader = group.features(leadership.leader, images)
         concatenated = torch.cat([student.maps[-1] for student in students], dim=1).detach()
-        fused = group.features(group.fusion, concatenated)
+        fused = group.features(leadership.fusion, concatenated)
         logits = [student.logits for student in students]
 
         # Lines 7 to 10: the common students.
@@ -64,7 +71,7 @@ class LiteralAlgorithm1:
 
         # Line 11: the leader.
         earlier = group.leader_module.targets(fused.maps[-1].detach())
-        decoded = group.decoder(leader.maps[-1])
+        decoded = leadership.decoder(leader.maps[-1])
         fea = settings.lambda_fea * warmup
         terms = {
             "leader/ce": F.cross_entropy(leader.logits, labels),

@@ -1,21 +1,18 @@
 """What a training method is: a group of networks, and the loss terms they learn from."""
 
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Builder, Features
+from ffsd_ray.nets.precision import Precision, features
 from ffsd_ray.settings import Problem, Settings
 
 #: A parameter's role decides its optimiser (`ffsd_ray.train.optimisers`).
 Role = Literal["student", "fusion", "self_distillation"]
-
-Precision = Literal["fp32", "bf16"]
 
 #: The shapes (C, H, W) of a backbone's feature maps, shallow to deep.
 MapShapes = tuple[tuple[int, int, int], ...]
@@ -25,8 +22,11 @@ class MethodSettings(Settings):
     """The `method` section of a job file; every method has its own class, told apart by `name`."""
 
     name: str
-    #: The series whose accuracy stands for the method in a comparison.
-    headline: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def headline(self) -> str:
+        """The series whose accuracy stands for the method in a comparison."""
 
     def problems(self, shapes: MapShapes) -> Iterator[Problem]:
         """What keeps this method from working on a backbone with such feature maps."""
@@ -126,17 +126,4 @@ class Method(nn.Module, ABC):
 
     def features(self, net: nn.Module, x: Tensor) -> Features:
         """A network's forward pass under the precision in force, its results in full precision for the losses."""
-        with self.mixed(x):
-            out = net(x)
-        return Features(full(out.logits), [full(m) for m in out.maps])
-
-    def mixed(self, x: Tensor) -> contextlib.AbstractContextManager[object]:
-        """Autocast for x's device where the precision asks for it."""
-        if self._precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(x.device.type, torch.bfloat16)
-
-
-def full(x: Tensor) -> Tensor:
-    """bfloat16 to float32; anything wider as it is."""
-    return x.float() if x.dtype == torch.bfloat16 else x
+        return features(net, x, self._precision)

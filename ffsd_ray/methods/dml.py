@@ -4,7 +4,7 @@ L_i = CE(y, p_i) + T² · KL(p̂_j ‖ p̂_i), averaged over the peers j ≠ i (
 Eq. 2 as printed). DML's own paper uses T = 1; FFSD compares at T = 2.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ffsd_ray.losses import Formulation, mutual_kl
 from ffsd_ray.methods.base import Blueprint, Losses, Method, MethodSettings, Role
+from ffsd_ray.methods.leader import LeaderSettings, Leadership, Warmup
 from ffsd_ray.settings import Positive
 
 
@@ -30,11 +31,21 @@ class MutualSettings(MethodSettings):
         return f"{self.name} n={self.students}{suffix}"
 
 
-class DmlSettings(MutualSettings):
-    """Deep mutual learning."""
+class DmlSettings(MutualSettings, LeaderSettings):
+    """Deep mutual learning; what it says of a leader counts only with one."""
 
     name: Literal["dml"] = "dml"
-    headline: ClassVar[str] = "students_mean"
+    leader: bool = Field(
+        False,
+        description="Add FFSD's leader and fusion module, without diversity and self-distillation (Table V, +SL).",
+    )
+
+    @property
+    def headline(self) -> str:
+        return "leader" if self.leader else "students_mean"
+
+    def label(self) -> str:
+        return super().label().replace("dml", "dml+leader") if self.leader else super().label()
 
 
 def student_names(students: int) -> list[str]:
@@ -52,35 +63,55 @@ def mutual_terms(logits: list[Tensor], labels: Tensor, settings: MutualSettings)
 
 
 class Dml(Method):
-    """n students that teach each other; the first one is deployed, which no test accuracy has chosen."""
+    """n students that teach each other; the first one is deployed, which no test accuracy has chosen, or the leader."""
 
     Settings = DmlSettings
+    settings: DmlSettings
 
     def __init__(self, settings: DmlSettings, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint)
         self.students = nn.ModuleList(blueprint.network() for _ in range(settings.students))
+        self.leadership = Leadership(settings.students, blueprint) if settings.leader else None
+        self.warmup = Warmup(settings.warmup_epochs, settings.formulation)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.warmup.begin(epoch)
+
+    def weights(self) -> dict[str, float]:
+        return {"lambda_fea": self.settings.lambda_fea * self.warmup.value} if self.settings.leader else {}
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
-        logits = [self.features(student, views[0]).logits for student in self.students]
-        named = {name: z.detach() for name, z in zip(self.common, logits, strict=True)}
-        return Losses(mutual_terms(logits, labels, self.settings), named)
+        settings = self.settings
+        students = [self.features(student, views[0]) for student in self.students]
+        terms = mutual_terms([student.logits for student in students], labels, settings)
+        logits = {name: student.logits for name, student in zip(self.common, students, strict=True)}
+        if self.leadership is not None:
+            seen = self.leadership(views[0], students)
+            weight = settings.lambda_fea * self.warmup.factor
+            terms |= self.leadership.terms(seen, labels, settings.temperature, weight, settings.formulation)
+            logits |= self.leadership.logits(seen)
+        return Losses(terms, {name: z.detach() for name, z in logits.items()})
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        return {
-            name: self.features(student, images).logits
-            for name, student in zip(self.common, self.students, strict=True)
-        }
+        students = [self.features(student, images) for student in self.students]
+        logits = {name: student.logits for name, student in zip(self.common, students, strict=True)}
+        if self.leadership is not None:
+            logits |= self.leadership.logits(self.leadership(images, students))
+        return logits
 
     def roles(self) -> dict[Role, list[nn.Module]]:
-        return {"student": [self.students]}
+        added = self.leadership.roles() if self.leadership is not None else {}
+        return added | {"student": [self.students, *added.get("student", [])]}
 
     @property
     def deployed(self) -> tuple[str, nn.Module]:
+        if self.leadership is not None:
+            return "leader", self.leadership.leader
         return self.common[0], self.students[0]
 
     @property
     def members(self) -> list[str]:
-        return self.common
+        return [*self.common, *(self.leadership.members if self.leadership is not None else [])]
 
     @property
     def common(self) -> list[str]:

@@ -13,51 +13,71 @@ the paper is silent, `paper` does as `published`:
 - modules give targets in evaluation mode, and train on the feature maps of the same step;
 - S_1 has no diversity term and no self-distillation module (Table VII counts 2 modules for n = 2).
 
+The ablations of Tables IV and VI and of Section IV-C are settings. Of theirs, UNCONFIRMED by the paper:
+- the L2 diversity (Eq. 6): maps normalised per sample, since it is unbounded below on raw ones; every pair of students,
+  the other one detached; weight λ_div; the distance of the formulation in force;
+- `l2_last` with self-distillation: for student i > 1 the module turns student i−1's last map into maps of the earlier
+  stages, whose attention student i is driven away from;
+- without fusion the leader learns from the mean of the students' logits; having no fused map, it has neither the terms
+  of Eq. 5 nor a target for self-distillation.
+
 Every cross-model target is detached, so one backward pass over the sum of all terms gives each parameter the gradient
 of Algorithm 1's sequence of updates.
 """
 
-import math
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Features
-from ffsd_ray.losses import attention, distance, diversity_target, mimic, soft_kl, unit
-from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Method, Role, full
+from ffsd_ray.losses import attention, distance, diversity_target, mimic, unit
+from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Method, Role
 from ffsd_ray.methods.dml import MutualSettings, mutual_terms, student_names
-from ffsd_ray.nets.fusion import Decoder, Fusion
+from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, Warmup
+from ffsd_ray.nets.precision import full, mixed
 from ffsd_ray.nets.self_distillation import SelfDistillation
 from ffsd_ray.settings import NonNegative, Problem
 
 
-class FfsdSettings(MutualSettings):
+class FfsdSettings(MutualSettings, LeaderSettings):
     """FFSD. The λs are those the paper found for ResNet-32 on CIFAR-100 and used everywhere (Section IV-A)."""
 
     name: Literal["ffsd"] = "ffsd"
-    headline: ClassVar[str] = "leader"
     lambda_div: NonNegative = Field(1e-5, description="Weight of the diversity enhancement (Eq. 12).")
-    lambda_fea: NonNegative = Field(
-        10.0, description="Weight of the fused map (Eq. 14); published: also of the leader's self-distillation."
-    )
     lambda_self: NonNegative = Field(
         1000.0,
         description="Weight of the leader's self-distillation (Eq. 14); published: of training the modules instead.",
     )
     alpha: NonNegative = Field(1.0, description="Weight of the feature term in training the modules (Eq. 10).")
-    warmup_epochs: int | None = Field(
-        None,
-        ge=0,
-        description="Epochs E over which the λs rise as exp(−5 (1 − e/E)²). null: 5 as published, 0 in the paper.",
+    diversity: Literal["attention", "none", "l2", "l2_last"] = Field(
+        "attention",
+        description="attention: FFSD's own (Eq. 11); none; l2: Eq. 6 on every stage; l2_last: Eq. 6 on the last stage.",
     )
+    self_distillation: Literal["both", "none", "students", "leader"] = Field(
+        "both", description="Whose earlier stages are taught through self-distillation modules."
+    )
+    fusion: bool = Field(True, description="Fuse the students' maps; false: the leader learns from their logits alone.")
+
+    @property
+    def headline(self) -> str:
+        return "leader"
+
+    @property
+    def students_distil(self) -> bool:
+        """Whether students 2 to n have self-distillation modules."""
+        return self.self_distillation in ("both", "students") and self.diversity in ("attention", "l2_last")
+
+    @property
+    def leader_distils(self) -> bool:
+        """Whether the leader has one."""
+        return self.self_distillation in ("both", "leader") and self.fusion
 
     def problems(self, shapes: MapShapes) -> Iterator[Problem]:
         _, height, width = shapes[-1]
-        if height * width < 3:
+        if self.diversity == "attention" and height * width < 3:
             yield Problem(
                 ("name",),
                 self.name,
@@ -65,12 +85,15 @@ class FfsdSettings(MutualSettings):
                 "larger images or another backbone",
             )
 
-    def warmup_factor(self, epoch: int) -> float:
-        """What every λ is multiplied by in an epoch (from 1)."""
-        rise = self.warmup_epochs
-        if rise is None:
-            rise = 5 if self.formulation == "published" else 0
-        return 1.0 if epoch > rise else math.exp(-5 * (1 - epoch / rise) ** 2)
+    def label(self) -> str:
+        changed = [
+            f"{key.replace('_', '-')} {value}"
+            for key, value in (("diversity", self.diversity), ("self_distillation", self.self_distillation))
+            if value != type(self).model_fields[key].default
+        ]
+        if not self.fusion:
+            changed.append("no fusion")
+        return ", ".join([super().label(), *changed])
 
 
 class Ffsd(Method):
@@ -78,99 +101,98 @@ class Ffsd(Method):
 
     Settings = FfsdSettings
     settings: FfsdSettings
-    warmup: Tensor
 
     def __init__(self, settings: FfsdSettings, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint)
-        channels = blueprint.shapes[-1][0]
         self.students = nn.ModuleList(blueprint.network() for _ in range(settings.students))
-        self.leader = blueprint.network()
-        self.decoder = Decoder(settings.students, channels)
-        self.fusion = Fusion(settings.students, channels, blueprint.classes)
+        self.leadership = Leadership(settings.students, blueprint, fuse=settings.fusion)
         # Of students 2 to n, in order; the first student has none.
-        self.student_modules = nn.ModuleList(SelfDistillation(blueprint.shapes) for _ in range(settings.students - 1))
-        self.leader_module = SelfDistillation(blueprint.shapes)
-        # A tensor, so that a captured step sees the new value.
-        self.register_buffer("warmup", torch.ones(()), persistent=False)
-        self._factor = 1.0
+        owners = settings.students - 1 if settings.students_distil else 0
+        self.student_modules = nn.ModuleList(SelfDistillation(blueprint.shapes) for _ in range(owners))
+        self.leader_module = SelfDistillation(blueprint.shapes) if settings.leader_distils else None
+        self.warmup = Warmup(settings.warmup_epochs, settings.formulation)
 
     def begin_epoch(self, epoch: int) -> None:
-        self._factor = self.settings.warmup_factor(epoch)
-        self.warmup.fill_(self._factor)
+        self.warmup.begin(epoch)
 
     def weights(self) -> dict[str, float]:
         names = ("lambda_div", "lambda_fea", "lambda_self")
-        return {name: getattr(self.settings, name) * self._factor for name in names} | {"alpha": self.settings.alpha}
+        in_force = {name: getattr(self.settings, name) * self.warmup.value for name in names}
+        return in_force | {"alpha": self.settings.alpha}
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
-        images = views[0]
-        leader = self.features(self.leader, images)
+        settings, images = self.settings, views[0]
         students = [self.features(student, images) for student in self.students]
-        concatenated = torch.cat([student.maps[-1].detach() for student in students], dim=1)
-        fused = self.features(self.fusion, concatenated)
-
-        terms = mutual_terms([student.logits for student in students], labels, self.settings)
-        for index in range(1, len(students)):
-            terms |= self._diversity(index, students)
-        terms |= self._fusion(fused, students, labels)
-        terms |= self._leader(leader, fused, concatenated, labels)
+        seen: Seen = self.leadership(images, students)
+        terms = mutual_terms([student.logits for student in students], labels, settings)
+        terms |= self._diversity(students)
+        fea = settings.lambda_fea * self.warmup.factor
+        terms |= self.leadership.terms(seen, labels, settings.temperature, fea, settings.formulation)
+        terms |= self._leader_self_distillation(seen)
         # After every use of the modules for targets, which take the statistics from before this step.
-        for name, features, module in self._self_distilled(students, leader):
+        for name, features, module in self._distillers(students, seen.leader):
             terms |= self._train_module(name, features, module)
-
         logits = {name: student.logits for name, student in zip(self.common, students, strict=True)}
-        logits |= {"leader": leader.logits, "fusion": fused.logits}
+        logits |= self.leadership.logits(seen)
         return Losses(terms, {name: z.detach() for name, z in logits.items()})
 
-    def _diversity(self, index: int, students: list[Features]) -> dict[str, Tensor]:
-        """λ_div times Eq. 11 for the student at `index` ≥ 1 of `students`."""
-        formulation, weight = self.settings.formulation, self.settings.lambda_div * self.warmup
-        maps, name = students[index].maps, self.common[index]
+    def _diversity(self, students: list[Features]) -> dict[str, Tensor]:
+        """λ_div times Eq. 11, or what an ablation has in its place, for every student that has a term."""
+        if self.settings.diversity == "none":
+            return {}
+        weight = self.settings.lambda_div * self.warmup.factor
+        terms: dict[str, Tensor] = {}
+        for index, name in enumerate(self.common):
+            if self.settings.diversity == "attention":
+                pieces = self._shifted_attention(index, students) if index else {}
+            else:
+                pieces = self._away_from_others(index, students)
+            terms |= {f"{name}/{piece}": weight * value for piece, value in pieces.items()}
+        return terms
+
+    def _shifted_attention(self, index: int, students: list[Features]) -> dict[str, Tensor]:
+        """Eq. 11 for the student at `index` ≥ 1, drawn to where the one before it does not look."""
+        formulation, maps = self.settings.formulation, students[index].maps
         target = diversity_target(students[index - 1].maps[-1], formulation)
-        earlier = self._targets(self.student_modules[index - 1], target.maps)
-        return {
-            f"{name}/diversity_last": weight * distance(unit(attention(maps[-1])), target.attention, formulation),
-            f"{name}/diversity_earlier": weight * self._mimic_attention(maps[:-1], earlier),
-        }
+        pieces = {"diversity_last": distance(unit(attention(maps[-1])), target.attention, formulation)}
+        if self.settings.students_distil:
+            earlier = self._targets(self.student_modules[index - 1], target.maps)
+            pieces["diversity_earlier"] = self._mimic_attention(maps[:-1], earlier)
+        return pieces
 
-    def _fusion(self, fused: Features, students: list[Features], labels: Tensor) -> dict[str, Tensor]:
-        """Eq. 4."""
-        ensemble = torch.stack([student.logits for student in students]).mean(dim=0)
-        return {
-            "fusion/ce": F.cross_entropy(fused.logits, labels),
-            "fusion/kl": soft_kl(fused.logits, ensemble, self.settings.temperature),
-        }
+    def _away_from_others(self, index: int, students: list[Features]) -> dict[str, Tensor]:
+        """The student's part of Eq. 6, on every stage or on the last alone."""
+        stages = range(len(students[index].maps))[-1 if self.settings.diversity == "l2_last" else 0 :]
+        distances = [
+            mimic(students[index].maps[stage], other.maps[stage], self.settings.formulation)
+            for position, other in enumerate(students)
+            if position != index
+            for stage in stages
+        ]
+        pieces = {"diversity_l2": -torch.stack(distances).sum() / len(stages)}
+        if self.settings.students_distil and index:
+            earlier = self._targets(self.student_modules[index - 1], students[index - 1].maps[-1])
+            pieces["diversity_earlier"] = -self._mimic_attention(students[index].maps[:-1], earlier)
+        return pieces
 
-    def _leader(self, leader: Features, fused: Features, concatenated: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Eq. 14 with Eqs. 5 and 13."""
-        settings = self.settings
-        fea = settings.lambda_fea * self.warmup
-        with self.mixed(concatenated):
-            decoded = full(self.decoder(leader.maps[-1]))
-        earlier = self._targets(self.leader_module, fused.maps[-1])
-        if settings.formulation == "published":
-            fused_map = mimic(attention(leader.maps[-1]), attention(fused.maps[-1]), "published")
-            decoded_map = mimic(attention(decoded), attention(concatenated), "published")
-            self_distillation = fea * self._mimic_attention(leader.maps[:-1], earlier)
+    def _leader_self_distillation(self, seen: Seen) -> dict[str, Tensor]:
+        """Eq. 13 with its weight: published λ_fea and attention maps, paper λ_self and feature maps."""
+        if self.leader_module is None or seen.fused is None:
+            return {}
+        earlier = self._targets(self.leader_module, seen.fused.maps[-1])
+        if self.settings.formulation == "published":
+            value = self.settings.lambda_fea * self._mimic_attention(seen.leader.maps[:-1], earlier)
         else:
-            fused_map = mimic(leader.maps[-1], fused.maps[-1], "paper")
-            decoded_map = mimic(decoded, concatenated, "paper")
-            self_distillation = settings.lambda_self * self.warmup * self._mimic_maps(leader.maps[:-1], earlier)
-        return {
-            "leader/ce": F.cross_entropy(leader.logits, labels),
-            "leader/kl": soft_kl(leader.logits, fused.logits, settings.temperature),
-            "leader/fused_map": fea * fused_map,
-            "leader/decoded_map": fea * decoded_map,
-            "leader/self_distillation": self_distillation,
-        }
+            value = self.settings.lambda_self * self._mimic_maps(seen.leader.maps[:-1], earlier)
+        return {"leader/self_distillation": self.warmup.factor * value}
 
     def _train_module(self, name: str, features: Features, module: nn.Module) -> dict[str, Tensor]:
         """Eq. 10, on the detached feature maps of this step."""
         settings = self.settings
         last = features.maps[-1].detach()
-        with self.mixed(last):
+        with mixed(last, self._precision):
             maps = [full(m) for m in module(last)]
-        weight = settings.lambda_self * self.warmup if settings.formulation == "published" else 1.0
+        weight = settings.lambda_self * self.warmup.factor if settings.formulation == "published" else 1.0
         return {
             f"{name}/module_attention": weight * self._mimic_attention(maps, features.maps[:-1]),
             f"{name}/module_feature": weight * settings.alpha * self._mimic_maps(maps, features.maps[:-1]),
@@ -178,7 +200,7 @@ class Ffsd(Method):
 
     def _targets(self, module: nn.Module, last: Tensor) -> list[Tensor]:
         assert isinstance(module, SelfDistillation)
-        with self.mixed(last):
+        with mixed(last, self._precision):
             return [full(m) for m in module.targets(last.detach())]
 
     def _mimic_maps(self, maps: list[Tensor], targets: list[Tensor]) -> Tensor:
@@ -188,31 +210,30 @@ class Ffsd(Method):
     def _mimic_attention(self, maps: list[Tensor], targets: list[Tensor]) -> Tensor:
         return self._mimic_maps([attention(m) for m in maps], [attention(target) for target in targets])
 
-    def _self_distilled(self, students: list[Features], leader: Features) -> Iterator[tuple[str, Features, nn.Module]]:
+    def _distillers(self, students: list[Features], leader: Features) -> Iterator[tuple[str, Features, nn.Module]]:
         """Name, features and module of everyone that has a self-distillation module."""
-        yield from zip(self.common[1:], students[1:], self.student_modules, strict=True)
-        yield "leader", leader, self.leader_module
+        yield from zip(self.common[1:], students[1:], self.student_modules, strict=False)
+        if self.leader_module is not None:
+            yield "leader", leader, self.leader_module
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         students = [self.features(student, images) for student in self.students]
-        fused = self.features(self.fusion, torch.cat([student.maps[-1] for student in students], dim=1))
         logits = {name: student.logits for name, student in zip(self.common, students, strict=True)}
-        return logits | {"leader": self.features(self.leader, images).logits, "fusion": fused.logits}
+        return logits | self.leadership.logits(self.leadership(images, students))
 
     def roles(self) -> dict[Role, list[nn.Module]]:
-        return {
-            "student": [self.students, self.leader, self.decoder],
-            "fusion": [self.fusion],
-            "self_distillation": [self.student_modules, self.leader_module],
-        }
+        led = self.leadership.roles()
+        modules = [*self.student_modules, *([self.leader_module] if self.leader_module is not None else [])]
+        distilling: dict[Role, list[nn.Module]] = {"self_distillation": modules} if modules else {}
+        return led | {"student": [self.students, *led["student"]]} | distilling
 
     @property
     def deployed(self) -> tuple[str, nn.Module]:
-        return "leader", self.leader
+        return "leader", self.leadership.leader
 
     @property
     def members(self) -> list[str]:
-        return [*self.common, "leader", "fusion"]
+        return [*self.common, *self.leadership.members]
 
     @property
     def common(self) -> list[str]:
