@@ -193,8 +193,8 @@ WRONG = [
     Wrong(
         "too many trials",
         GOOD + f"seed: {list(range(100))}\nsearch: {{grid: {{train.lr: {[1] * 101}}}}}\n",
-        "7:10",
-        "search.grid",
+        "7:1",
+        "search",
         ("10,100 trials; should be 10,000 or fewer",),
     ),
     Wrong(
@@ -362,6 +362,9 @@ report: {rows: train.lr}
         "lambda_self": 1000.0,
         "alpha": 0.5,
         "warmup_epochs": None,
+        "diversity": "attention",
+        "self_distillation": "both",
+        "fusion": True,
     }
     assert isinstance(trial.train.lr, float)
     assert (trial.train.epochs, trial.train.milestones) == (16, [4, 10])

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ffsd_ray.backbones import BACKBONES
 from ffsd_ray.data import load as read_images
+from ffsd_ray.errors import JobError
 from ffsd_ray.methods import METHODS
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.methods.dml import DmlSettings
@@ -270,3 +271,15 @@ def test_a_spec_survives_its_records(method: str) -> None:
     back = TrialSpec.model_validate(json.loads(json.dumps(spec.model_dump())))
     assert repr(back) == repr(spec)
     assert back.identity() == spec.identity()
+
+
+def test_a_sweep_moves_one_key_at_a_time(load) -> None:
+    """Each key over its values while the others stay; the common default is one trial; a grid crosses it."""
+    sweep = {"method.lambda_div": [0.1, 1.0, 10.0], "method.temperature": [2, 3]}
+    plan = load(search={"sweep": sweep})
+    found = [(trial.method.lambda_div, trial.method.temperature) for trial in plan.trials]
+    assert found == [(0.1, 3), (1.0, 3), (10.0, 3), (1.0, 2)]
+    crossed = load(search={"grid": {"method.students": [2, 3]}, "sweep": sweep}, seed=[0, 1])
+    assert len(crossed.trials) == 2 * 4 * 2
+    with pytest.raises(JobError, match=r"search\.sweep\.methd\.alpha"):
+        load(search={"sweep": {"methd.alpha": [1]}})

@@ -31,7 +31,7 @@ class MutualSettings(MethodSettings):
         return f"{self.name} n={self.students}{suffix}"
 
 
-class DmlSettings(MutualSettings, LeaderSettings):
+class DmlSettings(LeaderSettings, MutualSettings):
     """Deep mutual learning; what it says of a leader counts only with one."""
 
     name: Literal["dml"] = "dml"

@@ -42,7 +42,7 @@ from ffsd_ray.nets.self_distillation import SelfDistillation
 from ffsd_ray.settings import NonNegative, Problem
 
 
-class FfsdSettings(MutualSettings, LeaderSettings):
+class FfsdSettings(LeaderSettings, MutualSettings):
     """FFSD. The λs are those the paper found for ResNet-32 on CIFAR-100 and used everywhere (Section IV-A)."""
 
     name: Literal["ffsd"] = "ffsd"

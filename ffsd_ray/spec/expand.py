@@ -36,7 +36,7 @@ def override(job: Node, options: Sequence[str], problems: Problems) -> Node:
             problems.add(place, key, "A part of this key is not a section, so there is nothing to set in it.")
         job = changed
         set_keys.append((key, place))
-    axes = _axes(job)
+    axes = _axes(job, "grid")
     for key, place in set_keys:
         for axis in (key, split(key)[0]):
             if axis in axes:
@@ -50,7 +50,8 @@ def _everywhere(place: Place) -> Callable[[int, int], Place]:
 
 
 def expand(job: Node, problems: Problems) -> list[Node]:
-    """The trials' sections: every combination of the grid with every seed, then the entries of `also`.
+    """The trials' sections: every combination of the grid (each with every step of the sweep, if there is one) and
+    every seed, then the entries of `also`.
 
     The grid's whole sections are put in first, then kinds (`method.name`), then other keys, each in the file's order.
     An entry of `also` changes the job's sections, not the grid's; without seeds of its own it has the job's.
@@ -58,21 +59,21 @@ def expand(job: Node, problems: Problems) -> list[Node]:
     """
     sections = {key: node for key, node in job.value.items() if key in TrialSpec.model_fields and key != "seed"}
     base = replace(job, value=sections)
-    axes = _axes(job)
-    for key in [key for key in axes if not _is_trial_key(key)]:
-        _report_unknown(axes.pop(key)[0].key_at, f"search.grid.{key}", key, problems)
+    axes, sweep = (_known(_axes(job, part), part, problems) for part in ("grid", "sweep"))
     seeds = axes.pop("seed", None) or _listed(job.get("seed"))
-    number = math.prod(len(values) for values in axes.values()) * max(1, len(seeds))
-    grid = job.get("search", "grid")
-    if number > _MOST_TRIALS and grid is not None:
-        problems.add(grid.key_at, "search.grid", f"{number:,} trials; should be {_MOST_TRIALS:,} or fewer.")
+    steps = [(split(key), value) for key, values in sweep.items() for value in values]
+    number = math.prod(len(values) for values in axes.values()) * max(1, len(seeds)) * max(1, len(steps))
+    search = job.get("search")
+    if number > _MOST_TRIALS and search is not None:
+        problems.add(search.key_at, "search", f"{number:,} trials; should be {_MOST_TRIALS:,} or fewer.")
         return []
     trials = []
     for values in product(*axes.values()):
         trial = base
         for key, value in zip(axes, values, strict=True):
             trial = put(trial, split(key), value)
-        trials += _with_seeds(trial, seeds)
+        for swept in [put(trial, path, value) for path, value in steps] or [trial]:
+            trials += _with_seeds(swept, seeds)
     also = job.get("search", "also")
     for index, entry in enumerate(also.value if also and isinstance(also.value, list) else []):
         if isinstance(entry.value, dict):
@@ -81,13 +82,21 @@ def expand(job: Node, problems: Problems) -> list[Node]:
 
 
 def touched(job: Node) -> set[str]:
-    """The sections in which the grid sets single keys."""
-    return {split(key)[0] for key in _axes(job) if "." in key}
+    """The sections in which the grid or the sweep sets single keys."""
+    return {split(key)[0] for part in ("grid", "sweep") for key in _axes(job, part) if "." in key}
 
 
-def _axes(job: Node) -> dict[str, list[Node]]:
-    """The values of each axis, keyed as the axis is, in the order in which they are put in."""
-    grid = job.get("search", "grid")
+def _known(axes: dict[str, list[Node]], part: str, problems: Problems) -> dict[str, list[Node]]:
+    """The axes whose keys trials have; the others are reported."""
+    for key, values in axes.items():
+        if not _is_trial_key(key):
+            _report_unknown(values[0].key_at, f"search.{part}.{key}", key, problems)
+    return {key: values for key, values in axes.items() if _is_trial_key(key)}
+
+
+def _axes(job: Node, part: str) -> dict[str, list[Node]]:
+    """The values of each axis of the grid or the sweep, keyed as it is, in the order in which they are put in."""
+    grid = job.get("search", part)
     entries = grid.value if grid and isinstance(grid.value, dict) else {}
     return {
         key: [replace(value, key_at=entries[key].key_at) for value in entries[key].value]

@@ -24,6 +24,11 @@ class SearchSettings(Settings):
         description="Dotted keys, each with the values it takes; every combination is a trial. "
         "A whole section is a key too.",
     )
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="Dotted keys, each over its values while the other ones stay as the sections have them; "
+        "with a grid, for every combination of the grid.",
+    )
     also: list[dict[str, Any]] = Field(
         default_factory=list,
         description="Further trials outside the grid: what each has different from the job's sections, nested or in "
