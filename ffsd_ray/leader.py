@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ffsd_ray.backbones import BACKBONES
+from ffsd_ray.backbones import backbone
 from ffsd_ray.data.batches import normalise
 from ffsd_ray.data.decode import fit, upright
+from ffsd_ray.data.stream import tested_at
 from ffsd_ray.errors import RecordsError
 
 
@@ -62,12 +63,14 @@ class Leader(nn.Module):
     def preprocess(self, image: Image.Image | Tensor) -> Tensor:
         """A picture, or its pixels (uint8 RGB [3, H, W]), as the network wants it: float32 [3, S, S].
 
-        The shorter side is scaled to S and the centre square cut out, as the data sources do.
+        The shorter side is scaled and the centre square cut out, as the data source does with test images.
         """
         pixels = upright(image) if isinstance(image, Image.Image) else image
         if pixels.dtype != torch.uint8 or pixels.dim() != 3 or len(pixels) != 3:
             raise ValueError(f"expected uint8 pixels [3, H, W], got {pixels.dtype} {list(pixels.shape)}")
-        return normalise(fit(pixels, self.card.image_size), self.card.mean, self.card.std)
+        size = self.card.image_size
+        scaled = tested_at(size) if self.card.spec["data"].get("stream") else size
+        return normalise(fit(pixels, size, scaled), self.card.mean, self.card.std)
 
 
 def pack(weights: Mapping[str, Tensor], card: Card) -> bytes:
@@ -85,7 +88,8 @@ def load_leader(path: str | PathLike[str]) -> Leader:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            # Copied: the file's own memory is not aligned, with which some kernels differ in the last bit.
+            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise RecordsError(f"{path}: expected a safetensors file, such as a trial's leader_best: {error}") from error
@@ -95,12 +99,14 @@ def load_leader(path: str | PathLike[str]) -> Leader:
         card = TypeAdapter(Card).validate_json(metadata["card"])
     except ValidationError as error:
         raise RecordsError(f"{path}: its card is damaged, or of another version: {error}") from error
-    if card.backbone not in BACKBONES:
-        raise RecordsError(f"{path}: unknown backbone {card.backbone}; there are {', '.join(BACKBONES)}")
-    with torch.device("meta"):
-        backbone = BACKBONES[card.backbone](len(card.classes))
     try:
-        backbone.load_state_dict(weights, assign=True)
+        build = backbone(card.backbone)
+    except ValueError as error:
+        raise RecordsError(f"{path}: unknown backbone {card.backbone}: {error}") from error
+    with torch.device("meta"):
+        network = build(len(card.classes))
+    try:
+        network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise RecordsError(f"{path}: expected {card.backbone} for {len(card.classes)} classes: {error}") from error
-    return Leader(backbone, card).eval()
+    return Leader(network, card).eval()

@@ -139,8 +139,8 @@ def test_terms_reach_their_own_members_only() -> None:
 
 def test_self_distillation_shapes() -> None:
     """Channel plans and sizes of any backbone: strides 1, 2, 4, odd sizes, and what no stride reaches."""
-    shapes = [(5, 28, 28), (8, 28, 28), (6, 14, 14), (12, 7, 7), (4, 2, 2)]
+    shapes = [(3, 57, 57), (5, 28, 28), (8, 28, 28), (6, 14, 14), (12, 7, 7), (4, 2, 2)]
     maps = SelfDistillation(shapes)(torch.randn(2, 4, 2, 2))
     assert [tuple(m.shape[1:]) for m in maps] == shapes[:-1]
-    with pytest.raises(ValueError, match="no stride leads from a 5×5 map to a 7×7 one"):
-        SelfDistillation([(3, 7, 7), (4, 5, 5)])
+    with pytest.raises(ValueError, match="no stride leads from a 5×5 map to a 6×6 one"):
+        SelfDistillation([(3, 6, 6), (4, 5, 5)])

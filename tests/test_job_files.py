@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jsonschema
 import pytest
 
+from ffsd_ray.backbones import BACKBONES
 from ffsd_ray.errors import JobError
 from ffsd_ray.spec.load import Plan, load_job
 
@@ -390,6 +391,7 @@ def test_schema_agrees_with_the_loader(tmp_path: Path) -> None:
     }
     validator.validate(job)
     validator.validate(job | {"seed": [1, 2], "report": {"rows": ["seed"]}})
+    validator.validate(job | {"backbone": {"name": "torchvision:resnet18"}})
     for wrong in [
         {"epochs": 3},
         {"backbone": {"name": "resnet21"}},
@@ -401,6 +403,6 @@ def test_schema_agrees_with_the_loader(tmp_path: Path) -> None:
         {"seed": "one"},
     ]:
         assert not validator.is_valid(job | wrong), wrong
-    assert schema["$defs"]["BackboneSettings"]["properties"]["name"]["enum"] == ["resnet20", "resnet32", "resnet56"]
+    assert schema["$defs"]["BackboneSettings"]["properties"]["name"]["anyOf"][0]["enum"] == list(BACKBONES)
     epochs = schema["$defs"]["TrainSettings"]["properties"]["epochs"]
     assert (epochs["default"], epochs["minimum"], bool(epochs["description"])) == (300, 1, True)

@@ -1,6 +1,6 @@
 """What every backbone is to the rest of the package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,6 +17,14 @@ class Features(NamedTuple):
 
 #: Builds a backbone for a number of classes; its forward maps images [B, 3, S, S] to `Features`.
 Builder = Callable[[int], nn.Module]
+
+
+class UnknownBackbone(ValueError):
+    """There is no backbone of that name. `names`: those it may have been meant to be."""
+
+    def __init__(self, message: str, names: Iterable[str]) -> None:
+        super().__init__(message)
+        self.names = list(names)
 
 
 def initialise_convolutions(module: nn.Module) -> None:

@@ -40,9 +40,9 @@ class CifarResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = _stage(16, 16, blocks, stride=1)
-        self.layer2 = _stage(16, 32, blocks, stride=2)
-        self.layer3 = _stage(32, 64, blocks, stride=2)
+        self.layer1 = stage(16, 16, blocks, stride=1)
+        self.layer2 = stage(16, 32, blocks, stride=2)
+        self.layer3 = stage(32, 64, blocks, stride=2)
         self.fc = nn.Linear(64, classes)
         initialise_convolutions(self)
 
@@ -55,7 +55,8 @@ class CifarResNet(nn.Module):
         return Features(self.fc(x.mean(dim=(2, 3))), maps)
 
 
-def _stage(in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
+def stage(in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
+    """Basic blocks of which the first changes the shape."""
     first = BasicBlock(in_channels, channels, stride)
     return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
 

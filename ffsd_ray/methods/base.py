@@ -108,6 +108,11 @@ class Method(nn.Module, ABC):
         """Names of all members whose logits `forward` and `predict` return, in the order of the tables."""
 
     @property
+    @abstractmethod
+    def networks(self) -> dict[str, nn.Module]:
+        """The backbone of every member that is one (the fusion module is not), in the order of `members`."""
+
+    @property
     def common(self) -> list[str]:
         """Names of the common students, whose mean and ensembles are reported."""
         return []

@@ -42,5 +42,9 @@ class Baseline(Method):
         return "student", self.student
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"student": self.student}
+
+    @property
     def members(self) -> list[str]:
         return ["student"]

@@ -114,5 +114,10 @@ class Dml(Method):
         return [*self.common, *(self.leadership.members if self.leadership is not None else [])]
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        students: dict[str, nn.Module] = dict(zip(self.common, self.students, strict=True))
+        return students if self.leadership is None else students | {"leader": self.leadership.leader}
+
+    @property
     def common(self) -> list[str]:
         return student_names(self.settings.students)

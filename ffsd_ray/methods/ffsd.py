@@ -84,6 +84,12 @@ class FfsdSettings(LeaderSettings, MutualSettings):
                 f"The diversity threshold needs a last feature map of 3 entries or more; here it is {height}×{width}: "
                 "larger images or another backbone",
             )
+        if self.students_distil or self.leader_distils:
+            try:
+                with torch.device("meta"):
+                    SelfDistillation(shapes)
+            except ValueError as error:
+                yield Problem(("name",), self.name, f"Self-distillation modules do not fit this backbone: {error}")
 
     def label(self) -> str:
         changed = [
@@ -234,6 +240,11 @@ class Ffsd(Method):
     @property
     def members(self) -> list[str]:
         return [*self.common, *self.leadership.members]
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        students: dict[str, nn.Module] = dict(zip(self.common, self.students, strict=True))
+        return students | {"leader": self.leadership.leader}
 
     @property
     def common(self) -> list[str]:

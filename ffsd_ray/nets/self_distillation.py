@@ -51,20 +51,21 @@ class SelfDistillation(nn.Module):
 
 
 def _upsampling(deep: Shape, shallow: Shape) -> nn.ConvTranspose2d:
-    strides, extra = [], []
-    for small, large in zip(deep[1:], shallow[1:], strict=True):
-        stride = -(-large // small)
-        strides.append(stride)
-        # A 3×3 kernel with padding 1 gives (small − 1)·stride + 1 entries; the rest is output padding.
-        extra.append(large - (small - 1) * stride - 1)
-    if any(not 0 <= rest < stride for rest, stride in zip(extra, strides, strict=True)):
+    rows, columns = _axis(deep[1], shallow[1]), _axis(deep[2], shallow[2])
+    if rows is None or columns is None:
         raise ValueError(f"no stride leads from a {deep[1]}×{deep[2]} map to a {shallow[1]}×{shallow[2]} one")
-    return nn.ConvTranspose2d(
-        deep[0],
-        shallow[0],
-        3,
-        stride=(strides[0], strides[1]),
-        padding=1,
-        output_padding=(extra[0], extra[1]),
-        bias=False,
-    )
+    stride, padding, output_padding = zip(rows, columns, strict=True)
+    return nn.ConvTranspose2d(deep[0], shallow[0], 3, stride, padding, output_padding, bias=False)
+
+
+def _axis(small: int, large: int) -> tuple[int, int, int] | None:
+    """Stride, padding and output padding that make `large` entries of `small` with a kernel of 3, if there are any.
+
+    Padding 1 as published; none where the backbone's own convolution or pooling dropped the border, as in 55 → 27.
+    """
+    for padding in (1, 0):
+        stride = max(1, -(-(large - 2 + 2 * padding) // small))
+        output_padding = large - ((small - 1) * stride + 3 - 2 * padding)
+        if 0 <= output_padding < stride:
+            return stride, padding, output_padding
+    return None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from ffsd_ray.backbones import BACKBONES, map_shapes
+from ffsd_ray.backbones import BACKBONES, UnknownBackbone, backbone, map_shapes
+from ffsd_ray.backbones.torchvision_models import PREFIX
 from ffsd_ray.data import SOURCES, DataSettings
 from ffsd_ray.methods import METHODS, MethodSettings
 from ffsd_ray.settings import Problem, Settings, refuse
@@ -18,8 +19,10 @@ from ffsd_ray.train.settings import TrainSettings
 
 
 def _known_backbone(name: str) -> str:
-    if name not in BACKBONES:
-        raise PydanticCustomError("unknown_name", "Should be one of {expected}", {"expected": ", ".join(BACKBONES)})
+    try:
+        backbone(name)
+    except UnknownBackbone as error:
+        raise PydanticCustomError("unknown_name", "{said}", {"said": str(error), "names": error.names}) from error
     return name
 
 
@@ -27,8 +30,10 @@ class BackboneSettings(Settings):
     """The network that every student is."""
 
     name: Annotated[
-        str, AfterValidator(_known_backbone), WithJsonSchema({"type": "string", "enum": list(BACKBONES)})
-    ] = Field(description="A backbone's name.")
+        str,
+        AfterValidator(_known_backbone),
+        WithJsonSchema({"type": "string", "anyOf": [{"enum": list(BACKBONES)}, {"pattern": f"^{PREFIX}\\w+$"}]}),
+    ] = Field(description=f"A backbone's name, or {PREFIX}NAME for a classifier of torchvision.models.")
 
 
 #: The sections that come in kinds, told apart by their `name`.
@@ -64,7 +69,7 @@ class TrialSpec(Settings):
     def _problems(self) -> Iterator[Problem]:
         if self.data.known_size is not None:
             try:
-                shapes = map_shapes(BACKBONES[self.backbone.name], self.data.known_size)
+                shapes = map_shapes(backbone(self.backbone.name), self.data.known_size)
             except RuntimeError:
                 size = f"{self.data.known_size}×{self.data.known_size}"
                 yield Problem(
@@ -84,6 +89,10 @@ class TrialSpec(Settings):
             yield Problem(
                 ("train", "batch_norm"), "sync", "Synchronised batch norm needs GPUs (scale.gpus_per_worker); use local"
             )
+
+    def configuration(self) -> "TrialSpec":
+        """The trial without its seed: trials that differ in nothing else are one row of a table."""
+        return self.model_copy(update={"seed": 0})
 
     def identity(self) -> str:
         """16 hexadecimal digits, the same for two trials exactly if they compute the same."""

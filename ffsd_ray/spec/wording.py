@@ -111,7 +111,7 @@ def _expected(error: ErrorDetails, spot: _Spot, tree: Node) -> str:
     if kind == "literal_error":
         return _one_of(value, re.findall(r"'([^']*)'", context["expected"]))
     if kind == "unknown_name":
-        return _one_of(value, context["expected"].split(", "))
+        return f"{error['msg']}.{did_you_mean(value, context['names'])}"
     if kind == "string_pattern_mismatch":
         return "Not allowed." + _missing(spot.path, tree).removeprefix("Missing.")
     if kind in _EXPECTED:
