@@ -10,7 +10,7 @@ import torch
 
 from ffsd_ray import data
 from ffsd_ray.command import command
-from ffsd_ray.data import Dataset, Images
+from ffsd_ray.data import Dataset, Split
 from ffsd_ray.data.batches import EvalBatches
 from ffsd_ray.errors import DataError
 from ffsd_ray.leader import Leader, load_leader
@@ -24,7 +24,7 @@ from ffsd_ray.train.meters import AccuracyMeter
 
 
 @torch.inference_mode()
-def evaluate(leader: Leader, spec: TrialSpec, images: Images, split: str) -> Row:
+def evaluate(leader: Leader, spec: TrialSpec, images: Split, split: str) -> Row:
     """`<split>/<member>/<top1 | top5 | loss>`, computed as the trial `spec` did at the end of an epoch.
 
     The same threads, batches, memory layout and precision, so on the device of the training the same to the last bit.
@@ -99,7 +99,7 @@ def _spec(file: str, recorded: dict[str, Any], assignments: Sequence[str]) -> Tr
     return valid
 
 
-def _images(leader: Leader, dataset: Dataset, split: str) -> Images:
+def _images(leader: Leader, dataset: Dataset, split: str) -> Split:
     """The split's images, of the classes and the size that the network was trained on. Raises DataError."""
     card = leader.card
     if dataset.classes != card.classes:
@@ -107,7 +107,7 @@ def _images(leader: Leader, dataset: Dataset, split: str) -> Images:
     if dataset.image_size != card.image_size:
         sizes = f"{card.image_size}×{card.image_size} pixels; these have {dataset.image_size}×{dataset.image_size}"
         raise DataError(f"--data: expected images of {sizes}")
-    images: Images | None = getattr(dataset, split)
+    images: Split | None = getattr(dataset, split)
     if images is None:
         raise DataError("--split val: the data section holds no validation images out (validation is 0)")
     return images

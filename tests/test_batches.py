@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ffsd_ray.data.base import Images
 from ffsd_ray.data.batches import Batch, EvalBatches, TrainBatches, normalise
+from ffsd_ray.data.resident import Images
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 

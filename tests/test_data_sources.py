@@ -108,7 +108,7 @@ def test_padding_as_large_as_the_images_is_refused(name: str) -> None:
 
 
 def test_where_files_lie_is_no_part_of_a_trials_identity() -> None:
-    for name, fields in {"cifar100": {"cache", "root", "download"}, "parquet": {"cache"}}.items():
+    for name, fields in {"cifar100": {"cache", "root", "download"}, "parquet": {"cache", "loader_processes"}}.items():
         found = {
             field
             for field, info in SOURCES[name].model_fields.items()

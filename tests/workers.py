@@ -56,10 +56,9 @@ def _join(rank: int, world_size: int, port: int, work: Callable[..., None], argu
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=world_size)
     torch.set_num_threads(1)
-    try:
-        work(rank, world_size, *arguments)
-    finally:
-        dist.destroy_process_group()
+    work(rank, world_size, *arguments)
+    dist.destroy_process_group()
+    os._exit(0)  # gloo's threads now and then abort a process that takes itself apart in the usual way
 
 
 def _train(rank: int, world_size: int, spec: dict, folder: Path, stop_after: int | None) -> None:

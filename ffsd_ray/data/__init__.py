@@ -1,12 +1,13 @@
-"""Small images, read whole: sources, decoding, device-resident batches. A new source is one new file here."""
+"""Images: sources, decoding (once before training, or while it runs), batches. A new source is one new file here."""
 
 from dataclasses import replace
 
-from ffsd_ray.data.base import Dataset, DataSettings, Images, check_padding, split
+from ffsd_ray.data.base import Dataset, DataSettings, Split, check_padding, split
+from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataError
 from ffsd_ray.registry import modules
 
-__all__ = ["SOURCES", "DataSettings", "Dataset", "Images", "load"]
+__all__ = ["SOURCES", "DataSettings", "Dataset", "Images", "Split", "load"]
 
 
 def _sources() -> dict[str, type[DataSettings]]:

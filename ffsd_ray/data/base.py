@@ -1,9 +1,9 @@
 """What every data source has in common: its settings, and the data set it returns."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -14,30 +14,49 @@ from ffsd_ray.errors import DataError
 from ffsd_ray.settings import NOT_IDENTITY, Settings
 
 
-@dataclass(frozen=True)
-class Images:
-    """Small images, whole, on one device: `images` uint8 [N, 3, S, S] contiguous, `labels` int64 [N]."""
+class Split(Protocol):
+    """Images of one split, wherever they lie: `Images` in memory, or a `Stream` decoded while training."""
 
-    images: Tensor
-    labels: Tensor
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N]."""
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square images."""
 
-    def to(self, device: torch.device | str) -> "Images":
-        return Images(self.images.to(device), self.labels.to(device))
+    @property
+    def device(self) -> torch.device:
+        """Where batches appear."""
 
-    def select(self, indices: Tensor) -> "Images":
-        return Images(self.images[indices], self.labels[indices])
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device | str) -> Self: ...
+
+    def select(self, indices: Tensor) -> Self: ...
+
+    def augmented(
+        self, order: Tensor, keys: Tensor, parts: Sequence[slice], *, crop_padding: int, flip: bool
+    ) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """For each part of `order` (int64 [N], sample indices): the views, uint8 [b, 3, S, S] each, and labels [b].
+
+        `keys`: int64 [N, views], random bits that alone decide a view's augmentation.
+        """
+
+    def plain(self, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each part of the samples: images, uint8 [b, 3, S, S], unaugmented, and labels [b]."""
+
+
+_Split = TypeVar("_Split", bound=Split)
 
 
 @dataclass(frozen=True)
 class Dataset:
     """The splits, the class names by label, and each channel's mean and standard deviation, pixels scaled to [0, 1]."""
 
-    train: Images
-    val: Images | None
-    test: Images
+    train: Split
+    val: Split | None
+    test: Split
     classes: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -49,7 +68,7 @@ class Dataset:
     @property
     def image_size(self) -> int:
         """Side of the square images in pixels."""
-        return self.train.images.shape[-1]
+        return self.train.image_size
 
 
 class DataSettings(Settings):
@@ -102,7 +121,7 @@ def check_padding(padding: int, size: int) -> None:
         raise ValueError(f"crop_padding {padding} must be smaller than the images, which are {size}×{size} pixels")
 
 
-def split(images: Images, fraction: float, seed: int, key: str) -> tuple[Images, Images]:
+def split(images: _Split, fraction: float, seed: int, key: str) -> tuple[_Split, _Split]:
     """(kept, held out), stratified by class. `key` is the setting that an error names. Raises DataError."""
     kept, held = split_indices(images.labels.tolist(), fraction, seed, key)
     return images.select(torch.from_numpy(kept)), images.select(torch.from_numpy(held))

@@ -7,7 +7,8 @@ import torch
 from filelock import FileLock
 from pydantic import Field
 
-from ffsd_ray.data.base import Dataset, DataSettings, Images
+from ffsd_ray.data.base import Dataset, DataSettings
+from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataError
 from ffsd_ray.settings import NOT_IDENTITY
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from ffsd_ray.data.base import Dataset, DataSettings, Images, channel_statistics, split
+from ffsd_ray.data.base import Dataset, DataSettings, channel_statistics, split
+from ffsd_ray.data.resident import Images
 
 
 class Digits(DataSettings):

@@ -5,12 +5,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from ffsd_ray.data.base import Dataset, DataSettings, split_indices
-from ffsd_ray.data.decode import Encoded, Listing, read_decoded
+from ffsd_ray.data.base import Dataset, split_indices
+from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
+from ffsd_ray.data.stream import StreamableSettings
 from ffsd_ray.errors import DataError
 
 
-class ImageFolder(DataSettings):
+class ImageFolder(StreamableSettings):
     """Class folders of images, in train/ and test/ (or val/), or directly in `root`."""
 
     name: Literal["image_folder"] = "image_folder"
@@ -22,7 +23,10 @@ class ImageFolder(DataSettings):
         description="Share of each class that is the test split, the same in every run, where `root` has no train/.",
     )
     image_size: int = Field(
-        32, ge=8, description="Scale the shorter side to this many pixels and cut out the centre square."
+        32,
+        ge=8,
+        description="Side of the square images in pixels: the shorter side is scaled to it and the centre cut out; "
+        "of a stream see `stream`.",
     )
 
     @property
@@ -33,12 +37,12 @@ class ImageFolder(DataSettings):
     def known_size(self) -> int:
         return self.image_size
 
-    def read(self, progress: bool) -> Dataset:
-        listing = self._list()
+    def decoded(self, progress: bool) -> Dataset:
+        listing = self.encoded()
         train, test = ([item.where for item in part] for part in (listing.train, listing.test))
         return read_decoded(lambda: listing, train, test, size=self.image_size, cache=self.cache, progress=progress)
 
-    def _list(self) -> Listing:
+    def encoded(self) -> Listing:
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise DataError(f"data.root: {root}: no such folder, expected class folders of images")
@@ -63,4 +67,4 @@ def _scan(folder: Path) -> tuple[list[Encoded], tuple[str, ...]]:
         found = datasets.ImageFolder(folder)
     except FileNotFoundError as error:  # no class folder, or one without images: the message names it
         raise DataError(f"{folder}: expected class folders of images: {error}") from error
-    return [Encoded(Path(path), label, path) for path, label in found.samples], tuple(found.classes)
+    return [Encoded(Span(path), label, path) for path, label in found.samples], tuple(found.classes)

@@ -3,29 +3,39 @@
 import glob
 import json
 import os
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from pydantic import Field
 
-from ffsd_ray.data.base import Dataset, DataSettings
-from ffsd_ray.data.decode import Encoded, Listing, read_decoded
+from ffsd_ray.data.base import Dataset
+from ffsd_ray.data.cache import Entry, remembered, replacing
+from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
+from ffsd_ray.data.stream import StreamableSettings
 from ffsd_ray.errors import DataError
 
 _IMAGE = ("img", "image")
 _LABEL = ("label", "fine_label")
+_ROWS_AT_ONCE = 1024  # large images must not fill the memory
 
 
-class Parquet(DataSettings):
+class Parquet(StreamableSettings):
     """Encoded images in Parquet files: `img` or `image` (struct of bytes and path), `label` or `fine_label`."""
 
     name: Literal["parquet"] = "parquet"
     train: str = Field(description="The training images' file, or a pattern such as data/train-*.parquet.")
     test: str = Field(description="The test images' file, or a pattern.")
     image_size: int | None = Field(
-        None, ge=8, description="Scale the shorter side to this many pixels and cut out the centre; null: as stored."
+        None,
+        ge=8,
+        description="Scale the shorter side to this many pixels and cut out the centre; null: as stored. "
+        "A stream needs it, see `stream`.",
     )
 
     @property
@@ -36,17 +46,48 @@ class Parquet(DataSettings):
     def known_size(self) -> int | None:
         return self.image_size
 
-    def read(self, progress: bool) -> Dataset:
-        train, test = _find(self.train, "train"), _find(self.test, "test")
+    def decoded(self, progress: bool) -> Dataset:
+        train, test = self._files()
+        return read_decoded(self._listing, train, test, size=self.image_size, cache=self.cache, progress=progress)
 
-        def listing() -> Listing:
-            classes = _class_names(train + test)
-            train_rows = _rows(train, len(classes) or sum(_open(file).metadata.num_rows for file in train))
-            if not classes:
-                classes = tuple(str(label) for label in range(max(row.label for row in train_rows) + 1))
-            return Listing(train_rows, _rows(test, len(classes)), classes)
+    def encoded(self) -> Listing:
+        """The images in a file of the cache, one behind another.
 
-        return read_decoded(listing, train, test, size=self.image_size, cache=self.cache, progress=progress)
+        Parquet holds rows in groups that can only be read whole: a shuffled epoch would read each many times.
+        """
+        files = self._files()
+        tensors, about, raw = remembered(["encoded"], files, self.cache, self._unpack)
+        starts = tensors["starts"].tolist()
+        spans = [Span(str(raw), start, stop - start) for start, stop in pairwise(starts)]
+        places = [_where(file, row) for part in files for file in part for row in range(_open(file).metadata.num_rows)]
+        items = [Encoded(*item) for item in zip(spans, tensors["labels"].tolist(), places, strict=True)]
+        return Listing(items[: about["train"]], items[about["train"] :], tuple(about["classes"]))
+
+    def _unpack(self, raw: Path) -> Entry:
+        starts = [0]
+        with replacing(raw) as temporary, temporary.open("wb") as file:
+
+            def move(row: Encoded) -> Encoded:
+                assert isinstance(row.data, bytes)
+                starts.append(starts[-1] + file.write(row.data))
+                return row._replace(data=b"")
+
+            listing = self._listing(move)
+        labels = torch.tensor([row.label for row in listing.train + listing.test])
+        about = {"train": len(listing.train), "classes": listing.classes}
+        return Entry({"starts": torch.tensor(starts), "labels": labels}, about, raw)
+
+    def _files(self) -> tuple[list[str], list[str]]:
+        return _find(self.train, "train"), _find(self.test, "test")
+
+    def _listing(self, keep: Callable[[Encoded], Encoded] = lambda row: row) -> Listing:
+        """Every row, as `keep` returns it when it is met."""
+        train, test = self._files()
+        classes = _class_names(train + test)
+        train_rows = _rows(train, len(classes) or sum(_open(file).metadata.num_rows for file in train), keep)
+        if not classes:
+            classes = tuple(str(label) for label in range(max(row.label for row in train_rows) + 1))
+        return Listing(train_rows, _rows(test, len(classes), keep), classes)
 
 
 def _find(pattern: str, key: str) -> list[str]:
@@ -88,15 +129,15 @@ def _column(schema: pa.Schema, names: tuple[str, ...], file: str) -> str:
     raise DataError(f"{file}: no column {' or '.join(names)}; its columns: {', '.join(schema.names)}")
 
 
-def _rows(files: list[str], limit: int) -> list[Encoded]:
+def _rows(files: list[str], limit: int, keep: Callable[[Encoded], Encoded]) -> list[Encoded]:
     """The images of one split, at least one; their labels must lie in [0, limit)."""
-    rows = [row for file in files for row in _file_rows(file, limit)]
+    rows = [keep(row) for file in files for row in _file_rows(file, limit)]
     if not rows:
         raise DataError(f"{', '.join(files)}: no rows, expected at least one image")
     return rows
 
 
-def _file_rows(file: str, limit: int) -> list[Encoded]:
+def _file_rows(file: str, limit: int) -> Iterator[Encoded]:
     parquet = _open(file)
     schema = parquet.schema_arrow
     image, label = _column(schema, _IMAGE, file), _column(schema, _LABEL, file)
@@ -106,21 +147,25 @@ def _file_rows(file: str, limit: int) -> list[Encoded]:
     ):
         if not fits(schema.field(column).type):
             raise DataError(f"{file}: column {column} is {schema.field(column).type}, expected {wanted}")
-    rows: list[Encoded] = []
+    row = 0
     try:
-        for batch in parquet.iter_batches(columns=[image, label]):
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=[image, label]):
             contents = pc.struct_field(batch.column(image), "bytes").to_pylist()
             for data, value in zip(contents, batch.column(label).to_pylist(), strict=True):
-                where = f"{file}, row {len(rows)} (from 0)"
+                where = _where(file, row)
                 if value is None or not 0 <= value < limit:
                     shown = "null" if value is None else value
                     raise DataError(f"{where}: {label} is {shown}, expected a class number from 0 to {limit - 1}")
                 if data is None:
                     raise DataError(f"{where}: {image} holds no bytes, expected an encoded image")
-                rows.append(Encoded(data, value, where))
+                yield Encoded(data, value, where)
+                row += 1
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: cannot be read from row {len(rows)} (from 0) on: {error}") from error
-    return rows
+        raise DataError(f"{_where(file, row)}: cannot be read from here on: {error}") from error
+
+
+def _where(file: str, row: int) -> str:
+    return f"{file}, row {row} (from 0)"
 
 
 def _has_bytes(kind: pa.DataType) -> bool:

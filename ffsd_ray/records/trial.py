@@ -36,6 +36,9 @@ class TrialRecords:
     def spec(self) -> dict[str, Any]:
         return self.store.read_json("spec.json")
 
+    def environment(self) -> dict[str, Any]:
+        return self.store.read_json("environment.json")
+
     def result(self) -> dict[str, Any]:
         return self.store.read_json("result.json")
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ffsd_ray import data
-from ffsd_ray.backbones import BACKBONES, map_shapes
-from ffsd_ray.data import Images
+from ffsd_ray.backbones import backbone, map_shapes
+from ffsd_ray.data import Dataset, Split
 from ffsd_ray.data.batches import EvalBatches, TrainBatches
 from ffsd_ray.errors import TrialError
 from ffsd_ray.leader import Card, pack
@@ -23,6 +23,7 @@ from ffsd_ray.train.context import Context
 from ffsd_ray.train.distributed import share_statistics
 from ffsd_ray.train.environment import environment
 from ffsd_ray.train.meters import AccuracyMeter, TermMeter
+from ffsd_ray.train.similarity import similarity
 from ffsd_ray.train.step import Step
 
 
@@ -46,12 +47,41 @@ def build_method(spec: TrialSpec, classes: int, image_size: int) -> Method:
     Raises:
         TrialError: the method cannot work with this backbone on such images.
     """
-    backbone = BACKBONES[spec.backbone.name]
-    shapes = map_shapes(backbone, image_size)
+    build = backbone(spec.backbone.name)
+    try:
+        shapes = map_shapes(build, image_size)
+    except RuntimeError as error:
+        size = f"{image_size}×{image_size}"
+        raise TrialError(f"backbone.name = {spec.backbone.name}: images of {size} are too small for it") from error
     for problem in spec.method.problems(shapes):
         raise TrialError(f"method.{'.'.join(problem.key)} = {problem.value}: {problem.expected}")
     optimisers.seed_everything(spec.seed)
-    return METHODS[spec.method.name](spec.method, Blueprint(backbone, shapes, classes, spec.train.precision))
+    return METHODS[spec.method.name](spec.method, Blueprint(build, shapes, classes, spec.train.precision))
+
+
+def train_batches(
+    spec: TrialSpec,
+    dataset: Dataset,
+    device: torch.device | str = "cpu",
+    *,
+    views: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> TrainBatches:
+    """The trial's stream of training batches, or a worker's share of it, on the device."""
+    return TrainBatches(
+        dataset.train.to(device),
+        dataset.mean,
+        dataset.std,
+        crop_padding=spec.data.crop_padding,
+        flip=spec.data.flip,
+        batch_size=spec.train.batch_size,
+        seed=spec.seed,
+        rank=rank,
+        world_size=world_size,
+        views=views,
+        steps_per_epoch=spec.train.steps_per_epoch,
+    )
 
 
 class Trainer:
@@ -69,18 +99,8 @@ class Trainer:
         self._method.to(device).to(memory_format=torch.channels_last)
         self._optimisers = optimisers.build(self._method, spec.train)
         self._progress = self._resume()
-        self._batches = TrainBatches(
-            dataset.train.to(device),
-            dataset.mean,
-            dataset.std,
-            crop_padding=spec.data.crop_padding,
-            flip=spec.data.flip,
-            batch_size=spec.train.batch_size,
-            seed=spec.seed,
-            rank=context.rank,
-            world_size=context.world_size,
-            views=self._method.views,
-            steps_per_epoch=spec.train.steps_per_epoch,
+        self._batches = train_batches(
+            spec, dataset, device, rank=context.rank, world_size=context.world_size, views=self._method.views
         )
         self._evaluations = {
             split: self._evaluation(images)
@@ -109,8 +129,9 @@ class Trainer:
                     records.write_checkpoint(epoch, self._state(), keep_earlier=keep_checkpoints)
                 records.write_history(self._progress.rows)
             self._context.report(row)
+        alike = similarity(self._method, self._evaluations["test"], self._context.device)
         if leads:
-            self._finish()
+            self._finish(alike)
 
     def _wrap(self) -> nn.Module:
         if self._context.world_size == 1:
@@ -165,7 +186,7 @@ class Trainer:
     def _accuracy_meter(self) -> AccuracyMeter:
         return AccuracyMeter(self._method.members, self._method.common, self._dataset.num_classes, self._context.device)
 
-    def _evaluation(self, images: Images) -> EvalBatches:
+    def _evaluation(self, images: Split) -> EvalBatches:
         context, dataset = self._context, self._dataset
         return EvalBatches(
             images.to(context.device),
@@ -206,7 +227,7 @@ class Trainer:
             optimiser.load_state_dict(state["optimisers"][name])
         return Progress(**state["progress"])
 
-    def _finish(self) -> None:
+    def _finish(self, alike: dict[str, float]) -> None:
         name, network = self._method.deployed
         last, best = self._progress.rows[-1], self._progress.best[name]
         weights = _copy(network.state_dict())
@@ -214,7 +235,7 @@ class Trainer:
         best_card = self._card(int(best["epoch"]), best["top1"])
         self._records.store.write("leader_last.safetensors", pack(weights, last_card))
         self._records.store.write("leader_best.safetensors", pack(self._progress.best_weights, best_card))
-        self._records.finish(self._result(last, network))
+        self._records.finish(self._result(last, network) | ({"similarity": alike} if alike else {}))
 
     def _card(self, epoch: int, top1: float) -> Card:
         dataset, spec = self._dataset, self._spec
@@ -243,6 +264,8 @@ class Trainer:
             "selection": self._selection,
             "last": last,
             "best": self._progress.best,
+            "classes": self._dataset.num_classes,
+            "image_size": self._dataset.image_size,
             "parameters": {"trained": _parameters(method), "deployed": _parameters(network)},
             "seconds": sum(row["seconds"] for row in self._progress.rows),
         }

@@ -1,0 +1,74 @@
+"""Small images that lie on the training device, whole."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ffsd_ray.data.draws import shift
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images in memory, on one device: `images` uint8 [N, 3, S, S] contiguous, `labels` int64 [N]. A `Split`."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_size(self) -> int:
+        return self.images.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def to(self, device: torch.device | str) -> "Images":
+        return Images(self.images.to(device), self.labels.to(device))
+
+    def select(self, indices: Tensor) -> "Images":
+        return Images(self.images[indices], self.labels[indices])
+
+    def augmented(
+        self, order: Tensor, keys: Tensor, parts: Sequence[slice], *, crop_padding: int, flip: bool
+    ) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """Reflect-pad crop and flip (the paper's CIFAR augmentation); see `Split.augmented`."""
+        windows = self._windows(crop_padding)
+        draws = [draw for key in keys.unbind(dim=1) for draw in _draw(key, len(windows) // 2, flip)]
+        plan = torch.stack([order, *draws], dim=1).to(self.device)
+        for part in parts:
+            samples, *draws = plan[part].unbind(dim=1)
+            images = self.images[samples]
+            pairs = zip(draws[::2], draws[1::2], strict=True)
+            yield [_crop(images, windows[rows], windows[columns]) for rows, columns in pairs], self.labels[samples]
+
+    def plain(self, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        for part in parts:
+            yield self.images[part], self.labels[part]
+
+    def _windows(self, padding: int) -> Tensor:
+        """[2 (2 padding + 1), S]: the pixels that a crop at each offset takes; second half: mirrored."""
+        size = self.image_size
+        reflected = torch.arange(-padding, size + padding, device=self.device).abs()
+        reflected = (size - 1) - (size - 1 - reflected).abs()
+        windows = reflected.unfold(0, size, 1)
+        return torch.cat([windows, windows.flip(1)])
+
+
+def _draw(keys: Tensor, offsets: int, flip: bool) -> tuple[Tensor, Tensor]:
+    """Entries of `_windows` for the rows and the columns of each sample, int64 [N] each."""
+    # 21 bits a draw: an offset's probability is off by less than crop_padding / 2^20
+    rows, columns = ((shift(keys, by) & 0x1FFFFF) * offsets >> 21 for by in (0, 21))
+    return rows, (columns + shift(keys, 63) * offsets if flip else columns)
+
+
+def _crop(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The pixels of images [b, 3, S, S] in these rows [b, S] and columns [b, S]."""
+    size = images.shape[-1]
+    pixels = rows[:, :, None] * size + columns[:, None, :]
+    pixels = pixels.view(-1, 1, size * size).expand(-1, 3, -1)
+    return images.flatten(2).gather(2, pixels).view_as(images)

@@ -1,0 +1,250 @@
+"""Images that do not fit in memory, decoded while training by processes of their own: the ImageNet protocol."""
+
+import math
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Annotated, NamedTuple, Self
+
+import torch
+import torch.utils.data
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ffsd_ray.data.base import Dataset, DataSettings
+from ffsd_ray.data.decode import Encoded, Listing, decode_item, fit
+from ffsd_ray.data.draws import shift, uniforms
+from ffsd_ray.errors import DataError
+from ffsd_ray.settings import NOT_IDENTITY, Positive, Problem, refuse
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+#: torchvision's RandomResizedCrop: share of the image's area, width to height, tries before the centre is taken.
+SCALE, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
+
+#: Batches on the device at once: the one in use and the next. A host that only launches graphs would run far ahead.
+_IN_FLIGHT = 2
+
+
+class StreamableSettings(DataSettings):
+    """A source whose images need not fit in memory."""
+
+    stream: bool = Field(
+        False,
+        description="Decode while training instead of once before it; for images that do not fit in memory. As on "
+        "ImageNet, training images are then random crops scaled to image_size (RandomResizedCrop), and of test images, "
+        "the shorter side scaled to 256/224 of image_size, the centre is cut out.",
+    )
+    loader_processes: int = Field(
+        2,
+        ge=0,
+        json_schema_extra=NOT_IDENTITY,
+        description="Processes of a worker that decode a stream; 0: the worker itself does.",
+    )
+    mean: Annotated[tuple[float, float, float], Field(strict=False)] | None = Field(
+        None,
+        description="Mean of the red, green and blue pixels, scaled to [0, 1], for their normalisation; null: that of "
+        "the training images, of a stream ImageNet's.",
+    )
+    std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False)] | None = Field(
+        None, description="Their standard deviation, likewise."
+    )
+
+    @abstractmethod
+    def encoded(self) -> Listing:
+        """The images before decoding. Raises DataError."""
+
+    @abstractmethod
+    def decoded(self, progress: bool) -> Dataset:
+        """The images in memory. Raises DataError."""
+
+    def read(self, progress: bool) -> Dataset:
+        dataset = self._streamed() if self.stream else self.decoded(progress)
+        return replace(dataset, mean=self.mean or dataset.mean, std=self.std or dataset.std)
+
+    def _streamed(self) -> Dataset:
+        assert self.known_size is not None
+        listing, decoder = self.encoded(), Decoder(self.known_size, self.loader_processes)
+        train, test = (Stream(part, self.known_size, decoder) for part in (listing.train, listing.test))
+        return Dataset(train, None, test, listing.classes, IMAGENET_MEAN, IMAGENET_STD)
+
+    @model_validator(mode="after")
+    def _stream_is_whole(self) -> Self:
+        if self.stream and self.known_size is None:
+            refuse(self, [Problem(("image_size",), None, "A stream needs the size in pixels that its crops have")])
+        if self.stream and self.crop_padding != type(self).model_fields["crop_padding"].default:
+            expected = "A stream's random crops have no padding; leave it out"
+            refuse(self, [Problem(("crop_padding",), self.crop_padding, expected)])
+        return self
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Encoded images, of any shapes, whose batches appear on `device`. A `Split`.
+
+    Those made from each other and from one data set share its `decoder`, which serves one iteration at a time.
+    """
+
+    items: Sequence[Encoded]
+    image_size: int
+    decoder: "Decoder"
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        return torch.tensor([item.label for item in self.items], dtype=torch.int64)
+
+    def to(self, device: torch.device | str) -> "Stream":
+        return replace(self, device=torch.device(device))
+
+    def select(self, indices: Tensor) -> "Stream":
+        return replace(self, items=[self.items[index] for index in indices.tolist()])
+
+    def augmented(
+        self, order: Tensor, keys: Tensor, parts: Sequence[slice], *, crop_padding: int, flip: bool
+    ) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """RandomResizedCrop and flip; `crop_padding` plays no part. See `Split.augmented`."""
+        mirrored = shift(keys, 63).bool()[:, :, None, None, None]
+        tasks = (Task([self.items[index] for index in order[part].tolist()], keys[part].tolist()) for part in parts)
+        pixels = self.decoder(tasks, self.device)
+        batches = zip(
+            pixels, (mirrored[part] for part in parts), (self.labels[order[part]] for part in parts), strict=True
+        )
+        for images, mirror, labels in _on_device(batches, self.device):
+            if flip:
+                images = torch.where(mirror, images.flip(-1), images)
+            yield list(images.unbind(dim=1)), labels
+
+    def plain(self, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        tasks = (Task(self.items[part], None) for part in parts)
+        batches = zip(self.decoder(tasks, self.device), (self.labels[part] for part in parts), strict=True)
+        for images, labels in _on_device(batches, self.device):
+            yield images[:, 0], labels
+
+
+class Task(NamedTuple):
+    """A batch to decode. All that a process needs comes with it, so processes start fast and hold no list of files."""
+
+    items: Sequence[Encoded]
+    keys: list[list[int]] | None
+    """For each image and view the random bits of its crop (see `Split.augmented`); None: as for testing, one view."""
+
+
+class Cutter(torch.utils.data.Dataset[Tensor | DataError]):
+    """What the decoding processes do: a `Task` to uint8 [b, views, 3, size, size].
+
+    A broken image's error is returned: raised there, it would arrive wrapped in a traceback.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self._scaled = size, tested_at(size)
+
+    def __getitem__(self, task: Task) -> Tensor | DataError:
+        try:
+            if task.keys is None:
+                views = [fit(decode_item(item, None), self._size, self._scaled)[None] for item in task.items]
+            else:
+                draws = uniforms(torch.tensor(task.keys), 4 * ATTEMPTS).tolist()
+                views = [self._crops(item, drawn) for item, drawn in zip(task.items, draws, strict=True)]
+        except DataError as error:
+            return error
+        return torch.stack(views)
+
+    def _crops(self, item: Encoded, draws: list[list[float]]) -> Tensor:
+        from torchvision.transforms.v2.functional import resized_crop  # takes seconds; settings are checked without it
+
+        image = decode_item(item, None)
+        boxes = [crop_box(image.shape[1], image.shape[2], drawn) for drawn in draws]
+        return torch.stack([resized_crop(image, *box, [self._size, self._size], antialias=True) for box in boxes])
+
+
+def tested_at(size: int) -> int:
+    """What a test image's shorter side is scaled to before its centre is cut out: 256 for 224."""
+    return round(size * 256 / 224)
+
+
+def crop_box(height: int, width: int, draws: Sequence[float]) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a crop, distributed as in torchvision's RandomResizedCrop.
+
+    `draws`: 4 numbers in [0, 1) for each of `ATTEMPTS` (area, ratio of the sides, row, column).
+    """
+    low, high = (math.log(ratio) for ratio in RATIO)
+    for attempt in range(ATTEMPTS):
+        area, ratio, row, column = draws[4 * attempt : 4 * attempt + 4]
+        target = height * width * (SCALE[0] + area * (SCALE[1] - SCALE[0]))
+        aspect = math.exp(low + ratio * (high - low))
+        h, w = round(math.sqrt(target / aspect)), round(math.sqrt(target * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            return int(row * (height - h + 1)), int(column * (width - w + 1)), h, w
+    h, w = min(height, round(width / RATIO[0])), min(width, round(height * RATIO[1]))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+class Decoder:
+    """Decodes tasks in order, in processes that start with the first batch and stay until this is let go.
+
+    They are spawned. A fork would copy the locks that threads of Ray, gRPC or CUDA hold at that moment. A fork server's
+    children would outlive a training process that is killed: what they watch is their parent, the server.
+    """
+
+    def __init__(self, size: int, processes: int) -> None:
+        self._size, self._processes = size, processes
+        self._tasks = _Replaceable()
+        self._loader: torch.utils.data.DataLoader[Tensor | DataError] | None = None
+        self._turn = 0
+
+    def __call__(self, tasks: Iterable[Task], device: torch.device) -> Iterator[Tensor]:
+        """Each task's images, uint8 [b, views, 3, size, size], for a GPU in pinned memory. Raises DataError."""
+        if self._loader is None:
+            self._loader = torch.utils.data.DataLoader(
+                Cutter(self._size),
+                batch_size=None,  # an "index" is a whole batch's task
+                sampler=self._tasks,
+                num_workers=self._processes,
+                persistent_workers=self._processes > 0,
+                multiprocessing_context="spawn" if self._processes else None,
+                pin_memory=device.type == "cuda",
+                generator=torch.Generator(),  # else each epoch would advance torch's own random state
+            )
+        self._tasks.current = tasks
+        self._turn += 1
+        turn = self._turn
+        for found in self._loader:
+            if isinstance(found, DataError):
+                raise found
+            yield found
+            assert turn == self._turn, "another iteration over this data set began before this one ended"
+
+
+class _Replaceable(torch.utils.data.Sampler[Task]):
+    """The tasks of the iteration that is about to begin."""
+
+    current: Iterable[Task] = ()
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.current)
+
+
+def _on_device(batches: Iterable[tuple[Tensor, ...]], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+    """The batches on the device; to a GPU they are copied while it still computes on the one before."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    copying = torch.cuda.Stream(device)
+    used: deque[torch.cuda.Event] = deque()
+    for batch in batches:
+        if len(used) == _IN_FLIGHT:
+            used.popleft().synchronize()
+        with torch.cuda.stream(copying):
+            copied = tuple(tensor.to(device, non_blocking=True) for tensor in batch)
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(copying)
+        for tensor in copied:
+            tensor.record_stream(computing)
+        yield copied
+        used.append(computing.record_event())
