@@ -4,7 +4,8 @@ import csv
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,13 @@ import pytest
 from rich.console import Console
 
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.records.store import Store
 from ffsd_ray.report.__main__ import main
 from ffsd_ray.report.render import render_csv, render_markdown, render_terminal
-from ffsd_ray.report.table import Row, Table, result_table
-from ffsd_ray.spec.load import load_job
+from ffsd_ray.report.row import Row
+from ffsd_ray.report.table import Table, result_table
 from ffsd_ray.spec.trial import TrialSpec
 
-#: What a trial ended with: its result; an error's message; None: begun and not finished; ...: not begun.
-Outcome = Mapping[str, Any] | str | None | type(...)
+from made_up import Outcome, result, write_run
 
 BASE = """
 name: small
@@ -33,53 +32,9 @@ seed: [0, 1, 2]
 ALSO_BASELINE = "search: {also: [{method: {name: baseline}}]}\n"
 
 
-def result(spec: TrialSpec, best: float, last: float, selection: str = "test") -> dict[str, Any]:
-    """A result in which every series has its own accuracy: `best` or `last` plus its place in the list / 100."""
-    common = [f"student{i + 1}" for i in range(getattr(spec.method, "students", 0))]
-    members = {"baseline": ["student"], "dml": common, "ffsd": [*common, "leader", "fusion"]}[spec.method.name]
-    together = ["students_mean", "ensemble_any", "ensemble_logits"] if common else []
-    deployed = {"baseline": "student", "dml": "student1", "ffsd": "leader"}[spec.method.name]
-    series = [*members, *together]
-    return {
-        "epochs": spec.train.epochs,
-        "members": members,
-        "common": common,
-        "deployed": deployed,
-        "headline": "students_mean" if spec.method.name == "dml" else deployed,
-        "selection": selection,
-        "last": {"epoch": 10} | {f"test/{name}/top1": last + i / 100 for i, name in enumerate(series)},
-        "best": {name: {"epoch": 7, "top1": best + i / 100} for i, name in enumerate(series)},
-        "parameters": {"trained": 1, "deployed": 1},
-        "seconds": 1.0,
-    }
-
-
 @pytest.fixture
 def record(tmp_path: Path) -> Callable[[str, Callable[[TrialSpec], Outcome]], RunRecords]:
-    def write(job: str, outcome: Callable[[TrialSpec], Outcome]) -> RunRecords:
-        file = tmp_path / "job.yaml"
-        file.write_text(job)
-        plan = load_job(file)
-        run = RunRecords(Store(str(tmp_path / "run")))
-        run.begin(
-            plan.text,
-            plan.job.model_dump(),
-            plan.overrides,
-            {spec.identity(): spec.model_dump() for spec in plan.trials},
-        )
-        for spec in plan.trials:
-            end = outcome(spec)
-            if end is ...:
-                continue
-            trial = run.trial(spec.identity())
-            trial.begin(spec.model_dump(), {})
-            if isinstance(end, str):
-                trial.fail("TrialError", end)
-            elif end is not None:
-                trial.finish(end)
-        return run
-
-    return write
+    return partial(write_run, tmp_path)
 
 
 def row_of(table: Table, configuration: str, epoch: str = "best") -> Row:

@@ -1,1 +1,1 @@
-"""Records to tables, any time after the trials wrote them; neither the images nor Ray are needed."""
+"""Records to tables and pictures, any time after the trials wrote them; without Ray. Only `maps` needs the images."""

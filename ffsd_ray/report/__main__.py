@@ -1,33 +1,52 @@
-"""The table of a run: python -m ffsd_ray.report RUN."""
+"""What a run's records say: python -m ffsd_ray.report RUN, its table, beside the paper's or as a plot."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from ffsd_ray.command import command
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.report.render import render_csv, render_markdown, render_terminal
-from ffsd_ray.report.table import Epoch, result_table
+from ffsd_ray.report.comparison import compare
+from ffsd_ray.report.paper import paper_tables
+from ffsd_ray.report.plot import plot
+from ffsd_ray.report.row import Epoch
+from ffsd_ray.report.show import FORMATS, show
+from ffsd_ray.report.table import result_table
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ffsd_ray.report", description="Print the table of a run.")
-    parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
-    parser.add_argument("--format", choices=["terminal", "markdown", "csv"], default="terminal")
-    parser.add_argument("--epoch", choices=["best", "last", "both"], default="both", help="default: both")
+    parser = _parser()
     arguments = parser.parse_args(argv)
-    epochs: Sequence[Epoch] = ("best", "last") if arguments.epoch == "both" else (arguments.epoch,)
-    table = result_table(RunRecords.open(arguments.run), epochs)
-    if arguments.format == "markdown":
-        print(render_markdown(table), end="")
-    elif arguments.format == "csv":
-        print(render_csv(table), end="")
+    if arguments.epoch == "both" and (arguments.paper or arguments.plot):
+        parser.error("--paper and --plot show one epoch: best or last")
+    if arguments.out and not arguments.plot:
+        parser.error("--out is for --plot; a table goes to the standard output")
+    run = RunRecords.open(arguments.run)
+    if arguments.plot:
+        print(plot(run, arguments.plot, arguments.out, arguments.epoch or "best"))
+    elif arguments.paper:
+        show(compare(run, arguments.paper, arguments.epoch or "best"), arguments.format)
     else:
-        Console().print(render_terminal(table))
+        epochs: Sequence[Epoch] = ("best", "last") if arguments.epoch in (None, "both") else (arguments.epoch,)
+        show(result_table(run, epochs), arguments.format)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ffsd_ray.report", description="Print the table of a run, or what else its records say."
+    )
+    parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--paper", choices=list(paper_tables()), help="ours beside what the paper prints")
+    what.add_argument("--plot", metavar="KEY", help="accuracies against a dotted key, e.g. method.students (Fig. 6)")
+    parser.add_argument("--out", metavar="FILE", help="of --plot: .png, .svg or .pdf; default: JOB-KEY.png")
+    parser.add_argument("--format", choices=FORMATS, default="terminal", help="of tables")
+    parser.add_argument(
+        "--epoch", choices=["best", "last", "both"], help="default: both; with --paper and --plot: best"
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -7,14 +7,9 @@ from ffsd_ray.spec.problems import shown
 from ffsd_ray.spec.trial import TrialSpec
 
 
-def configuration(spec: TrialSpec) -> TrialSpec:
-    """A trial without its seed: trials that differ in nothing else are one row of a table."""
-    return spec.model_copy(update={"seed": 0})
-
-
 def trial_labels(specs: Sequence[TrialSpec], keys: Sequence[str] | None) -> dict[str, str]:
     """A name for every trial, by identity: its configuration's, and its seed."""
-    rows = {spec.identity(): configuration(spec) for spec in specs}
+    rows = {spec.identity(): spec.configuration() for spec in specs}
     distinct = {row.identity(): row for row in rows.values()}
     names = dict(zip(distinct, labels(list(distinct.values()), keys), strict=True))
     return {spec.identity(): f"{names[rows[spec.identity()].identity()]}, seed {spec.seed}" for spec in specs}
@@ -30,24 +25,30 @@ def labels(specs: Sequence[TrialSpec], keys: Sequence[str] | None) -> list[str]:
         outside = [key for key in varying(specs) if not key.startswith("method.")]
         parts = [key for key in outside if key.endswith(".name")]
         others = [key for key in outside if key not in parts]
-        names = [", ".join([*_values(spec, parts), spec.method.label(), *_values(spec, others)]) for spec in specs]
+        names = [", ".join([*values(spec, parts), spec.method.label(), *values(spec, others)]) for spec in specs]
     else:
-        names = [", ".join(_values(spec, keys)) or spec.method.label() for spec in specs]
+        names = [", ".join(values(spec, keys)) or spec.method.label() for spec in specs]
     shared: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         shared.setdefault(name, []).append(index)
     for name, indices in shared.items():
         differing = varying([specs[index] for index in indices])
         for index in indices:
-            names[index] = ", ".join([name, *_values(specs[index], differing)])
+            names[index] = ", ".join([name, *values(specs[index], differing)])
     return names
 
 
-def _values(spec: TrialSpec, keys: Sequence[str]) -> list[str]:
+def has(spec: TrialSpec, dotted: str) -> bool:
+    """Whether the spec's kind of section has such a key."""
+    section, _, key = dotted.rpartition(".")
+    return key in type(value_at(spec, section) if section else spec).model_fields
+
+
+def values(spec: TrialSpec, keys: Sequence[str]) -> list[str]:
     """`lr=0.1` for each key that the configuration has a value for; of a part its name alone."""
-    values = {key: value_at(spec, key) for key in keys}
+    found = {key: value_at(spec, key) for key in keys}
     return [
         str(value) if key.endswith(".name") else f"{key.rpartition('.')[2]}={shown(value)}"
-        for key, value in values.items()
+        for key, value in found.items()
         if value is not None
     ]

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -10,59 +10,81 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ffsd_ray.report.table import Epoch, Row, Table
+from ffsd_ray.report.sheet import PLUS_MINUS, Sheet, Tabular
 
-_EPOCHS: tuple[Epoch, ...] = ("best", "last")
+#: Columns that say what a row is.
+_LEADING = 2
 
 
-def render_terminal(table: Table) -> RenderableType:
+def render_terminal(table: Tabular) -> RenderableType:
     """For rich's `Console.print`. Where it is narrow, ± goes below its mean, then columns into further blocks."""
-    return _Terminal(table)
+    return _Terminal(table.sheet())
 
 
 @dataclass(frozen=True)
 class _Terminal:
-    table: Table
+    sheet: Sheet
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = self.table
-        yield Text(table.title, style="bold")
-        yield from map(Text, table.captions)
-        name = min(max([len("Best epoch"), *(len(row.configuration) for row in table.rows)]), options.max_width // 3)
-        count = max([1, *(len(_count(row)) for row in table.rows)])
-        room = options.max_width - name - count - 2
-        plus_minus, gap = " ±", 2
-        widths = self._widths(plus_minus)
-        if sum(widths.values()) + gap * len(widths) > room:
+        sheet = self.sheet
+        yield Text(sheet.title, style="bold")
+        yield from map(Text, sheet.captions)
+        titles = [section.title or sheet.head[0] for section in sheet.sections]
+        names = [row[0] for section in sheet.sections for row in section.rows]
+        name = min(max(map(len, [*titles, *names]), default=0), options.max_width // 3)
+        plus_minus, gap = PLUS_MINUS.rstrip(), 2
+        _, second, *others = self._widths(plus_minus)
+        room = options.max_width - name - second - 2
+        if sum(others) + gap * len(others) > room:
             plus_minus, gap = "\n±", 1
-            widths = self._widths(plus_minus)
-        for epoch in _EPOCHS:
-            rows = table.at(epoch)
-            for block in _blocks(widths, room, gap) if rows else ():
-                grid = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, gap - 1))
-                grid.add_column(f"{epoch.capitalize()} epoch", width=name)
-                grid.add_column("n", width=count, justify="right")
-                for column in block:
-                    grid.add_column(column, width=widths[column], justify="right", vertical="top")
-                for row in rows:
-                    values = (Text(_value(row, column, plus_minus)) for column in block)
-                    grid.add_row(Text(row.configuration), Text(_count(row)), *values)
+            _, second, *others = self._widths(plus_minus)
+        widths = [name, second, *others]
+        for title, section in zip(titles, sheet.sections, strict=True):
+            for block in _blocks(dict(enumerate(widths[_LEADING:], _LEADING)), room, gap):
                 yield Text()
-                yield grid
-        yield from (Text(note, style="dim") for note in _numbered(table))
+                yield self._grid(title, section.rows, [*range(_LEADING), *block], widths, plus_minus, gap)
+        yield from (Text(note, style="dim") for note in _numbered(sheet))
 
-    def _widths(self, plus_minus: str) -> dict[str, int]:
+    def _grid(
+        self,
+        title: str,
+        rows: Sequence[Sequence[str]],
+        columns: Sequence[int],
+        widths: Sequence[int],
+        plus_minus: str,
+        gap: int,
+    ) -> RichTable:
+        """Some of the columns of a section; a name that stands above itself is not repeated."""
+        grid = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, gap - 1))
+        for index in columns:
+            head = self.sheet.head[index] if index else title
+            grid.add_column(head, width=widths[index], justify="left" if index < self.sheet.words else "right")
+        above = ""
+        for row in rows:
+            name = "" if row[0] == above else row[0]
+            grid.add_row(Text(name), *(Text(_folded(row[index], plus_minus)) for index in columns[1:]))
+            above = row[0]
+        return grid
+
+    def _widths(self, plus_minus: str) -> list[int]:
         """Of each column in characters, so that neither a word of its head nor a line of its cells is broken."""
-        cells = {column: [_value(row, column, plus_minus) for row in self.table.rows] for column in self.table.columns}
-        return {
-            column: max(len(part) for part in [*column.split(), *(line for text in texts for line in text.split("\n"))])
-            for column, texts in cells.items()
-        }
+        rows = [row for section in self.sheet.sections for row in section.rows]
+        return [
+            max(
+                len(part)
+                for part in [*head.split(), *(line for row in rows for line in _folded(row[i], plus_minus).split("\n"))]
+            )
+            for i, head in enumerate(self.sheet.head)
+        ]
 
 
-def _blocks(widths: Mapping[str, int], room: int, gap: int) -> list[list[str]]:
-    """The columns in as few groups as fit into `room` characters, each at least one column."""
-    blocks: list[list[str]] = []
+def _folded(value: str, plus_minus: str) -> str:
+    return value.replace(PLUS_MINUS, plus_minus)
+
+
+def _blocks(widths: Mapping[int, int], room: int, gap: int) -> list[list[int]]:
+    """The columns (widths by index) in as few groups as fit into `room` characters, each at least one column."""
+    blocks: list[list[int]] = []
     left = 0
     for column, width in widths.items():
         if not blocks or width + gap > left:
@@ -73,62 +95,29 @@ def _blocks(widths: Mapping[str, int], room: int, gap: int) -> list[list[str]]:
     return blocks
 
 
-def render_markdown(table: Table) -> str:
-    """A heading, the captions, a table an epoch and the notes."""
-    lines = [f"### {table.title}", *(f"\n{caption}" for caption in table.captions)]
-    head = ["Configuration", "n", *table.columns]
-    for epoch in _EPOCHS:
-        rows = table.at(epoch)
-        if rows:
-            lines += [
-                "",
-                f"**{epoch.capitalize()} epoch**",
-                "",
-                _line(head),
-                _line(["---", *["---:"] * (len(head) - 1)]),
-            ]
-        for row in rows:
-            values = [_value(row, column, " ± ") for column in table.columns]
-            lines.append(_line([row.configuration.replace("|", "\\|"), _count(row), *values]))
-    lines += [f"\n{note}" for note in _numbered(table)]
+def render_markdown(table: Tabular) -> str:
+    """A heading, the captions, a table a section and the notes."""
+    sheet = table.sheet()
+    lines = [f"### {sheet.title}", *(f"\n{caption}" for caption in sheet.captions)]
+    dashes = ["---" if index < sheet.words else "---:" for index in range(len(sheet.head))]
+    for section in sheet.sections:
+        lines += [f"\n**{section.title}**"] if section.title else []
+        lines += ["", _line(sheet.head), _line(dashes), *map(_line, section.rows)]
+    lines += [f"\n{note}" for note in _numbered(sheet)]
     return "\n".join(lines) + "\n"
 
 
-def render_csv(table: Table) -> str:
-    """A line a configuration and epoch; mean and std in columns of their own, what is missing in `notes`."""
+def render_csv(table: Tabular) -> str:
+    """A line a record under a head."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    pairs = [name for column in table.columns for name in (column, f"{column} std")]
-    writer.writerow(["configuration", "epoch", "n", "seeds", *pairs, "notes"])
-    for row in table.rows:
-        values: list[str] = []
-        for column in table.columns:
-            mean, std = row.cells.get(column, (None, None))
-            values += ["" if value is None else f"{value:.2f}" for value in (mean, std)]
-        notes = "; ".join(table.notes[number - 1] for numbers in row.notes.values() for number in numbers)
-        seeds = " ".join(map(str, row.seeds))
-        writer.writerow([row.configuration, row.epoch, len(row.seeds), seeds, *values, notes])
+    csv.writer(out, lineterminator="\n").writerows(table.records())
     return out.getvalue()
 
 
-def _value(row: Row, column: str, plus_minus: str) -> str:
-    cell = row.cells.get(column)
-    if cell is None:
-        return _marks(row, column)
-    return f"{cell.mean:.2f}" if cell.std is None else f"{cell.mean:.2f}{plus_minus}{cell.std:.2f}"
+def _numbered(sheet: Sheet) -> list[str]:
+    return [f"[{number}] {note}" for number, note in enumerate(sheet.notes, 1)]
 
 
-def _count(row: Row) -> str:
-    return f"{len(row.seeds)} {_marks(row, 'n')}".rstrip()
-
-
-def _marks(row: Row, column: str) -> str:
-    return "".join(f"[{number}]" for number in row.notes.get(column, ()))
-
-
-def _numbered(table: Table) -> list[str]:
-    return [f"[{number}] {note}" for number, note in enumerate(table.notes, 1)]
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _line(cells: Sequence[str]) -> str:
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"

@@ -1,43 +1,18 @@
 """The table of a run, as in the paper's Table I: a row a configuration, mean ± standard deviation over its seeds."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
-from typing import Any, Literal, NamedTuple
 
 from ffsd_ray.data import DataSettings
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import Trial, collect
-from ffsd_ray.report.labels import configuration, labels
+from ffsd_ray.report.labels import labels
+from ffsd_ray.report.row import TOGETHER, Epoch, Row, make_row, series
+from ffsd_ray.report.sheet import Notes, Section, Sheet, marks
 from ffsd_ray.spec.trial import TrialSpec
-from ffsd_ray.train.meters import ANY, LOGITS, MEAN
 
-Epoch = Literal["best", "last"]
-
-#: Columns of trials' own accuracies after Baseline and Common 1..n.
-_TOGETHER = {"Mean of common": MEAN, "Ens (any)": ANY, "Ens (logits)": LOGITS}
-_NO_BASELINE = "no completed baseline trial with the same data, backbone, optimisation, scale and seed"
-
-
-class Cell(NamedTuple):
-    """Percent (Gain: points) over a row's seeds; `std` is the sample standard deviation, None for one seed."""
-
-    mean: float
-    std: float | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One configuration at its models' best or last epoch."""
-
-    configuration: str
-    epoch: Epoch
-    #: Of the completed trials.
-    seeds: tuple[int, ...]
-    cells: dict[str, Cell]
-    #: Numbers (from 1) of the table's notes, by column; `n` for trials that are missing.
-    notes: dict[str, tuple[int, ...]]
+_EPOCHS: tuple[Epoch, ...] = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -53,8 +28,39 @@ class Table:
     def at(self, epoch: Epoch) -> list[Row]:
         return [row for row in self.rows if row.epoch == epoch]
 
+    def sheet(self) -> Sheet:
+        """A section an epoch; what is missing as a mark."""
+        sections = [
+            Section(f"{epoch.capitalize()} epoch", tuple(map(self._line, rows)))
+            for epoch in _EPOCHS
+            if (rows := self.at(epoch))
+        ]
+        return Sheet(self.title, self.captions, ("Configuration", "n", *self.columns), tuple(sections), self.notes)
 
-def result_table(run: RunRecords, epochs: Sequence[Epoch] = ("best", "last")) -> Table:
+    def records(self) -> list[list[str]]:
+        """A line a configuration and epoch; mean and std in columns of their own, what is missing in `notes`."""
+        pairs = [name for column in self.columns for name in (column, f"{column} std")]
+        lines = [["configuration", "epoch", "n", "seeds", *pairs, "notes"]]
+        for row in self.rows:
+            values: list[str] = []
+            for column in self.columns:
+                cell = row.cells.get(column, (None, None))
+                values += ["" if value is None else f"{value:.2f}" for value in cell]
+            notes = "; ".join(self.notes[number - 1] for numbers in row.notes.values() for number in numbers)
+            seeds = " ".join(map(str, row.seeds))
+            lines.append([row.configuration, row.epoch, str(len(row.seeds)), seeds, *values, notes])
+        return lines
+
+    def _line(self, row: Row) -> tuple[str, ...]:
+        count = f"{len(row.seeds)} {marks(row.notes.get('n', ()))}".rstrip()
+        values = (
+            row.cells[column].text() if column in row.cells else marks(row.notes.get(column, ()))
+            for column in self.columns
+        )
+        return row.configuration, count, *values
+
+
+def result_table(run: RunRecords, epochs: Sequence[Epoch] = _EPOCHS) -> Table:
     """The table of what a run's records hold so far.
 
     Gain is a trial's headline accuracy minus that of the baseline trial with the same data, backbone, train section,
@@ -68,87 +74,22 @@ def result_table(run: RunRecords, epochs: Sequence[Epoch] = ("best", "last")) ->
     completed = {trial.spec.identity(): trial.result for trial in trials if trial.result is not None}
     configurations: dict[str, list[Trial]] = {}
     for trial in trials:
-        configurations.setdefault(configuration(trial.spec).identity(), []).append(trial)
+        configurations.setdefault(trial.spec.configuration().identity(), []).append(trial)
     keys = job.get("report", {}).get("rows")
-    names = labels([configuration(group[0].spec) for group in configurations.values()], keys)
-    notes: list[str] = []
+    names = labels([group[0].spec.configuration() for group in configurations.values()], keys)
+    notes = Notes()
     rows = [
-        _row(name, group, epoch, completed, notes)
+        make_row(name, group, epoch, completed, notes)
         for epoch in epochs
         for name, group in zip(names, configurations.values(), strict=True)
     ]
-    return Table(job["name"], tuple(_captions(trials, epochs)), _columns(rows), tuple(rows), tuple(notes))
-
-
-def _row(
-    name: str, group: Sequence[Trial], epoch: Epoch, completed: Mapping[str, dict[str, Any]], notes: list[str]
-) -> Row:
-    def note(text: str) -> int:
-        if text not in notes:
-            notes.append(text)
-        return notes.index(text) + 1
-
-    marks: dict[str, tuple[int, ...]] = {}
-    missing = [note(f"{name}, seed {trial.spec.seed}: {trial.error}") for trial in group if trial.error]
-    unfinished = [str(trial.spec.seed) for trial in group if trial.result is None and not trial.error]
-    if unfinished:
-        missing.append(note(f"{name}: not finished for seed{'s' * (len(unfinished) > 1)} {', '.join(unfinished)}"))
-    if missing:
-        marks["n"] = tuple(missing)
-
-    seeds = tuple(trial.spec.seed for trial in group if trial.result is not None)
-    results = [trial.result for trial in group if trial.result is not None]
-    cells: dict[str, Cell] = {}
-    if results and isinstance(group[0].spec.method, BaselineSettings):
-        cells["Baseline"] = _cell(_top1(result, result["headline"], epoch) for result in results)
-    elif results:
-        for column, series in _series(results[0]).items():
-            cells[column] = _cell(_top1(result, series, epoch) for result in results)
-        found = {
-            trial.spec.seed: completed.get(trial.spec.model_copy(update={"method": BaselineSettings()}).identity())
-            for trial in group
-            if trial.result is not None
-        }
-        baselines = [baseline for baseline in found.values() if baseline is not None]
-        if len(baselines) == len(results):
-            before = [_top1(baseline, baseline["headline"], epoch) for baseline in baselines]
-            after = [_top1(result, result["headline"], epoch) for result in results]
-            cells["Baseline"] = _cell(before)
-            cells["Gain"] = _cell(b - a for a, b in zip(before, after, strict=True))
-        else:
-            lacking = [str(seed) for seed, baseline in found.items() if baseline is None]
-            which = f"for seed{'s' * (len(lacking) > 1)} {', '.join(lacking)} " if baselines else ""
-            marks["Gain"] = (note(f"no gain: {which}{_NO_BASELINE}"),)
-    return Row(name, epoch, seeds, cells, marks)
-
-
-def _series(result: Mapping[str, Any]) -> dict[str, str]:
-    """The series behind each column that a trial has, Baseline and Gain excepted."""
-    common: list[str] = result["common"]
-    columns = {f"Common {number}": name for number, name in enumerate(common, 1)}
-    if common:
-        columns |= _TOGETHER
-    if "fusion" in result["members"]:
-        columns["Fusion"] = "fusion"
-    if result["deployed"] not in common:
-        columns["Leader"] = result["deployed"]
-    return columns
-
-
-def _top1(result: Mapping[str, Any], series: str, epoch: Epoch) -> float:
-    value: float = result["best"][series]["top1"] if epoch == "best" else result["last"][f"test/{series}/top1"]
-    return value
-
-
-def _cell(values: Iterable[float]) -> Cell:
-    values = list(values)
-    return Cell(fmean(values), stdev(values) if len(values) > 1 else None)
+    return Table(job["name"], tuple(_captions(trials, epochs)), _columns(rows), tuple(rows), tuple(notes.texts))
 
 
 def _columns(rows: Sequence[Row]) -> tuple[str, ...]:
     used = {column for row in rows for column in (*row.cells, *row.notes)}
     common = sorted((c for c in used if c.startswith("Common ")), key=lambda c: int(c.split()[1]))
-    return tuple(c for c in ("Baseline", *common, *_TOGETHER, "Fusion", "Leader", "Gain") if c in used)
+    return tuple(c for c in ("Baseline", *common, *TOGETHER, "Fusion", "Leader", "Gain") if c in used)
 
 
 def _captions(trials: Sequence[Trial], epochs: Sequence[Epoch]) -> Iterable[str]:
@@ -156,7 +97,7 @@ def _captions(trials: Sequence[Trial], epochs: Sequence[Epoch]) -> Iterable[str]
     specs = [trial.spec for trial in trials]
     results = [trial.result for trial in trials if trial.result is not None]
     protocol = [
-        _each(specs, lambda spec: _images(spec.data)),
+        _each(specs, lambda spec: images_of(spec.data)),
         _each(specs, lambda spec: spec.backbone.name),
         _each(specs, lambda spec: str(spec.train.epochs)) + " epochs",
         "batch size " + _each(specs, lambda spec: str(spec.train.batch_size)),
@@ -178,8 +119,8 @@ def _captions(trials: Sequence[Trial], epochs: Sequence[Epoch]) -> Iterable[str]
         f"{column} ({trial.spec.method.name})": None
         for trial in trials
         if trial.result is not None and not isinstance(trial.spec.method, BaselineSettings)
-        for column, series in _series(trial.result).items()
-        if series == trial.result["headline"]
+        for column, name in series(trial.result).items()
+        if name == trial.result["headline"]
     }
     if heads:
         yield f"Gain: {' or '.join(heads)} minus Baseline, seed by seed"
@@ -189,7 +130,7 @@ def _each(specs: Iterable[TrialSpec], value: Callable[[TrialSpec], str]) -> str:
     return " / ".join(dict.fromkeys(map(value, specs)))
 
 
-def _images(settings: DataSettings) -> str:
+def images_of(settings: DataSettings) -> str:
     """A data source's name, and what it must be told to find its images."""
     required = [name for name, field in type(settings).model_fields.items() if field.is_required()]
     told = ", ".join(str(getattr(settings, name)) for name in required)

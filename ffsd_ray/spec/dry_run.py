@@ -2,7 +2,6 @@
 
 import math
 import time
-from functools import cache
 
 import torch
 from rich.console import Group
@@ -10,14 +9,13 @@ from rich.table import Table
 from rich.text import Text
 from torch.utils.flop_counter import FlopCounterMode
 
-from ffsd_ray.backbones import BACKBONES, map_shapes
+from ffsd_ray.backbones import backbone
 from ffsd_ray.data import DataSettings
-from ffsd_ray.methods import METHODS, Blueprint, MethodSettings
+from ffsd_ray.spec.flops import flops_per_image
 from ffsd_ray.spec.load import Plan, value_at, varying
 from ffsd_ray.spec.problems import shown
 from ffsd_ray.spec.trial import TrialSpec
 
-_COUNTED_IMAGES = 4
 _CALIBRATION_SECONDS = 1.0
 
 
@@ -70,20 +68,6 @@ def training_flops(trial: TrialSpec) -> float | None:
         return None
     seen = min(images, steps * trial.train.batch_size)
     return flops_per_image(trial.method, trial.backbone.name, classes, size) * seen * trial.train.epochs
-
-
-@cache
-def flops_per_image(method: MethodSettings, backbone: str, classes: int, size: int) -> float:
-    """Of one image's share of a training step: all phases, forward and backward. Nothing is computed or allocated."""
-    build = BACKBONES[backbone]
-    with torch.device("meta"):
-        group = METHODS[method.name](method, Blueprint(build, map_shapes(build, size), classes))
-        views = [torch.empty(_COUNTED_IMAGES, 3, size, size) for _ in range(group.views)]
-        labels = torch.empty(_COUNTED_IMAGES, dtype=torch.long)
-        with FlopCounterMode(display=False) as counter:
-            for phase in group.phases:
-                torch.stack(list(group(views, labels, phase.name).terms.values())).sum().backward()
-    return counter.get_total_flops() / _COUNTED_IMAGES
 
 
 def known_train_images(data: DataSettings) -> int | None:
@@ -142,7 +126,7 @@ def cpu_rate(trial: TrialSpec) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        net = BACKBONES[trial.backbone.name](classes).to(memory_format=torch.channels_last)
+        net = backbone(trial.backbone.name)(classes).to(memory_format=torch.channels_last)
         images = torch.randn(min(trial.train.batch_size, 32), 3, size, size).to(memory_format=torch.channels_last)
         net(images).logits.sum().backward()  # the first pass also sets things up
         with FlopCounterMode(display=False) as counter:

@@ -51,6 +51,10 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     job = validate(JobSpec, _frame(tree, trees), problems)
     if job is not None:
         _check_rows(job, tree, problems)
+        if job.context == "local" and job.scale.workers > 1:
+            node = tree.get("scale", "workers")
+            assert node is not None
+            problems.add(node.at, "scale.workers", "Should be 1 with `context: local`.", shown(job.scale.workers))
     trials = [validate(TrialSpec, trial, problems, in_trial=True) for trial in trees]
     problems.check(len(trials))
     assert job is not None

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from ffsd_ray.report.labels import configuration
 from ffsd_ray.spec.load import Plan
 from ffsd_ray.spec.trial import TrialSpec
 
@@ -15,8 +14,8 @@ def smoke(plan: Plan) -> Plan:
 
     Nothing else changes, so what a smoke form shows to work is what the job trains. Its run has a name of its own.
     """
-    first = {configuration(spec).identity(): spec for spec in reversed(plan.trials)}
-    kept = [spec for spec in plan.trials if first[configuration(spec).identity()] is spec]
+    first = {spec.configuration().identity(): spec for spec in reversed(plan.trials)}
+    kept = [spec for spec in plan.trials if first[spec.configuration().identity()] is spec]
     trials = {spec.identity(): spec for spec in map(_shortened, kept)}
     job = plan.job.model_copy(update={"name": f"{plan.job.name}-smoke"})
     return replace(plan, job=job, trials=tuple(trials.values()))

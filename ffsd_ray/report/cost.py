@@ -1,0 +1,138 @@
+"""What a run's groups cost, as in the paper's Table VII: python -m ffsd_ray.report.cost RUN."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ffsd_ray.command import command
+from ffsd_ray.records.run import RunRecords
+from ffsd_ray.report.row import Row
+from ffsd_ray.report.sheet import Section, Sheet
+from ffsd_ray.report.show import FORMATS, show
+from ffsd_ray.report.table import result_table
+from ffsd_ray.spec.flops import Component, components
+
+_HEAD = ("Configuration", "Component", "MACs (M)", "Number", "Total (M)")
+_MEASURED = ("Hours", "Parameters trained", "Parameters deployed", "Device")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One configuration's. `parts` are None where only the images, not yet read, say how large they are."""
+
+    row: Row
+    parts: tuple[Component, ...] | None
+    #: {"trained": …, "deployed": …}; None where no trial has completed.
+    parameters: dict[str, int] | None
+    devices: tuple[str, ...]
+
+    @property
+    def macs(self) -> int | None:
+        return None if self.parts is None else sum(part.macs * part.number for part in self.parts)
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """A run's configurations."""
+
+    title: str
+    costs: tuple[Cost, ...]
+
+    def sheet(self) -> Sheet:
+        """A row a component, then one for the group."""
+        captions = (
+            "MACs: multiplications, each with its addition, of convolutions and matrix products in one image's forward "
+            "pass, as torch's FlopCounterMode counts",
+            "Hours: of training, without evaluation; mean ± sample standard deviation over seeds",
+        )
+        rows = tuple(line for cost in self.costs for line in _lines(cost))
+        unfinished = tuple(
+            f"{cost.row.configuration}: no trial has completed" for cost in self.costs if not cost.devices
+        )
+        return Sheet(self.title, captions, (*_HEAD, *_MEASURED), (Section("", rows),), unfinished, words=2)
+
+    def records(self) -> list[list[str]]:
+        """A line a component, then one named `group`."""
+        measured = ["seeds", "hours", "hours std", "parameters trained", "parameters deployed", "device"]
+        lines = [["configuration", "component", "macs", "number", "total macs", *measured]]
+        for cost in self.costs:
+            name, hours = cost.row.configuration, cost.row.hours
+            for part in cost.parts or ():
+                total = part.macs * part.number
+                lines.append([name, part.name, *map(str, (part.macs, part.number, total)), *[""] * len(measured)])
+            times = ["" if value is None else f"{value:.4f}" for value in hours or (None, None)]
+            sizes = ["" if cost.parameters is None else str(cost.parameters[key]) for key in ("trained", "deployed")]
+            seeds = " ".join(map(str, cost.row.seeds))
+            macs = "" if cost.macs is None else str(cost.macs)
+            lines.append([name, "group", "", "", macs, seeds, *times, *sizes, " / ".join(cost.devices)])
+        return lines
+
+
+def _lines(cost: Cost) -> Iterable[tuple[str, ...]]:
+    name, hours, sizes = cost.row.configuration, cost.row.hours, cost.parameters
+    for part in cost.parts or ():
+        yield name, part.name, _millions(part.macs), str(part.number), _millions(part.macs * part.number), *[""] * 4
+    yield (
+        name,
+        "group",
+        "",
+        "",
+        "unknown" if cost.macs is None else _millions(cost.macs),
+        hours.text() if hours is not None else "",
+        *(f"{sizes[key]:,}" if sizes is not None else "" for key in ("trained", "deployed")),
+        " / ".join(cost.devices),
+    )
+
+
+def _millions(macs: int) -> str:
+    return f"{macs / 1e6:,.2f}"
+
+
+def cost_table(run: RunRecords) -> CostTable:
+    """Operations by component and what training took, configuration by configuration.
+
+    Raises:
+        RecordsError: the records are of another version.
+    """
+    table = result_table(run, ["last"])
+    return CostTable(table.title, tuple(_cost(run, row) for row in table.rows))
+
+
+def _cost(run: RunRecords, row: Row) -> Cost:
+    spec = row.spec
+    trials = [run.trial(spec.model_copy(update={"seed": seed}).identity()) for seed in row.seeds]
+    result = trials[0].result() if trials else {}
+    classes, size = result.get("classes", spec.data.known_classes), result.get("image_size", spec.data.known_size)
+    known = classes is not None and size is not None
+    return Cost(
+        row,
+        components(spec.method, spec.backbone.name, classes, size) if known else None,
+        result.get("parameters"),
+        tuple(dict.fromkeys(_device(trial.environment()["device"]) for trial in trials)),
+    )
+
+
+def _device(device: dict[str, Any]) -> str:
+    workers = device["workers"]
+    threads = f"{device['threads']} thread{'s' * (device['threads'] > 1)}"
+    each = device["name"] if device["type"] == "cuda" else f"{device['name']} ({threads})"
+    return each if workers == 1 else f"{workers} × {each}"
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m ffsd_ray.report.cost",
+        description="Print each configuration's operations by component, training time and parameters (Table VII).",
+    )
+    parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
+    parser.add_argument("--format", choices=FORMATS, default="terminal")
+    arguments = parser.parse_args(argv)
+    show(cost_table(RunRecords.open(arguments.run)), arguments.format)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Where networks look, as in the paper's Figs. 2 and 7: python -m ffsd_ray.report.maps RUN --out FILE.
+
+A row a test image, a column a network and level, from the last training checkpoint of each trial of a run.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ffsd_ray import data
+from ffsd_ray.command import command
+from ffsd_ray.data.batches import normalise
+from ffsd_ray.errors import JobError, RecordsError
+from ffsd_ray.losses import attention
+from ffsd_ray.records.run import RunRecords
+from ffsd_ray.report.collect import collect
+from ffsd_ray.report.labels import trial_labels
+from ffsd_ray.report.maps_plot import draw
+from ffsd_ray.report.picture import check_picture, write_picture
+from ffsd_ray.report.table import images_of
+from ffsd_ray.report.where import where
+from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.train.trainer import build_method
+
+Level = Literal["mid", "top"]
+
+#: A level's place among a network's feature maps, shallow to deep.
+_STAGES: dict[Level, int] = {"mid": -2, "top": -1}
+
+#: Heat maps have at least this many pixels a side.
+_PIXELS = 200
+
+
+@dataclass(frozen=True)
+class Column:
+    """One network's attention at one level: float [N, k·S, k·S] in [0, 1], k times as fine as the images."""
+
+    member: str
+    level: Level
+    heat: Tensor
+
+
+@dataclass(frozen=True)
+class Panels:
+    """`images` uint8 [N, 3, S, S] with the names of their classes, and each trial's columns by its label."""
+
+    images: Tensor
+    classes: tuple[str, ...]
+    trials: dict[str, list[Column]]
+    caption: str
+
+
+def chosen(labels: Tensor, count: int) -> list[int]:
+    """`count` images of [N] labels: the first of each class, the classes evenly spread; if too few, then the second.
+
+    A rule, not a draw: every trial and every run on the same data shows the same images.
+    """
+    classes = [(labels == label).nonzero().flatten().tolist() for label in labels.unique()]
+    spread = min(count, len(classes))
+    picked = [classes[index * len(classes) // spread] for index in range(spread)]
+    in_turn = (index for turn in zip_longest(*picked) for index in turn if index is not None)
+    return list(islice(in_turn, count))
+
+
+def heat(maps: Tensor, size: int) -> Tensor:
+    """Attention (Eq. 7) of feature maps [N, C, H, W], upsampled bilinearly, each scaled to [0, 1]: [N, size, size]."""
+    looks = attention(maps).view(len(maps), 1, *maps.shape[2:])
+    large = F.interpolate(looks, size=(size, size), mode="bilinear")[:, 0]
+    low, high = large.amin(dim=(1, 2), keepdim=True), large.amax(dim=(1, 2), keepdim=True)
+    return (large - low) / (high - low).clamp(min=torch.finfo(large.dtype).tiny)
+
+
+def panels(
+    run: RunRecords, conditions: Sequence[str], members: Sequence[str], levels: Sequence[Level], count: int
+) -> Panels:
+    """What is drawn: of the trials that meet `conditions` (`where`), the `members`' networks; none named: all.
+
+    Raises:
+        JobError, RecordsError: see `where`; no trial has a checkpoint or such a member; their data differ.
+        DataError: the images cannot be read.
+    """
+    specs = where([trial.spec for trial in collect(run)], conditions)
+    found = {spec.identity(): run.trial(spec.identity()).latest_checkpoint() for spec in specs}
+    states = {identity: state for identity, state in found.items() if state is not None}
+    if not states:
+        raise RecordsError(f"{run.store.location}: no checkpoint of these trials yet")
+    names = trial_labels(specs, run.job().get("report", {}).get("rows"))
+    absent = [names[identity] for identity in found if identity not in states]
+    specs = [spec for spec in specs if spec.identity() in states]
+    if len({spec.data for spec in specs}) > 1:
+        raise RecordsError(
+            "these trials have different data, so no images in common: choose with --where data.KEY=VALUE"
+        )
+    dataset = data.load(specs[0].data, progress=True)
+    test = dataset.test.select(torch.tensor(chosen(dataset.test.labels, count)))
+    [(images, labels)] = test.plain([slice(None)])
+    inputs = normalise(images, dataset.mean, dataset.std)
+    fine = dataset.image_size * -(-_PIXELS // dataset.image_size)
+    trials: dict[str, list[Column]] = {}
+    there: dict[str, None] = {}
+    for spec in specs:
+        state = states[spec.identity()]
+        method = build_method(spec, dataset.num_classes, dataset.image_size)
+        method.load_state_dict(state["method"])
+        method.eval()
+        there |= dict.fromkeys(method.networks)
+        for member, network in method.networks.items():
+            if members and member not in members:
+                continue
+            with torch.inference_mode():
+                maps = method.features(network, inputs).maps
+            columns = [Column(member, level, heat(maps[_STAGES[level]], fine)) for level in levels]
+            trials.setdefault(names[spec.identity()], []).extend(columns)
+    if not trials:
+        raise JobError(f"--members {' '.join(members)}: these trials have {', '.join(there)}")
+    caption = _caption(specs, states) + (f" No checkpoint yet: {'; '.join(absent)}." if absent else "")
+    return Panels(images, tuple(dataset.classes[label] for label in labels.tolist()), trials, caption)
+
+
+def _caption(specs: Sequence[TrialSpec], states: dict[str, dict[str, Any]]) -> str:
+    epochs = _each(str(len(states[spec.identity()]["progress"]["rows"])) for spec in specs)
+    return (
+        f"Test images of {images_of(specs[0].data)}; {_each(spec.backbone.name for spec in specs)} "
+        f"after epoch {epochs}, seed {_each(str(spec.seed) for spec in specs)}. "
+        "Attention: mean of the squared feature map over its channels, upsampled bilinearly, "
+        "each map scaled from blue (its minimum) to red (its maximum)."
+    )
+
+
+def _each(values: Iterable[str]) -> str:
+    return " / ".join(dict.fromkeys(values))
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m ffsd_ray.report.maps",
+        description="Draw where the networks of a run look: their attention maps over test images (Figs. 2 and 7).",
+    )
+    parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help=".png, .pdf or .svg")
+    parser.add_argument("--images", metavar="N", type=int, default=6, help="test images, a row each (default: 6)")
+    parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="only trials with these settings")
+    parser.add_argument(
+        "--members", nargs="+", default=[], metavar="NAME", help="such as student1 leader; default: all"
+    )
+    parser.add_argument(
+        "--level",
+        choices=["top", "mid", "both"],
+        default="top",
+        help="the last feature map or the one before (default: top)",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.images < 1:
+        parser.error("--images: should be 1 or more")
+    check_picture(arguments.out)
+    levels: Sequence[Level] = ("mid", "top") if arguments.level == "both" else (arguments.level,)
+    run = RunRecords.open(arguments.run)
+    figure = draw(panels(run, arguments.where, arguments.members, levels, arguments.images))
+    write_picture(figure, arguments.out)
+    print(arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Floating point operations, counted by torch on its meta device: nothing is computed or allocated.
+
+Of convolutions and matrix products, as `FlopCounterMode` counts: a multiplication and an addition each.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ffsd_ray.backbones import backbone, map_shapes
+from ffsd_ray.methods import METHODS, Blueprint, Method, MethodSettings
+from ffsd_ray.nets.fusion import Decoder, Fusion
+from ffsd_ray.nets.self_distillation import SelfDistillation
+
+_COUNTED_IMAGES = 4
+
+
+@cache
+def flops_per_image(method: MethodSettings, name: str, classes: int, size: int) -> float:
+    """Of one image's share of a training step of a group: all phases, forward and backward. `name`: the backbone's."""
+    with torch.device("meta"):
+        group = _group(method, name, classes, size)
+        views = [torch.empty(_COUNTED_IMAGES, 3, size, size) for _ in range(group.views)]
+        labels = torch.empty(_COUNTED_IMAGES, dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            for phase in group.phases:
+                torch.stack(list(group(views, labels, phase.name).terms.values())).sum().backward()
+    return counter.get_total_flops() / _COUNTED_IMAGES
+
+
+class Component(NamedTuple):
+    """What a group has one or several of. `macs`: multiplications with addition of one's forward pass of one image."""
+
+    name: str
+    macs: int
+    number: int
+
+
+@cache
+def components(method: MethodSettings, name: str, classes: int, size: int) -> tuple[Component, ...]:
+    """The parts of a group on a backbone `name`, in the order of Table VII; of the decoder the table says nothing."""
+    with torch.device("meta"):
+        group = _group(method, name, classes, size).eval()
+    channels, height, width = map_shapes(backbone(name), size)[-1]
+    everywhere = list(group.modules())
+    inputs = {
+        SelfDistillation: ("self-distillation", channels),
+        Fusion: ("fusion", len(group.common) * channels),
+        Decoder: ("decoder", channels),
+    }
+    found = [(name, list(group.networks.values()), (3, size, size))]
+    for kind, (called, width_in) in inputs.items():
+        found.append((called, [m for m in everywhere if isinstance(m, kind)], (width_in, height, width)))
+    return tuple(Component(called, _macs(nets[0], shape), len(nets)) for called, nets, shape in found if nets)
+
+
+def _macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, *shape, device="meta"))
+    return counter.get_total_flops() // 2
+
+
+def _group(method: MethodSettings, name: str, classes: int, size: int) -> Method:
+    build = backbone(name)
+    return METHODS[method.name](method, Blueprint(build, map_shapes(build, size), classes))
