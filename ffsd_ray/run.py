@@ -19,6 +19,7 @@ from ffsd_ray.report.render import render_terminal
 from ffsd_ray.report.table import result_table
 from ffsd_ray.spec.dry_run import describe
 from ffsd_ray.spec.load import Plan, load_job
+from ffsd_ray.spec.smoke import smoke
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.view import open_view
 
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 all trials finished, 1 some failed, 2 the job file or an argument is wrong, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     plan = load_job(arguments.job, arguments.set)
+    if arguments.smoke:
+        plan = smoke(plan)
     console = Console(file=sys.stdout)  # this stream, also while Tune's own printing is turned away
     if arguments.dry_run:
         console.print(describe(plan))
@@ -61,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key, e.g. train.epochs=2; repeatable"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the trials and what they cost; start nothing")
+    parser.add_argument(
+        "--smoke", action="store_true", help="every configuration for 2 epochs of 2 steps, one seed each"
+    )
     parser.add_argument("--storage", metavar="DIR|URI", help="where the run's folder goes, instead of records.storage")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the job's folder")
     parser.add_argument("--verbose", action="store_true", help="show Ray's own messages")

@@ -44,7 +44,7 @@ def trials(job: Path, name: str = "small") -> dict[str, TrialRecords]:
     return {trial.spec()["method"]["name"]: trial for trial in found}
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 400) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"never seen: {what}"

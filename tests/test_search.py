@@ -14,7 +14,8 @@ from ffsd_ray.methods import METHODS
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.methods.dml import DmlSettings
 from ffsd_ray.methods.ffsd import FfsdSettings
-from ffsd_ray.spec.dry_run import describe, flops_per_image, training_flops
+from ffsd_ray.spec.dry_run import describe, training_flops
+from ffsd_ray.spec.flops import flops_per_image
 from ffsd_ray.spec.load import Plan, load_job, value_at, varying
 from ffsd_ray.spec.trial import TrialSpec
 

@@ -1,0 +1,71 @@
+"""The job files: every one loads, and its smoke form trains every configuration that the whole form has."""
+
+from pathlib import Path
+
+import pytest
+
+from ffsd_ray.records.run import RunRecords
+from ffsd_ray.report.labels import trial_labels
+from ffsd_ray.run import main
+from ffsd_ray.spec.load import Plan, load_job
+from ffsd_ray.spec.smoke import smoke
+
+JOBS = sorted((Path(__file__).resolve().parents[1] / "jobs").glob("*.yaml"))
+
+#: Digits in place of the data sets, at the smallest size that the job's networks take; one CPU worker a trial.
+SIZES = {"table3_ffsd": 64, "vgg16_end2": 32}
+
+
+def here(job: Path) -> list[str]:
+    size = SIZES.get(job.stem, 8)
+    return [f"data={{name: digits, image_size: {size}}}", "scale={}", "context=local"]
+
+
+def rows(plan: Plan) -> set[str]:
+    """The rows of the plan's table, by their names."""
+    return {label.rpartition(", seed")[0] for label in trial_labels(plan.trials, None).values()}
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+def test_smoke_keeps_every_row(job: Path) -> None:
+    whole = load_job(job)
+    short = smoke(whole)
+    assert rows(short) == rows(whole)
+    assert len(short.trials) == len({spec.configuration().identity() for spec in whole.trials})
+    for spec in short.trials:
+        original = next(one for one in whole.trials if (one.method, one.backbone) == (spec.method, spec.backbone))
+        changed = spec.model_dump() | {"seed": original.seed, "train": original.train.model_dump()}
+        changed["data"] = original.data.model_dump()
+        assert changed == original.model_dump(), "only seeds, epochs, steps, image size and batch size change"
+        kept = {"lr", "momentum", "weight_decay", "precision", "batch_norm", "adam_lr", "fusion_weight_decay"}
+        assert spec.train.model_dump(include=kept) == original.train.model_dump(include=kept)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+def test_header_gives_command_and_expectation(job: Path) -> None:
+    comment = [line for line in job.read_text().splitlines() if line.startswith("#")]
+    assert any(f"jobs/{job.name}" in line for line in comment)
+    assert any(line.startswith(("# Paper:", "# Paper,", "# Paper (", "# Expected:", "# Cost:")) for line in comment)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+def test_smoke_form(job: Path, tmp_path: Path) -> None:
+    """In this process, without Ray."""
+    settings = [argument for setting in here(job) for argument in ("--set", setting)]
+    assert main([str(job), "--smoke", "--storage", str(tmp_path), *settings]) == 0
+    run = RunRecords.open(str(tmp_path / f"{job.stem}-smoke"))
+    assert {run.trial(identity).state() for identity in run.trials()} == {"completed"}
+
+
+@pytest.mark.ray
+def test_smoke_form_through_ray(tmp_path: Path) -> None:
+    job = next(job for job in JOBS if job.stem == "table5_dml")
+    settings = [argument for setting in here(job)[:2] for argument in ("--set", setting)]
+    assert main([str(job), "--smoke", "--storage", str(tmp_path), *settings]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+def test_every_smoke_form_through_ray(job: Path, tmp_path: Path) -> None:
+    settings = [argument for setting in here(job)[:2] for argument in ("--set", setting)]
+    assert main([str(job), "--smoke", "--storage", str(tmp_path), *settings]) == 0
