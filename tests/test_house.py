@@ -1,0 +1,47 @@
+"""The shape of the house: data goes one way through the rooms, and only one of them knows Ray."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "ffsd_ray"
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Full names of the modules that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_only_the_launch_room_imports_ray() -> None:
+    found = {
+        file.relative_to(PACKAGE).parts[0]
+        for file in PACKAGE.rglob("*.py")
+        for name in imports(file)
+        if name == "ray" or name.startswith("ray.")
+    }
+    assert found == {"launch"}
+
+
+def test_tensor_mathematics_knows_nothing_of_jobs() -> None:
+    """Losses, networks, backbones, methods and images import no room that comes after them."""
+    later = tuple(f"ffsd_ray.{room}" for room in ("spec", "train", "launch", "report", "records", "run", "bench"))
+    files = [PACKAGE / "losses.py"]
+    for room in ("nets", "backbones", "methods", "data"):
+        files += (PACKAGE / room).glob("*.py")
+    wrong = {(file.name, name) for file in files for name in imports(file) if name.startswith(later)}
+    assert wrong == set()
+
+
+def test_nothing_else_than_the_driver_reaches_the_launch_room() -> None:
+    found = {
+        str(file.relative_to(PACKAGE))
+        for file in PACKAGE.rglob("*.py")
+        for name in imports(file)
+        if name.startswith("ffsd_ray.launch") and file.relative_to(PACKAGE).parts[0] != "launch"
+    }
+    assert found == {"run.py"}

@@ -1,0 +1,41 @@
+"""The README's way with a folder of one's own images: train, then ask what a picture shows."""
+
+from pathlib import Path
+
+import pytest
+from torchvision.transforms.v2.functional import to_pil_image
+
+from ffsd_ray import classify, load_leader
+from ffsd_ray.data import SOURCES
+from ffsd_ray.run import main
+
+JOB = """\
+name: pets
+context: local
+data: {name: image_folder, root: PETS, image_size: 16, validation: 0.1, flip: false, crop_padding: 2}
+backbone: {name: resnet20}
+method: {name: ffsd}
+train: {epochs: 3, batch_size: 16, warmup_epochs: 1, lr: 0.05}
+"""
+
+
+def test_train_on_a_folder_and_classify_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digits = SOURCES["digits"](image_size=24).read(progress=False)
+    for part, images in (("train", digits.train), ("test", digits.test)):
+        for name, label in (("zero", 0), ("one", 1)):
+            folder = tmp_path / "pets" / part / name
+            folder.mkdir(parents=True)
+            for index in (images.labels == label).nonzero()[:60, 0].tolist():
+                to_pil_image(images.images[index]).save(folder / f"{index}.png")
+    job = tmp_path / "pets.yaml"
+    job.write_text(JOB.replace("PETS", str(tmp_path / "pets")))
+    assert main([str(job), "--storage", str(tmp_path / "runs"), "--set", f"data.cache={tmp_path / 'cache'}"]) == 0
+    [leader] = (tmp_path / "runs" / "pets" / "trials").glob("*/leader_best.safetensors")
+    assert load_leader(leader).classes == ("one", "zero")
+    assert load_leader(leader).card.top1 > 90
+    capsys.readouterr()
+    pictures = sorted((tmp_path / "pets" / "test").glob("*/*.png"))
+    assert classify.main([str(leader), *map(str, pictures)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    right = [line.split(": ")[1].startswith(picture.parent.name) for line, picture in zip(lines, pictures, strict=True)]
+    assert sum(right) / len(right) == pytest.approx(load_leader(leader).card.top1 / 100, abs=0.02)
