@@ -38,10 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(describe(plan))
         return FINISHED
     run = RunRecords(Store(arguments.storage or plan.job.records.storage).child(plan.job.name))
-    _begin(run, plan, resume=arguments.resume)
+    if not arguments.resume:
+        _refuse_used(run)
     signal.signal(signal.SIGTERM, _interrupt)  # what stopping a submitted job sends
     try:
         _read_images(plan)
+        specs = {spec.identity(): spec.model_dump() for spec in plan.trials}
+        run.begin(plan.text, plan.job.model_dump(), plan.overrides, specs)
         _train(run, plan, console, verbose=arguments.verbose)
     except KeyboardInterrupt:
         done = _states(run, plan.trials).count("completed")
@@ -73,17 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _begin(run: RunRecords, plan: Plan, *, resume: bool) -> None:
-    if run.exists() and not resume:
+def _refuse_used(run: RunRecords) -> None:
+    if run.exists():
         trials = [run.trial(identity).state() for identity in run.trials()]
         raise RecordsError(
             f"{run.store.location}: a run is here already "
             f"({trials.count('completed')} of {len(trials)} trials completed).\n"
             "Go on with it: --resume.  Keep it and start another: --set name=NEW or --storage ELSEWHERE.  Or delete it."
         )
-    run.begin(
-        plan.text, plan.job.model_dump(), plan.overrides, {spec.identity(): spec.model_dump() for spec in plan.trials}
-    )
 
 
 def _read_images(plan: Plan) -> None:

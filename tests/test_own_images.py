@@ -19,6 +19,15 @@ train: {epochs: 3, batch_size: 16, warmup_epochs: 1, lr: 0.05}
 """
 
 
+def test_missing_images_leave_no_run_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One message, status 2, and the same command works once the images are there."""
+    job = tmp_path / "pets.yaml"
+    job.write_text(JOB.replace("PETS", str(tmp_path / "nowhere")))
+    assert main([str(job), "--storage", str(tmp_path / "runs")]) == 2
+    assert f"{tmp_path}/nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_train_on_a_folder_and_classify_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digits = SOURCES["digits"](image_size=24).read(progress=False)
     for part, images in (("train", digits.train), ("test", digits.test)):
