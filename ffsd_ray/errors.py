@@ -17,5 +17,9 @@ class RecordsError(UserError):
     """A run's folder is missing, in use, or not what the command needs."""
 
 
+class ClusterError(UserError):
+    """The Ray cluster that was named cannot be reached."""
+
+
 class TrialError(Exception):
     """Training cannot go on and would fail in the same way if repeated (a term that is not finite, say)."""

@@ -17,6 +17,7 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 import ray
 from ray import tune
 
+from ffsd_ray.errors import ClusterError
 from ffsd_ray.launch.trial import run_trial, worker_resources
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.spec.job import JobSpec
@@ -103,7 +104,7 @@ def _identity(trial: Any) -> str:
 
 @contextlib.contextmanager
 def _cluster(trials: Sequence[TrialSpec], *, verbose: bool) -> Iterator[None]:
-    """Connected to the cluster of RAY_ADDRESS, or to one of this machine alone."""
+    """Connected to the cluster of RAY_ADDRESS, or to one of this machine alone. Raises ClusterError."""
     options: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
         # CPUs are Ray's book-keeping: a trial of more workers than there are cores runs, if slowly.
@@ -111,12 +112,15 @@ def _cluster(trials: Sequence[TrialSpec], *, verbose: bool) -> Iterator[None]:
         options = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
     environment = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"]}
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        log_to_driver=verbose,
-        logging_level=logging.INFO if verbose else logging.ERROR,
-        runtime_env={"env_vars": environment},
-        **options,
-    )
+    try:
+        ray.init(
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            runtime_env={"env_vars": environment},
+            **options,
+        )
+    except ConnectionError as error:
+        raise ClusterError(f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}: {error.__cause__}") from error
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in this place
     try:
         yield
