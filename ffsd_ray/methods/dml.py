@@ -4,15 +4,16 @@ L_i = CE(y, p_i) + T² · KL(p̂_j ‖ p̂_i), averaged over the peers j ≠ i (
 Eq. 2 as printed). DML's own paper uses T = 1; FFSD compares at T = 2.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from ffsd_ray.backbones import Features
 from ffsd_ray.losses import Formulation, mutual_kl
 from ffsd_ray.methods.base import Blueprint, Losses, Method, MethodSettings, Role
-from ffsd_ray.methods.leader import LeaderSettings, Leadership, Warmup
+from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, Warmup
 from ffsd_ray.settings import Positive
 
 
@@ -62,42 +63,31 @@ def mutual_terms(logits: list[Tensor], labels: Tensor, settings: MutualSettings)
     return terms
 
 
-class Dml(Method):
-    """n students that teach each other; the first one is deployed, which no test accuracy has chosen, or the leader."""
+class MutualGroup(Method):
+    """n students that teach each other, and a leader where there is one: what DML and FFSD have in common."""
 
-    Settings = DmlSettings
-    settings: DmlSettings
-
-    def __init__(self, settings: DmlSettings, blueprint: Blueprint) -> None:
+    def __init__(self, settings: Any, blueprint: Blueprint, *, lead: bool, fuse: bool = True) -> None:
         super().__init__(settings, blueprint)
         self.students = nn.ModuleList(blueprint.network() for _ in range(settings.students))
-        self.leadership = Leadership(settings.students, blueprint) if settings.leader else None
+        self.leadership = Leadership(settings.students, blueprint, fuse=fuse) if lead else None
         self.warmup = Warmup(settings.warmup_epochs, settings.formulation)
 
     def begin_epoch(self, epoch: int) -> None:
         self.warmup.begin(epoch)
 
-    def weights(self) -> dict[str, float]:
-        return {"lambda_fea": self.settings.lambda_fea * self.warmup.value} if self.settings.leader else {}
+    def student_features(self, images: Tensor) -> list[Features]:
+        return [self.features(student, images) for student in self.students]
 
-    def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
-        settings = self.settings
-        students = [self.features(student, views[0]) for student in self.students]
-        terms = mutual_terms([student.logits for student in students], labels, settings)
+    def logits(self, students: list[Features], seen: Seen | None) -> dict[str, Tensor]:
+        """By member; `seen`: the leader's side, None without one."""
         logits = {name: student.logits for name, student in zip(self.common, students, strict=True)}
-        if self.leadership is not None:
-            seen = self.leadership(views[0], students)
-            weight = settings.lambda_fea * self.warmup.factor
-            terms |= self.leadership.terms(seen, labels, settings.temperature, weight, settings.formulation)
+        if self.leadership is not None and seen is not None:
             logits |= self.leadership.logits(seen)
-        return Losses(terms, {name: z.detach() for name, z in logits.items()})
+        return logits
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        students = [self.features(student, images) for student in self.students]
-        logits = {name: student.logits for name, student in zip(self.common, students, strict=True)}
-        if self.leadership is not None:
-            logits |= self.leadership.logits(self.leadership(images, students))
-        return logits
+        students = self.student_features(images)
+        return self.logits(students, None if self.leadership is None else self.leadership(images, students))
 
     def roles(self) -> dict[Role, list[nn.Module]]:
         added = self.leadership.roles() if self.leadership is not None else {}
@@ -121,3 +111,27 @@ class Dml(Method):
     @property
     def common(self) -> list[str]:
         return student_names(self.settings.students)
+
+
+class Dml(MutualGroup):
+    """Without a leader the first student is deployed, which no test accuracy has chosen."""
+
+    Settings = DmlSettings
+    settings: DmlSettings
+
+    def __init__(self, settings: DmlSettings, blueprint: Blueprint) -> None:
+        super().__init__(settings, blueprint, lead=settings.leader)
+
+    def weights(self) -> dict[str, float]:
+        return {"lambda_fea": self.settings.lambda_fea * self.warmup.value} if self.settings.leader else {}
+
+    def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
+        settings = self.settings
+        students = self.student_features(views[0])
+        terms = mutual_terms([student.logits for student in students], labels, settings)
+        seen = None
+        if self.leadership is not None:
+            seen = self.leadership(views[0], students)
+            weight = settings.lambda_fea * self.warmup.factor
+            terms |= self.leadership.terms(seen, labels, settings.temperature, weight, settings.formulation)
+        return Losses(terms, {name: z.detach() for name, z in self.logits(students, seen).items()})

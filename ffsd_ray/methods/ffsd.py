@@ -34,9 +34,9 @@ from torch import Tensor, nn
 
 from ffsd_ray.backbones import Features
 from ffsd_ray.losses import attention, distance, diversity_target, mimic, unit
-from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Method, Role
-from ffsd_ray.methods.dml import MutualSettings, mutual_terms, student_names
-from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, Warmup
+from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Role
+from ffsd_ray.methods.dml import MutualGroup, MutualSettings, mutual_terms
+from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen
 from ffsd_ray.nets.precision import full, mixed
 from ffsd_ray.nets.self_distillation import SelfDistillation
 from ffsd_ray.settings import NonNegative, Problem
@@ -102,24 +102,19 @@ class FfsdSettings(LeaderSettings, MutualSettings):
         return ", ".join([super().label(), *changed])
 
 
-class Ffsd(Method):
+class Ffsd(MutualGroup):
     """The group of n + 1 students with its modules."""
 
     Settings = FfsdSettings
     settings: FfsdSettings
+    leadership: Leadership
 
     def __init__(self, settings: FfsdSettings, blueprint: Blueprint) -> None:
-        super().__init__(settings, blueprint)
-        self.students = nn.ModuleList(blueprint.network() for _ in range(settings.students))
-        self.leadership = Leadership(settings.students, blueprint, fuse=settings.fusion)
+        super().__init__(settings, blueprint, lead=True, fuse=settings.fusion)
         # Of students 2 to n, in order; the first student has none.
         owners = settings.students - 1 if settings.students_distil else 0
         self.student_modules = nn.ModuleList(SelfDistillation(blueprint.shapes) for _ in range(owners))
         self.leader_module = SelfDistillation(blueprint.shapes) if settings.leader_distils else None
-        self.warmup = Warmup(settings.warmup_epochs, settings.formulation)
-
-    def begin_epoch(self, epoch: int) -> None:
-        self.warmup.begin(epoch)
 
     def weights(self) -> dict[str, float]:
         names = ("lambda_div", "lambda_fea", "lambda_self")
@@ -128,7 +123,7 @@ class Ffsd(Method):
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         settings, images = self.settings, views[0]
-        students = [self.features(student, images) for student in self.students]
+        students = self.student_features(images)
         seen: Seen = self.leadership(images, students)
         terms = mutual_terms([student.logits for student in students], labels, settings)
         terms |= self._diversity(students)
@@ -138,9 +133,7 @@ class Ffsd(Method):
         # After every use of the modules for targets, which take the statistics from before this step.
         for name, features, module in self._distillers(students, seen.leader):
             terms |= self._train_module(name, features, module)
-        logits = {name: student.logits for name, student in zip(self.common, students, strict=True)}
-        logits |= self.leadership.logits(seen)
-        return Losses(terms, {name: z.detach() for name, z in logits.items()})
+        return Losses(terms, {name: z.detach() for name, z in self.logits(students, seen).items()})
 
     def _diversity(self, students: list[Features]) -> dict[str, Tensor]:
         """λ_div times Eq. 11, or what an ablation has in its place, for every student that has a term."""
@@ -222,30 +215,7 @@ class Ffsd(Method):
         if self.leader_module is not None:
             yield "leader", leader, self.leader_module
 
-    def predict(self, images: Tensor) -> dict[str, Tensor]:
-        students = [self.features(student, images) for student in self.students]
-        logits = {name: student.logits for name, student in zip(self.common, students, strict=True)}
-        return logits | self.leadership.logits(self.leadership(images, students))
-
     def roles(self) -> dict[Role, list[nn.Module]]:
-        led = self.leadership.roles()
         modules = [*self.student_modules, *([self.leader_module] if self.leader_module is not None else [])]
         distilling: dict[Role, list[nn.Module]] = {"self_distillation": modules} if modules else {}
-        return led | {"student": [self.students, *led["student"]]} | distilling
-
-    @property
-    def deployed(self) -> tuple[str, nn.Module]:
-        return "leader", self.leadership.leader
-
-    @property
-    def members(self) -> list[str]:
-        return [*self.common, *self.leadership.members]
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        students: dict[str, nn.Module] = dict(zip(self.common, self.students, strict=True))
-        return students | {"leader": self.leadership.leader}
-
-    @property
-    def common(self) -> list[str]:
-        return student_names(self.settings.students)
+        return super().roles() | distilling
