@@ -13,6 +13,22 @@ from torch import Tensor
 from ffsd_ray.errors import DataError
 from ffsd_ray.settings import NOT_IDENTITY, Settings
 
+#: The tensors that a batch is made from, on the device where it is made.
+Drawn = tuple[Tensor, ...]
+
+
+class Augmentation(Protocol):
+    """How training batches are made: what must be decided for each, and the making, which a GPU can do by itself."""
+
+    def draw(self, order: Tensor, keys: Tensor, parts: Sequence[slice]) -> Iterator[Drawn]:
+        """For each part of `order` (int64 [N], sample indices) what `views` takes.
+
+        `keys`: int64 [N, views], random bits that alone decide a view's augmentation.
+        """
+
+    def views(self, drawn: Drawn) -> tuple[list[Tensor], Tensor]:
+        """The views, uint8 [b, 3, S, S] each, and labels [b]: operations on the device alone."""
+
 
 class Split(Protocol):
     """Images of one split, wherever they lie: `Images` in memory, or a `Stream` decoded while training."""
@@ -35,13 +51,7 @@ class Split(Protocol):
 
     def select(self, indices: Tensor) -> Self: ...
 
-    def augmented(
-        self, order: Tensor, keys: Tensor, parts: Sequence[slice], *, crop_padding: int, flip: bool
-    ) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """For each part of `order` (int64 [N], sample indices): the views, uint8 [b, 3, S, S] each, and labels [b].
-
-        `keys`: int64 [N, views], random bits that alone decide a view's augmentation.
-        """
+    def augmentation(self, *, crop_padding: int, flip: bool) -> Augmentation: ...
 
     def plain(self, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
         """For each part of the samples: images, uint8 [b, 3, S, S], unaugmented, and labels [b]."""

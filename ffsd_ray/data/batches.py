@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ffsd_ray.data.base import Split
+from ffsd_ray.data.base import Drawn, Split
 from ffsd_ray.data.draws import random_bits
 
 
@@ -63,14 +63,18 @@ class TrainBatches:
         steps_per_epoch: int | None = None,
     ) -> None:
         self._images, self._seed, self._views = images, seed, views
-        self._crop_padding, self._flip = crop_padding, flip
+        self._augmentation = images.augmentation(crop_padding=crop_padding, flip=flip)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         whole = math.ceil(len(images) / batch_size)
         self.steps = whole if steps_per_epoch is None else min(whole, steps_per_epoch)
         self._mean, self._std = (_per_channel(value, images.device) for value in (mean, std))
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches from `first_step` on of an epoch (counted from 1).
+        """The batches from `first_step` on of an epoch (counted from 1)."""
+        return (self.batch(drawn, weight) for drawn, weight in self.drawn(epoch, first_step))
+
+    def drawn(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Drawn, float]]:
+        """What `batch` makes each of them from, and its weight.
 
         The host waits for the device only before the first of resident images, for the decoding of streamed ones.
         """
@@ -78,10 +82,13 @@ class TrainBatches:
         order = torch.randperm(len(self._images), generator=generator)
         keys = torch.stack([random_bits(order, self._seed, epoch, view) for view in range(self._views)], dim=1)
         shares = [self._step(step) for step in range(first_step, self.steps)]
-        parts = [part for part, _ in shares]
-        drawn = self._images.augmented(order, keys, parts, crop_padding=self._crop_padding, flip=self._flip)
-        for (views, labels), (_, weight) in zip(drawn, shares, strict=True):
-            yield Batch([normalise(view, self._mean, self._std) for view in views], labels, weight)
+        drawn = self._augmentation.draw(order, keys, [part for part, _ in shares])
+        return zip(drawn, (weight for _, weight in shares), strict=True)
+
+    def batch(self, drawn: Drawn, weight: float = 1.0) -> Batch:
+        """Cut out, augmented and normalised, by operations on the device alone."""
+        views, labels = self._augmentation.views(drawn)
+        return Batch([normalise(view, self._mean, self._std) for view in views], labels, weight)
 
     def _step(self, step: int) -> tuple[slice, float]:
         """Which part of the epoch's order this rank sees in a step, and what it weighs."""

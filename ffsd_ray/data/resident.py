@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ffsd_ray.data.base import Drawn
 from ffsd_ray.data.draws import shift
 
 
@@ -33,30 +34,39 @@ class Images:
     def select(self, indices: Tensor) -> "Images":
         return Images(self.images[indices], self.labels[indices])
 
-    def augmented(
-        self, order: Tensor, keys: Tensor, parts: Sequence[slice], *, crop_padding: int, flip: bool
-    ) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """Reflect-pad crop and flip (the paper's CIFAR augmentation); see `Split.augmented`."""
-        windows = self._windows(crop_padding)
-        draws = [draw for key in keys.unbind(dim=1) for draw in _draw(key, len(windows) // 2, flip)]
-        plan = torch.stack([order, *draws], dim=1).to(self.device)
-        for part in parts:
-            samples, *draws = plan[part].unbind(dim=1)
-            images = self.images[samples]
-            pairs = zip(draws[::2], draws[1::2], strict=True)
-            yield [_crop(images, windows[rows], windows[columns]) for rows, columns in pairs], self.labels[samples]
+    def augmentation(self, *, crop_padding: int, flip: bool) -> "Crops":
+        """Reflect-pad crop and flip (the paper's CIFAR augmentation)."""
+        return Crops(self, crop_padding, flip)
 
     def plain(self, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
         for part in parts:
             yield self.images[part], self.labels[part]
 
-    def _windows(self, padding: int) -> Tensor:
-        """[2 (2 padding + 1), S]: the pixels that a crop at each offset takes; second half: mirrored."""
-        size = self.image_size
-        reflected = torch.arange(-padding, size + padding, device=self.device).abs()
+
+class Crops:
+    """Crops of the reflected images, mirrored or not. An `Augmentation`."""
+
+    def __init__(self, images: Images, padding: int, flip: bool) -> None:
+        self._images, self._offsets, self._flip = images, 2 * padding + 1, flip
+        size = images.image_size
+        reflected = torch.arange(-padding, size + padding, device=images.device).abs()
         reflected = (size - 1) - (size - 1 - reflected).abs()
         windows = reflected.unfold(0, size, 1)
-        return torch.cat([windows, windows.flip(1)])
+        #: [2 (2 padding + 1), S]: the pixels that a crop at each offset takes; second half: mirrored.
+        self._windows = torch.cat([windows, windows.flip(1)])
+
+    def draw(self, order: Tensor, keys: Tensor, parts: Sequence[slice]) -> Iterator[Drawn]:
+        """One tensor a part: [b, 1 + 2 views], the samples and each view's row and column of `_windows`."""
+        draws = [draw for key in keys.unbind(dim=1) for draw in _draw(key, self._offsets, self._flip)]
+        plan = torch.stack([order, *draws], dim=1).to(self._images.device)
+        for part in parts:
+            yield (plan[part],)
+
+    def views(self, drawn: Drawn) -> tuple[list[Tensor], Tensor]:
+        samples, *draws = drawn[0].unbind(dim=1)
+        images, windows = self._images.images[samples], self._windows
+        pairs = zip(draws[::2], draws[1::2], strict=True)
+        return [_crop(images, windows[rows], windows[columns]) for rows, columns in pairs], self._images.labels[samples]
 
 
 def _draw(keys: Tensor, offsets: int, flip: bool) -> tuple[Tensor, Tensor]:

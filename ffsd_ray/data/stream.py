@@ -13,7 +13,7 @@ import torch.utils.data
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ffsd_ray.data.base import Dataset, DataSettings
+from ffsd_ray.data.base import Dataset, DataSettings, Drawn
 from ffsd_ray.data.decode import Encoded, Listing, decode_item, fit
 from ffsd_ray.data.draws import shift, uniforms
 from ffsd_ray.errors import DataError
@@ -105,26 +105,37 @@ class Stream:
     def select(self, indices: Tensor) -> "Stream":
         return replace(self, items=[self.items[index] for index in indices.tolist()])
 
-    def augmented(
-        self, order: Tensor, keys: Tensor, parts: Sequence[slice], *, crop_padding: int, flip: bool
-    ) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """RandomResizedCrop and flip; `crop_padding` plays no part. See `Split.augmented`."""
-        mirrored = shift(keys, 63).bool()[:, :, None, None, None]
-        tasks = (Task([self.items[index] for index in order[part].tolist()], keys[part].tolist()) for part in parts)
-        pixels = self.decoder(tasks, self.device)
-        batches = zip(
-            pixels, (mirrored[part] for part in parts), (self.labels[order[part]] for part in parts), strict=True
-        )
-        for images, mirror, labels in _on_device(batches, self.device):
-            if flip:
-                images = torch.where(mirror, images.flip(-1), images)
-            yield list(images.unbind(dim=1)), labels
+    def augmentation(self, *, crop_padding: int, flip: bool) -> "ResizedCrops":
+        """RandomResizedCrop and flip; `crop_padding` plays no part."""
+        return ResizedCrops(self, flip)
 
     def plain(self, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
         tasks = (Task(self.items[part], None) for part in parts)
         batches = zip(self.decoder(tasks, self.device), (self.labels[part] for part in parts), strict=True)
         for images, labels in _on_device(batches, self.device):
             yield images[:, 0], labels
+
+
+class ResizedCrops:
+    """RandomResizedCrop in the decoding processes, the flip on the device. An `Augmentation`."""
+
+    def __init__(self, stream: Stream, flip: bool) -> None:
+        self._stream, self._flip = stream, flip
+
+    def draw(self, order: Tensor, keys: Tensor, parts: Sequence[slice]) -> Iterator[Drawn]:
+        """For each part: crops uint8 [b, views, 3, S, S], whether each is mirrored bool [b, views], labels [b]."""
+        stream, mirrored = self._stream, shift(keys, 63).bool()
+        tasks = (Task([stream.items[index] for index in order[part].tolist()], keys[part].tolist()) for part in parts)
+        pixels = stream.decoder(tasks, stream.device)
+        others = ((mirrored[part], stream.labels[order[part]]) for part in parts)
+        batches = ((crops, *other) for crops, other in zip(pixels, others, strict=True))
+        yield from _on_device(batches, stream.device)
+
+    def views(self, drawn: Drawn) -> tuple[list[Tensor], Tensor]:
+        crops, mirrored, labels = drawn
+        if self._flip:
+            crops = torch.where(mirrored[:, :, None, None, None], crops.flip(-1), crops)
+        return list(crops.unbind(dim=1)), labels
 
 
 class Task(NamedTuple):
