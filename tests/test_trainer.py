@@ -262,8 +262,8 @@ def test_optimisers_as_published() -> None:
     decays = [group["weight_decay"] for group in built["sgd"].param_groups]
     assert decays == [1e-4, 1e-5]
     assert built["sgd"].defaults["nesterov"]
-    assert built["adam"].defaults["lr"] == 1e-3
-    assert built["adam"].defaults["weight_decay"] == 1e-4
+    assert built["adam"].param_groups[0]["lr"] == 1e-3
+    assert built["adam"].param_groups[0]["weight_decay"] == 1e-4
 
 
 def test_best_epoch_is_chosen_on_the_validation_images(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """What a training method is: a group of networks, and the loss terms they learn from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Builder, Features
-from ffsd_ray.nets.precision import Precision, features
+from ffsd_ray.nets.grouped import forward_grouped
+from ffsd_ray.nets.precision import Precision, features, in_full, mixed
 from ffsd_ray.settings import Problem, Settings
 
 #: A parameter's role decides its optimiser (`ffsd_ray.train.optimisers`).
@@ -63,6 +64,8 @@ class Blueprint:
     shapes: MapShapes
     classes: int
     precision: Precision = "fp32"
+    #: Whether networks that see the same images are run as one (`nets.grouped`).
+    grouped: bool = False
 
     def network(self) -> nn.Module:
         """A new backbone, initialised from torch's global random state."""
@@ -83,7 +86,7 @@ class Method(nn.Module, ABC):
     def __init__(self, settings: Any, blueprint: Blueprint) -> None:
         super().__init__()
         self.settings = settings
-        self._precision = blueprint.precision
+        self._precision, self._grouped = blueprint.precision, blueprint.grouped
 
     @abstractmethod
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
@@ -132,3 +135,11 @@ class Method(nn.Module, ABC):
     def features(self, net: nn.Module, x: Tensor) -> Features:
         """A network's forward pass under the precision in force, its results in full precision for the losses."""
         return features(net, x, self._precision)
+
+    def features_of_all(self, networks: Sequence[nn.Module], images: Tensor) -> list[Features]:
+        """The same for several networks of one shape, all on the same images."""
+        if not self._grouped or len(networks) == 1:
+            return [self.features(network, images) for network in networks]
+        with mixed(images, self._precision):
+            found = forward_grouped(networks, images)
+        return [in_full(one) for one in found]

@@ -75,19 +75,23 @@ class MutualGroup(Method):
     def begin_epoch(self, epoch: int) -> None:
         self.warmup.begin(epoch)
 
-    def student_features(self, images: Tensor) -> list[Features]:
-        return [self.features(student, images) for student in self.students]
+    def see(self, images: Tensor) -> tuple[list[Features], Seen | None]:
+        """The students' forward passes, and the leader's side, None without one."""
+        students = self.features_of_all(list(self.networks.values()), images)
+        if self.leadership is None:
+            return students, None
+        leader = students.pop()
+        return students, self.leadership(leader, students)
 
     def logits(self, students: list[Features], seen: Seen | None) -> dict[str, Tensor]:
-        """By member; `seen`: the leader's side, None without one."""
+        """By member, from what `see` returns."""
         logits = {name: student.logits for name, student in zip(self.common, students, strict=True)}
         if self.leadership is not None and seen is not None:
             logits |= self.leadership.logits(seen)
         return logits
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        students = self.student_features(images)
-        return self.logits(students, None if self.leadership is None else self.leadership(images, students))
+        return self.logits(*self.see(images))
 
     def roles(self) -> dict[Role, list[nn.Module]]:
         added = self.leadership.roles() if self.leadership is not None else {}
@@ -127,11 +131,9 @@ class Dml(MutualGroup):
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         settings = self.settings
-        students = self.student_features(views[0])
+        students, seen = self.see(views[0])
         terms = mutual_terms([student.logits for student in students], labels, settings)
-        seen = None
-        if self.leadership is not None:
-            seen = self.leadership(views[0], students)
+        if self.leadership is not None and seen is not None:
             weight = settings.lambda_fea * self.warmup.factor
             terms |= self.leadership.terms(seen, labels, settings.temperature, weight, settings.formulation)
         return Losses(terms, {name: z.detach() for name, z in self.logits(students, seen).items()})

@@ -122,9 +122,9 @@ class Ffsd(MutualGroup):
         return in_force | {"alpha": self.settings.alpha}
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
-        settings, images = self.settings, views[0]
-        students = self.student_features(images)
-        seen: Seen = self.leadership(images, students)
+        settings = self.settings
+        students, seen = self.see(views[0])
+        assert seen is not None
         terms = mutual_terms([student.logits for student in students], labels, settings)
         terms |= self._diversity(students)
         fea = settings.lambda_fea * self.warmup.factor

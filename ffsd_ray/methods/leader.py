@@ -78,8 +78,8 @@ class Leadership(nn.Module):
         self.decoder = Decoder(students, channels) if fuse else None
         self.fusion = Fusion(students, channels, blueprint.classes) if fuse else None
 
-    def forward(self, images: Tensor, students: list[Features]) -> Seen:
-        leader = features(self.leader, images, self._precision)
+    def forward(self, leader: Features, students: list[Features]) -> Seen:
+        """What the leader's side makes of the students' forward passes and its own."""
         ensemble = torch.stack([student.logits.detach() for student in students]).mean(dim=0)
         if self.fusion is None:
             return Seen(leader, None, None, ensemble)

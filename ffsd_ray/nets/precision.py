@@ -27,6 +27,11 @@ def features(net: nn.Module, x: Tensor, precision: Precision) -> Features:
     """A network's forward pass, its results in full precision for the losses."""
     with mixed(x, precision):
         out = net(x)
+    return in_full(out)
+
+
+def in_full(out: Features) -> Features:
+    """Logits and maps in full precision."""
     return Features(full(out.logits), [full(m) for m in out.maps])
 
 

@@ -15,6 +15,7 @@ from ffsd_ray.methods import METHODS, MethodSettings
 from ffsd_ray.settings import Problem, Settings, refuse
 from ffsd_ray.spec.scale import ScaleSettings
 from ffsd_ray.spec.union import by_name
+from ffsd_ray.train.execution import captures, resolve
 from ffsd_ray.train.settings import TrainSettings
 
 
@@ -90,6 +91,13 @@ class TrialSpec(Settings):
                 ("train", "batch_norm"), "sync", "Synchronised batch norm needs GPUs (scale.gpus_per_worker); use local"
             )
 
+        if self.train.execution == "graph" and not captures(
+            cuda=self.scale.gpus_per_worker != 0, workers=self.scale.workers
+        ):
+            yield Problem(
+                ("train", "execution"), "graph", "A CUDA graph needs a GPU and one worker (scale); use auto or eager"
+            )
+
     def configuration(self) -> "TrialSpec":
         """The trial without its seed: trials that differ in nothing else are one row of a table."""
         return self.model_copy(update={"seed": 0})
@@ -98,6 +106,9 @@ class TrialSpec(Settings):
         """16 hexadecimal digits, the same for two trials exactly if they compute the same."""
         content = _identifying(self)
         content["train"]["milestones"] = self.train.decay_epochs
+        content["train"]["execution"] = resolve(
+            self.train.execution, cuda=self.scale.gpus_per_worker != 0, workers=self.scale.workers
+        )
         content["scale"]["device"] = "cuda" if self.scale.gpus_per_worker else "cpu"
         content["scale"]["threads"] = self.scale.worker_threads
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

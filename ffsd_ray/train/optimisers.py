@@ -1,10 +1,11 @@
 """Which optimiser trains which role, and the learning rates over time."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
 from ffsd_ray.methods.base import Method, Role
@@ -30,24 +31,45 @@ class Optimisers(NamedTuple):
         """Every group's learning rate as a multiple of the one it began with."""
         for optimiser in self.by_name.values():
             for group in optimiser.param_groups:
-                group["lr"] = group["initial_lr"] * factor
+                rate = group["initial_lr"] * factor
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+
+    def state(self) -> dict[str, Any]:
+        return {name: optimiser.state_dict() for name, optimiser in self.by_name.items()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Momenta and the like of `state`; hyper-parameters stay as they were built."""
+        for name, optimiser in self.by_name.items():
+            own = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
+            optimiser.load_state_dict(state[name])
+            for group, built in zip(optimiser.param_groups, own, strict=True):
+                group.update(built)
 
 
 def build(method: Method, settings: TrainSettings) -> Optimisers:
-    """SGD for students, leader and fusion module, Adam for the self-distillation modules (Section IV-A)."""
+    """SGD for students, leader and fusion module, Adam for the self-distillation modules (Section IV-A).
+
+    On a GPU each updates everything in one kernel, and learning rates are tensors that a captured step reads.
+    """
     roles = {role: [p for net in nets for p in net.parameters()] for role, nets in method.roles().items()}
-    weight_decay: dict[Role, float] = {"student": settings.weight_decay, "fusion": settings.fusion_weight_decay}
-    groups = [
-        {"params": roles[role], "weight_decay": decay, "initial_lr": settings.lr}
-        for role, decay in weight_decay.items()
-        if roles.get(role)
-    ]
-    sgd = SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov)
+    device = next(method.parameters()).device
+    fused = device.type == "cuda"
+
+    def group(role: Role, lr: float, weight_decay: float) -> dict[str, Any]:
+        rate = torch.tensor(lr, device=device) if fused else lr
+        return {"params": roles[role], "lr": rate, "initial_lr": lr, "weight_decay": weight_decay}
+
+    decays: dict[Role, float] = {"student": settings.weight_decay, "fusion": settings.fusion_weight_decay}
+    groups = [group(role, settings.lr, decay) for role, decay in decays.items() if roles.get(role)]
+    sgd = SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov, fused=fused)
     by_name: dict[str, Optimizer] = {"sgd": sgd}
     of_role: dict[Role, Optimizer] = {role: sgd for role in roles if role != "self_distillation"}
     if roles.get("self_distillation"):
-        group = {"params": roles["self_distillation"], "initial_lr": settings.adam_lr}
-        adam = Adam([group], settings.adam_lr, weight_decay=settings.weight_decay)
+        modules = group("self_distillation", settings.adam_lr, settings.weight_decay)
+        adam = Adam([modules], settings.adam_lr, fused=fused, capturable=fused)
         by_name["adam"] = of_role["self_distillation"] = adam
     return Optimisers(by_name, of_role)
 

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from ffsd_ray.settings import NOT_IDENTITY, NonNegative, Positive, Problem, Settings, refuse
 
+Execution = Literal["eager", "graph", "grouped", "compiled"]
+AskedExecution = Literal["auto", Execution]
+
 
 class TrainSettings(Settings):
     """Optimisation. The defaults are the paper's protocol on CIFAR-100 (Section IV-A)."""
@@ -41,6 +44,12 @@ class TrainSettings(Settings):
         "local",
         description="Batch statistics of a worker's own share, or of the global batch (sync needs GPUs). "
         "The running statistics kept are those of worker 0.",
+    )
+    execution: AskedExecution = Field(
+        "auto",
+        description="How a step is run. eager: operation by operation; graph: as one CUDA graph (one worker a trial); "
+        "grouped: students as one network with stacked weights; compiled: by torch.compile, after minutes of "
+        "compiling; auto: graph on GPUs with one worker, otherwise eager.",
     )
     eval_batch_size: int = Field(
         500, ge=1, json_schema_extra=NOT_IDENTITY, description="Images a worker takes at once in evaluation."

@@ -1,6 +1,8 @@
 """One training step of a group."""
 
-from torch import nn
+from collections.abc import Callable
+
+from torch import Tensor
 
 from ffsd_ray.data.batches import Batch
 from ffsd_ray.methods.base import Losses, Method
@@ -14,8 +16,10 @@ class Step:
     Nothing here waits for the device.
     """
 
-    def __init__(self, method: Method, optimisers: Optimisers, group: nn.Module | None = None) -> None:
-        """`group`: what is called in `method`'s place, its DDP wrapper."""
+    def __init__(
+        self, method: Method, optimisers: Optimisers, group: Callable[[list[Tensor], Tensor, str], Losses] | None = None
+    ) -> None:
+        """`group`: what is called in `method`'s place, such as its DDP wrapper."""
         self._phases, self._optimisers = method.phases, optimisers
         self._group = method if group is None else group
 
@@ -23,7 +27,7 @@ class Step:
         """The losses of the batch, from before the update."""
         seen = Losses({}, {})
         for phase in self._phases:
-            losses: Losses = self._group(batch.views, batch.labels, phase.name)
+            losses = self._group(batch.views, batch.labels, phase.name)
             self._optimisers.zero_grad()
             total = sum(losses.terms.values())
             (total * batch.weight).backward()  # type: ignore[union-attr]

@@ -22,9 +22,9 @@ from ffsd_ray.train import optimisers
 from ffsd_ray.train.context import Context
 from ffsd_ray.train.distributed import share_statistics
 from ffsd_ray.train.environment import environment
+from ffsd_ray.train.execution import Executor
 from ffsd_ray.train.meters import AccuracyMeter, TermMeter
 from ffsd_ray.train.similarity import similarity
-from ffsd_ray.train.step import Step
 
 
 @dataclass
@@ -56,7 +56,8 @@ def build_method(spec: TrialSpec, classes: int, image_size: int) -> Method:
     for problem in spec.method.problems(shapes):
         raise TrialError(f"method.{'.'.join(problem.key)} = {problem.value}: {problem.expected}")
     optimisers.seed_everything(spec.seed)
-    return METHODS[spec.method.name](spec.method, Blueprint(build, shapes, classes, spec.train.precision))
+    grouped = spec.train.execution == "grouped"
+    return METHODS[spec.method.name](spec.method, Blueprint(build, shapes, classes, spec.train.precision, grouped))
 
 
 def train_batches(
@@ -102,6 +103,14 @@ class Trainer:
         self._batches = train_batches(
             spec, dataset, device, rank=context.rank, world_size=context.world_size, views=self._method.views
         )
+        self._executor = Executor(
+            self._method,
+            self._wrap(),
+            self._optimisers,
+            self._batches,
+            spec.train.execution,
+            workers=context.world_size,
+        )
         self._evaluations = {
             split: self._evaluation(images)
             for split, images in (("val", dataset.val), ("test", dataset.test))
@@ -118,10 +127,8 @@ class Trainer:
         spec, records, leads = self._spec, self._records, self._context.rank == 0
         if leads:
             records.begin(spec.model_dump(), environment(self._context.device, self._context.world_size))
-        group = self._wrap()
-        step = Step(self._method, self._optimisers, group)
         for epoch in range(len(self._progress.rows) + 1, spec.train.epochs + 1):
-            row = self._train_epoch(step, epoch) | self._evaluate()
+            row = self._train_epoch(epoch) | self._evaluate()
             self._progress.rows.append(row)
             self._note_best(epoch, row)
             if leads:
@@ -143,7 +150,7 @@ class Trainer:
             self._method, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
         )
 
-    def _train_epoch(self, step: Step, epoch: int) -> Row:
+    def _train_epoch(self, epoch: int) -> Row:
         settings, steps = self._spec.train, self._batches.steps
         optimisers.seed_everything(self._spec.seed, epoch, self._context.rank)
         self._method.train()
@@ -152,13 +159,13 @@ class Trainer:
         accuracy = self._accuracy_meter()
         began = time.perf_counter()
         factor = 1.0
-        for index, batch in enumerate(self._batches.epoch(epoch)):
+        for index, (drawn, weight) in enumerate(self._batches.drawn(epoch)):
             factor = optimisers.learning_rate_factor(settings, epoch, index, steps)
             self._optimisers.set_learning_rates(factor)
-            losses = step(batch)
-            if batch.weight:  # an empty share took part with an image that does not count
-                terms.update(losses.terms, index, len(batch.labels))
-                accuracy.update(losses.logits, batch.labels)
+            losses, labels = self._executor.train(drawn, weight)
+            if weight:  # an empty share took part with an image that does not count
+                terms.update(losses.terms, index, len(labels))
+                accuracy.update(losses.logits, labels)
         measured = terms.read(epoch) | accuracy.read("train")
         seconds = time.perf_counter() - began
         images = min(steps * settings.batch_size, len(self._dataset.train))
@@ -179,7 +186,7 @@ class Trainer:
         for split, batches in self._evaluations.items():
             meter = self._accuracy_meter()
             for images, labels in batches:
-                meter.update(self._method.predict(images), labels)
+                meter.update(self._executor.predict(images), labels)
             row |= meter.read(split)
         return row
 
@@ -214,7 +221,7 @@ class Trainer:
         return {
             "identity": self._spec.identity(),
             "method": self._method.state_dict(),
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self._optimisers.by_name.items()},
+            "optimisers": self._optimisers.state(),
             "progress": self._progress.state(),
         }
 
@@ -223,8 +230,7 @@ class Trainer:
         if state is None:
             return Progress()
         self._method.load_state_dict(state["method"])
-        for name, optimiser in self._optimisers.by_name.items():
-            optimiser.load_state_dict(state["optimisers"][name])
+        self._optimisers.load(state["optimisers"])
         return Progress(**state["progress"])
 
     def _finish(self, alike: dict[str, float]) -> None:
@@ -268,6 +274,7 @@ class Trainer:
             "image_size": self._dataset.image_size,
             "parameters": {"trained": _parameters(method), "deployed": _parameters(network)},
             "seconds": sum(row["seconds"] for row in self._progress.rows),
+            "execution": {"as": self._executor.execution, "captured": self._executor.captured},
         }
 
 

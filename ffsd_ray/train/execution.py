@@ -1,0 +1,82 @@
+"""How the training step and the evaluation are executed on a device."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ffsd_ray.data.base import Drawn
+from ffsd_ray.data.batches import TrainBatches
+from ffsd_ray.methods.base import Losses, Method
+from ffsd_ray.train.optimisers import Optimisers
+from ffsd_ray.train.replay import Replay
+from ffsd_ray.train.settings import AskedExecution, Execution
+from ffsd_ray.train.step import Step
+
+
+def resolve(asked: AskedExecution, *, cuda: bool, workers: int) -> Execution:
+    """What `auto` stands for: a graph on a GPU of its own, eager elsewhere.
+
+    On CPUs, grouping took twice the time of the loop, and compiling a minute or two for a fifth of a step (README).
+    """
+    if asked != "auto":
+        return asked
+    return "graph" if captures(cuda=cuda, workers=workers) else "eager"
+
+
+def captures(*, cuda: bool, workers: int) -> bool:
+    """Whether a step can be captured. With several workers DDP's communication stays outside of graphs."""
+    return cuda and workers == 1
+
+
+class Executor:
+    """A worker's training step and predictions, executed as asked."""
+
+    def __init__(
+        self,
+        method: Method,
+        group: nn.Module,
+        optimisers: Optimisers,
+        batches: TrainBatches,
+        asked: AskedExecution,
+        *,
+        workers: int = 1,
+    ) -> None:
+        """`group`: what is called in `method`'s place, its DDP wrapper or itself."""
+        cuda = next(method.parameters()).device.type == "cuda"
+        self.execution = resolve(asked, cuda=cuda, workers=workers)
+        self._batches = batches
+        called = _FirstShape(torch.compile(group, dynamic=False), group) if self.execution == "compiled" else group
+        self._step = Step(method, optimisers, called)
+        self._run: Callable[..., tuple[Losses, Tensor]] = self._train
+        self.predict: Callable[[Tensor], dict[str, Tensor]] = method.predict
+        if self.execution != "eager" and captures(cuda=cuda, workers=workers):
+            required = asked != "auto"
+            self._run = Replay(self._train, required=required)
+            self.predict = Replay(method.predict, required=required)
+
+    def train(self, drawn: Drawn, weight: float) -> tuple[Losses, Tensor]:
+        """One step on a batch of `TrainBatches.drawn`: its losses before the update, and its labels."""
+        # Only a worker beside others has a weight, and nothing is captured there.
+        return self._run(*drawn) if weight == 1 else self._train(*drawn, weight=weight)
+
+    @property
+    def captured(self) -> bool:
+        """Whether steps are, or will be, replayed as a CUDA graph."""
+        return isinstance(self._run, Replay) and self._run.capturing
+
+    def _train(self, *drawn: Tensor, weight: float = 1.0) -> tuple[Losses, Tensor]:
+        batch = self._batches.batch(drawn, weight)
+        return self._step(batch), batch.labels
+
+
+class _FirstShape:
+    """A compiled group for batches of the first one's size, the plain group for others: compiling takes minutes."""
+
+    def __init__(self, compiled: Callable[..., Losses], plain: Callable[..., Losses]) -> None:
+        self._compiled, self._plain = compiled, plain
+        self._size = 0
+
+    def __call__(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
+        self._size = self._size or len(labels)
+        return (self._compiled if len(labels) == self._size else self._plain)(views, labels, phase)
