@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _read_images(plan)
         specs = {spec.identity(): spec.model_dump() for spec in plan.trials}
         run.begin(plan.text, plan.job.model_dump(), plan.overrides, specs)
+        if plan.job.records.reuse:
+            _reuse(run, plan.trials, console)
         _train(run, plan, console, verbose=arguments.verbose)
     except KeyboardInterrupt:
         done = _states(run, plan.trials).count("completed")
@@ -94,6 +97,13 @@ def _read_images(plan: Plan) -> None:
     """
     for settings in {spec.data for spec in plan.trials}:
         data.load(settings, progress=True)
+
+
+def _reuse(run: RunRecords, trials: Sequence[TrialSpec], console: Console) -> None:
+    identities = [spec.identity() for spec in trials]
+    reused = run.reuse([identity for identity in identities if run.trial(identity).state() != "completed"])
+    for name, count in Counter(reused.values()).items():
+        console.print(f"Reused from run {name}: {count} of {len(trials)} trials.", highlight=False)
 
 
 def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> None:

@@ -45,5 +45,26 @@ class RunRecords:
         """The planned trials' specs by identity, in the job's order."""
         return self.store.read_json("job.json")["trials"]
 
+    def reuse(self, identities: Sequence[str]) -> dict[str, str]:
+        """Take over those trials that other runs in the same storage have completed.
+
+        Returns the run that each reused trial came from, by identity. Checkpoints stay where they are.
+        """
+        storage, own = self.store.parent, self.store.name
+        found: dict[str, str] = {}
+        for name in storage.names():
+            if name == own:
+                continue
+            other = RunRecords(storage.child(name))
+            there = set(other.store.child("trials").names())
+            for identity in identities:
+                if (
+                    identity in there
+                    and identity not in found
+                    and self.trial(identity).take(other.trial(identity), name)
+                ):
+                    found[identity] = name
+        return found
+
     def trial(self, identity: str) -> TrialRecords:
         return TrialRecords(self.store.child("trials").child(identity))

@@ -31,6 +31,15 @@ class Store:
                 f"{location}: expected a folder, or a URI such as s3://bucket/folder: {error}"
             ) from error
 
+    @property
+    def name(self) -> str:
+        return self.location.rpartition("/")[2]
+
+    @property
+    def parent(self) -> Self:
+        """The folder that this one is in."""
+        return type(self)(self.location.rpartition("/")[0] or "/")
+
     def child(self, name: str) -> Self:
         """The folder `name` in this one; need not exist."""
         return type(self)(f"{self.location}/{name}")
@@ -72,6 +81,10 @@ class Store:
     def write(self, name: str, content: bytes) -> None:
         with self.writing(name) as stream:
             stream.write(content)
+
+    def copy(self, name: str, source: "Store") -> None:
+        """Write what stands under `name` in another folder, on whatever filesystem."""
+        self.write(name, source.read(name))
 
     def delete(self, name: str) -> None:
         self._filesystem.delete_file(self._at(name))

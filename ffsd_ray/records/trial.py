@@ -17,7 +17,14 @@ Row = dict[str, float]
 
 State = Literal["completed", "failed", "unfinished"]
 
+#: The deployed network's weights at its best epoch and at the last.
+LEADER_BEST, LEADER_LAST = "leader_best.safetensors", "leader_last.safetensors"
+
 _CHECKPOINT = re.compile(r"epoch-(\d{6})\.pt")
+
+
+def _checkpoint_name(epoch: int) -> str:
+    return f"epoch-{epoch:06d}.pt"
 
 
 class TrialRecords:
@@ -52,13 +59,32 @@ class TrialRecords:
         if self.store.exists("error.json"):
             self.store.delete("error.json")
 
+    def stand(self, result: Mapping[str, Any]) -> None:
+        """Write what the result would be if the trial ended now."""
+        self.store.write_json("standing.json", result)
+
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write the result; the trial counts as completed from here on."""
+        """Write the result; the trial counts as completed from here on. `ended` in it says how."""
         self.store.write_json("result.json", result)
+        if self.store.exists("standing.json"):
+            self.store.delete("standing.json")
+
+    def stop(self, epoch: int) -> None:
+        """A scheduler ended the trial after this epoch: as the trial stood then is its result."""
+        self.finish(self.store.read_json("standing.json") | {"ended": f"stopped at {epoch}"})
 
     def fail(self, kind: str, message: str) -> None:
         """Write why the trial ended without a result."""
         self.store.write_json("error.json", {"kind": kind, "message": message})
+
+    def take(self, other: "TrialRecords", run: str) -> bool:
+        """Become a copy of another run's records of this trial, if it has trained to its end there; whether it has."""
+        if other.state() != "completed" or other.result().get("ended") != "completed":
+            return False
+        for name in ("spec.json", "environment.json", "history.parquet", LEADER_BEST, LEADER_LAST):
+            self.store.copy(name, other.store)
+        self.finish(other.result() | {"reused": run})
+        return True
 
     def history(self) -> list[Row]:
         """The rows so far, by epoch; none where no epoch has ended."""
@@ -73,20 +99,24 @@ class TrialRecords:
 
     def write_checkpoint(self, epoch: int, state: Mapping[str, Any], *, keep_earlier: bool) -> None:
         """Write the training state after `epoch`, then delete the earlier ones unless they are to be kept."""
-        with self._checkpoints.writing(f"epoch-{epoch:06d}.pt") as stream:
+        with self._checkpoints.writing(_checkpoint_name(epoch)) as stream:
             torch.save(dict(state), stream)
         if not keep_earlier:
             for name in self._checkpoint_names():
-                if name < f"epoch-{epoch:06d}.pt":
+                if name < _checkpoint_name(epoch):
                     self._checkpoints.delete(name)
 
     def latest_checkpoint(self) -> dict[str, Any] | None:
         """The newest training state, tensors on the CPU; None where there is none. Nothing is unpickled but tensors."""
         names = self._checkpoint_names()
-        if not names:
-            return None
-        content = io.BytesIO(self._checkpoints.read(names[-1]))
-        return torch.load(content, map_location="cpu", weights_only=True)
+        return self._load(names[-1]) if names else None
+
+    def checkpoint(self, epoch: int) -> dict[str, Any]:
+        """The training state after an epoch, as `latest_checkpoint`. Raises FileNotFoundError."""
+        return self._load(_checkpoint_name(epoch))
+
+    def _load(self, name: str) -> dict[str, Any]:
+        return torch.load(io.BytesIO(self._checkpoints.read(name)), map_location="cpu", weights_only=True)
 
     def _checkpoint_names(self) -> list[str]:
         return [name for name in self._checkpoints.names() if _CHECKPOINT.fullmatch(name)]

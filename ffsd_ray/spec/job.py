@@ -58,6 +58,9 @@ class RecordSettings(Settings):
     storage: str = Field(
         "runs", description="A folder, or a URI of an object store (s3://, gs://); a run is a folder in it."
     )
+    reuse: bool = Field(
+        True, description="Take over trials that other runs in the same storage have completed, in place of training."
+    )
     keep_checkpoints: Literal["last", "all"] = Field(
         "last", description="Which training checkpoints outlive the next one."
     )

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from ffsd_ray.data.batches import EvalBatches, TrainBatches
 from ffsd_ray.errors import TrialError
 from ffsd_ray.leader import Card, pack
 from ffsd_ray.methods import METHODS, Blueprint, Method
-from ffsd_ray.records.trial import Row, TrialRecords
+from ffsd_ray.records.trial import LEADER_BEST, LEADER_LAST, Row, TrialRecords
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.context import Context
@@ -36,9 +36,31 @@ class Progress:
     best: dict[str, dict[str, float]] = field(default_factory=dict)
     #: The deployed member's weights at its best epoch.
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    #: Each time that this state was taken over from another trial: its identity (`from`), after which `epoch` of its,
+    #: and the settings `changed` from then on.
+    lineage: list[dict[str, Any]] = field(default_factory=list)
 
     def state(self) -> dict[str, Any]:
-        return {"rows": self.rows, "best": self.best, "best_weights": self.best_weights}
+        return {name: getattr(self, name) for name in ("rows", "best", "best_weights", "lineage")}
+
+
+class Donor(NamedTuple):
+    """Whose state a trial takes over in place of its own (population based training)."""
+
+    identity: str
+    records: TrialRecords
+    epoch: int
+    changed: dict[str, Any]
+    """The settings that the trial goes on with, by dotted key."""
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What the lineage says of it."""
+        return {"from": self.identity, "epoch": self.epoch, "changed": self.changed}
+
+    def taken_over(self, lineage: list[dict[str, Any]]) -> bool:
+        """Whether a state with this lineage comes from here, and has perhaps been trained on."""
+        return lineage[-1:] == [self.note]
 
 
 def build_method(spec: TrialSpec, classes: int, image_size: int) -> Method:
@@ -88,7 +110,7 @@ def train_batches(
 class Trainer:
     """One worker's part in training one trial."""
 
-    def __init__(self, spec: TrialSpec, records: TrialRecords, context: Context) -> None:
+    def __init__(self, spec: TrialSpec, records: TrialRecords, context: Context, donor: Donor | None) -> None:
         torch.set_num_threads(spec.scale.worker_threads)
         self._spec, self._records, self._context = spec, records, context
         self._dataset = data.load(spec.data)
@@ -99,7 +121,8 @@ class Trainer:
         # Convolutions on small images are faster in this layout, on CPUs and GPUs alike.
         self._method.to(device).to(memory_format=torch.channels_last)
         self._optimisers = optimisers.build(self._method, spec.train)
-        self._progress = self._resume()
+        self._donor = donor
+        self._progress, self._taken_over = self._resume()
         self._batches = train_batches(
             spec, dataset, device, rank=context.rank, world_size=context.world_size, views=self._method.views
         )
@@ -127,6 +150,9 @@ class Trainer:
         spec, records, leads = self._spec, self._records, self._context.rank == 0
         if leads:
             records.begin(spec.model_dump(), environment(self._context.device, self._context.world_size))
+            if self._taken_over:
+                records.write_checkpoint(len(self._progress.rows), self._state(), keep_earlier=keep_checkpoints)
+                records.write_history(self._progress.rows)
         for epoch in range(len(self._progress.rows) + 1, spec.train.epochs + 1):
             row = self._train_epoch(epoch) | self._evaluate()
             self._progress.rows.append(row)
@@ -135,6 +161,7 @@ class Trainer:
                 if epoch % spec.train.checkpoint_every == 0 or epoch == spec.train.epochs:
                     records.write_checkpoint(epoch, self._state(), keep_earlier=keep_checkpoints)
                 records.write_history(self._progress.rows)
+                records.stand(self._result())
             self._context.report(row)
         alike = similarity(self._method, self._evaluations["test"], self._context.device)
         if leads:
@@ -225,13 +252,18 @@ class Trainer:
             "progress": self._progress.state(),
         }
 
-    def _resume(self) -> Progress:
-        state = self._records.latest_checkpoint()
+    def _resume(self) -> tuple[Progress, bool]:
+        """The progress of this trial's last checkpoint or of the donor's, and whether it is the donor's."""
+        state, donor = self._records.latest_checkpoint(), self._donor
+        take_over = donor is not None and not (state and donor.taken_over(state["progress"]["lineage"]))
+        if donor is not None and take_over:
+            state = donor.records.checkpoint(donor.epoch)
+            state["progress"]["lineage"] += [donor.note]
         if state is None:
-            return Progress()
+            return Progress(), False
         self._method.load_state_dict(state["method"])
         self._optimisers.load(state["optimisers"])
-        return Progress(**state["progress"])
+        return Progress(**state["progress"]), take_over
 
     def _finish(self, alike: dict[str, float]) -> None:
         name, network = self._method.deployed
@@ -239,9 +271,9 @@ class Trainer:
         weights = _copy(network.state_dict())
         last_card = self._card(int(last["epoch"]), last[f"test/{name}/top1"])
         best_card = self._card(int(best["epoch"]), best["top1"])
-        self._records.store.write("leader_last.safetensors", pack(weights, last_card))
-        self._records.store.write("leader_best.safetensors", pack(self._progress.best_weights, best_card))
-        self._records.finish(self._result(last, network) | ({"similarity": alike} if alike else {}))
+        self._records.store.write(LEADER_LAST, pack(weights, last_card))
+        self._records.store.write(LEADER_BEST, pack(self._progress.best_weights, best_card))
+        self._records.finish(self._result() | ({"similarity": alike} if alike else {}))
 
     def _card(self, epoch: int, top1: float) -> Card:
         dataset, spec = self._dataset, self._spec
@@ -259,33 +291,44 @@ class Trainer:
             spec=spec.model_dump(),
         )
 
-    def _result(self, last: Row, network: nn.Module) -> dict[str, Any]:
-        method = self._method
+    def _result(self) -> dict[str, Any]:
+        method, progress = self._method, self._progress
+        exploits = [f"exploited from {taken['from']} at {taken['epoch']}" for taken in progress.lineage]
         return {
+            "ended": "; ".join(exploits) or "completed",
             "epochs": self._spec.train.epochs,
             "members": method.members,
             "common": method.common,
             "deployed": method.deployed[0],
             "headline": self._spec.method.headline,
             "selection": self._selection,
-            "last": last,
-            "best": self._progress.best,
+            "last": progress.rows[-1],
+            "best": progress.best,
             "classes": self._dataset.num_classes,
             "image_size": self._dataset.image_size,
-            "parameters": {"trained": _parameters(method), "deployed": _parameters(network)},
-            "seconds": sum(row["seconds"] for row in self._progress.rows),
+            "parameters": {"trained": _parameters(method), "deployed": _parameters(method.deployed[1])},
+            "seconds": sum(row["seconds"] for row in progress.rows),
             "execution": {"as": self._executor.execution, "captured": self._executor.captured},
         }
 
 
-def train(spec: TrialSpec, records: TrialRecords, context: Context, *, keep_checkpoints: bool = False) -> None:
+def train(
+    spec: TrialSpec,
+    records: TrialRecords,
+    context: Context,
+    *,
+    keep_checkpoints: bool = False,
+    donor: Donor | None = None,
+) -> None:
     """Train a trial to its end, or from its last checkpoint to its end. Its records hold everything that comes of it.
+
+    With a `donor` it goes on from that one's checkpoint, unless it has done so before.
 
     Raises:
         DataError: the images cannot be read.
         TrialError: it cannot be trained.
     """
-    Trainer(spec, records, context).run(keep_checkpoints=keep_checkpoints)
+    Trainer(spec, records, context, donor).run(keep_checkpoints=keep_checkpoints)
 
 
 def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
