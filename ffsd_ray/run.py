@@ -38,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dry_run:
         console.print(describe(plan))
         return FINISHED
+    if plan.job.watch.services:
+        # Imported only here, as the driver is.
+        from ffsd_ray.launch.watch import check_services
+
+        check_services(plan.job.watch)
     run = RunRecords(Store(arguments.storage or plan.job.records.storage).child(plan.job.name))
     if not arguments.resume:
         _refuse_used(run)
@@ -114,15 +119,23 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
     names = trial_labels(plan.trials, plan.job.report.rows)
     headline = {spec.identity(): spec.method.headline for spec in pending}
     with open_view(console, names, headline, total=len(plan.trials)) as view:
-        if plan.job.context == "local":
-            from ffsd_ray.train.local import run_locally
+        for wave in _waves(pending):
+            if plan.job.context == "local":
+                from ffsd_ray.train.local import run_locally
 
-            run_locally(pending, plan.job, run, view)
-        else:
-            # Imported only here: a machine without Ray runs local jobs.
-            from ffsd_ray.launch.driver import run_on_ray
+                run_locally(wave, plan.job, run, view)
+            else:
+                # Imported only here: a machine without Ray runs local jobs.
+                from ffsd_ray.launch.driver import run_on_ray
 
-            run_on_ray(pending, plan.job, run, view, verbose=verbose)
+                run_on_ray(wave, plan.job, run, view, names, verbose=verbose)
+
+
+def _waves(trials: Sequence[TrialSpec]) -> list[list[TrialSpec]]:
+    """The trials that others need, then those."""
+    needed = {other.identity() for trial in trials for other in trial.prerequisites()}
+    waves = [[trial for trial in trials if (trial.identity() in needed) is first] for first in (True, False)]
+    return [wave for wave in waves if wave]
 
 
 def _states(run: RunRecords, trials: Sequence[TrialSpec]) -> list[str]:

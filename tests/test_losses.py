@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from ffsd_ray.losses import attention, distance, diversity_target, mimic, mutual_kl, soft_kl, unit
-from ffsd_ray.methods.leader import Warmup
+from ffsd_ray.methods.ffsd import FfsdSettings
+from ffsd_ray.methods.leader import warmup
+from ffsd_ray.methods.ramp import Ramp
 
 CARRIED = Path(__file__).parent / "golden" / "ffsd_published_losses.json"
 
@@ -65,11 +67,12 @@ def test_soft_kl(golden: dict) -> None:
 
 
 def test_warmup(golden: dict) -> None:
-    published, paper = Warmup(None, "published"), Warmup(None, "paper")
+    published, paper = (warmup(FfsdSettings(), kind) for kind in ("published", "paper"))
     for epoch, factor in golden["lambda_warmup_factor_by_epoch_from_1"]:
         assert published.at(epoch) == pytest.approx(factor, abs=1e-12)
         assert paper.at(epoch) == 1
-    assert Warmup(0, "published").at(1) == 1
+    assert warmup(FfsdSettings(warmup_epochs=0), "published").at(1) == 1
+    assert Ramp(80, first=0).at(1) == math.exp(-5)
 
 
 def test_paper_distance_is_the_equations() -> None:

@@ -1,7 +1,7 @@
 """What a training method is: a group of networks, and the loss terms they learn from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from ffsd_ray.nets.precision import Precision, features, in_full, mixed
 from ffsd_ray.settings import Problem, Settings
 
 #: A parameter's role decides its optimiser (`ffsd_ray.train.optimisers`).
-Role = Literal["student", "fusion", "self_distillation"]
+Role = Literal["student", "fusion", "self_distillation", "adversary", "discriminator"]
 
 #: The shapes (C, H, W) of a backbone's feature maps, shallow to deep.
 MapShapes = tuple[tuple[int, int, int], ...]
@@ -29,6 +29,15 @@ class MethodSettings(Settings):
     def headline(self) -> str:
         """The series whose accuracy stands for the method in a comparison."""
 
+    @property
+    def wants_held_out(self) -> bool:
+        """Whether it learns from images that are held out (`Method.see_held_out`)."""
+        return False
+
+    def teachers(self, seed: int) -> list["Teacher"]:
+        """The networks that must have been trained before this method can train, for a trial of this seed."""
+        return []
+
     def problems(self, shapes: MapShapes) -> Iterator[Problem]:
         """What keeps this method from working on a backbone with such feature maps."""
         yield from ()
@@ -36,6 +45,14 @@ class MethodSettings(Settings):
     def label(self) -> str:
         """A short name for tables."""
         return self.name
+
+
+class Teacher(NamedTuple):
+    """A network trained alone, as a trial of its own with the data and optimisation of the trial that needs it."""
+
+    backbone: str | None
+    """None: that of the trial."""
+    seed: int
 
 
 class Losses(NamedTuple):
@@ -50,7 +67,7 @@ class Losses(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """One backward pass of a step: the roles whose parameters it updates."""
+    """One forward and backward pass of a step: the roles whose parameters it updates."""
 
     name: str
     roles: tuple[Role, ...]
@@ -81,7 +98,7 @@ class Method(nn.Module, ABC):
 
     Settings: ClassVar[type[MethodSettings]]
     #: Augmented views of an image that a step takes.
-    views: ClassVar[int] = 1
+    views: int = 1
 
     def __init__(self, settings: Any, blueprint: Blueprint) -> None:
         super().__init__()
@@ -98,7 +115,10 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def roles(self) -> dict[Role, list[nn.Module]]:
-        """The modules of each role; disjoint, and together all of the group's parameters."""
+        """The modules of each role: together all parameters that are trained.
+
+        Two roles share a module only where one optimiser a phase moves it (AFD's logit and adversarial steps).
+        """
 
     @property
     @abstractmethod
@@ -124,6 +144,20 @@ class Method(nn.Module, ABC):
     def phases(self) -> tuple[Phase, ...]:
         """The backward passes of one step, in order."""
         return (Phase("all", tuple(self.roles())),)
+
+    @property
+    def adam_rates(self) -> dict[Role, float]:
+        """Roles that have an Adam of their own, without weight decay, and its learning rate."""
+        return {}
+
+    def load_teachers(self, weights: Sequence[Mapping[str, Tensor]]) -> None:
+        """The trained weights of the settings' `teachers`, in that order; called once, before a trial's first epoch."""
+
+    def see_held_out(self, batches: Iterable[tuple[Tensor, Tensor]], total: Callable[[Tensor], Tensor]) -> None:
+        """Learn from the validation images (normalised [B, 3, S, S], labels [B]) after an epoch, in evaluation mode.
+
+        Each worker is given its share; `total` sums a tensor over the workers, in place.
+        """
 
     def begin_epoch(self, epoch: int) -> None:
         """Set what depends on the epoch (from 1)."""

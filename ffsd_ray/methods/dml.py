@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ffsd_ray.backbones import Features
 from ffsd_ray.losses import Formulation, mutual_kl
 from ffsd_ray.methods.base import Blueprint, Losses, Method, MethodSettings, Role
-from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, Warmup
+from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, warmup
 from ffsd_ray.settings import Positive
 
 
@@ -70,7 +70,7 @@ class MutualGroup(Method):
         super().__init__(settings, blueprint)
         self.students = nn.ModuleList(blueprint.network() for _ in range(settings.students))
         self.leadership = Leadership(settings.students, blueprint, fuse=fuse) if lead else None
-        self.warmup = Warmup(settings.warmup_epochs, settings.formulation)
+        self.warmup = warmup(settings, settings.formulation)
 
     def begin_epoch(self, epoch: int) -> None:
         self.warmup.begin(epoch)

@@ -4,7 +4,6 @@ Usable with any group whose students have feature maps: FFSD's own, and as the "
 Everything that comes from the students is detached, so adding a leader changes nothing for them.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from ffsd_ray.backbones import Features
 from ffsd_ray.losses import Formulation, attention, mimic, soft_kl
 from ffsd_ray.methods.base import Blueprint, Role
+from ffsd_ray.methods.ramp import Ramp
 from ffsd_ray.nets.fusion import Decoder, Fusion
 from ffsd_ray.nets.precision import features, maps
 from ffsd_ray.settings import NonNegative, Settings
@@ -33,24 +33,10 @@ class LeaderSettings(Settings):
     )
 
 
-class Warmup(nn.Module):
-    """The factor of every λ: a tensor, so that a captured step sees its new value."""
-
-    factor: Tensor
-
-    def __init__(self, epochs: int | None, formulation: Formulation) -> None:
-        super().__init__()
-        self._epochs = epochs if epochs is not None else 5 if formulation == "published" else 0
-        self.register_buffer("factor", torch.ones(()), persistent=False)
-        self.value = 1.0
-
-    def at(self, epoch: int) -> float:
-        """The factor in an epoch (from 1)."""
-        return 1.0 if epoch > self._epochs else math.exp(-5 * (1 - epoch / self._epochs) ** 2)
-
-    def begin(self, epoch: int) -> None:
-        self.value = self.at(epoch)
-        self.factor.fill_(self.value)
+def warmup(settings: LeaderSettings, formulation: Formulation) -> Ramp:
+    """The factor of every λ."""
+    published = 5 if formulation == "published" else 0
+    return Ramp(published if settings.warmup_epochs is None else settings.warmup_epochs)
 
 
 class Seen(NamedTuple):

@@ -55,14 +55,24 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
             node = tree.get("scale", "workers")
             assert node is not None
             problems.add(node.at, "scale.workers", "Should be 1 with `context: local`.", shown(job.scale.workers))
+        if job.context == "local":
+            for service in job.watch.services:
+                node = tree.get("watch", service)
+                assert node is not None
+                problems.add(node.key_at, f"watch.{service}", "Works through Ray only; leave it out of a local job.")
     trials = [validate(TrialSpec, trial, problems, in_trial=True) for trial in trees]
     problems.check(len(trials))
     assert job is not None
+    return Plan(job, complete([trial for trial in trials if trial is not None]), text, tuple(overrides))
+
+
+def complete(trials: Sequence[TrialSpec]) -> tuple[TrialSpec, ...]:
+    """Each trial once, and after them those that they need and that are not among them."""
+    needed = [other for trial in trials for other in trial.prerequisites()]
     unique: dict[str, TrialSpec] = {}
-    for trial in trials:
-        if trial is not None:
-            unique.setdefault(trial.identity(), trial)
-    return Plan(job, tuple(unique.values()), text, tuple(overrides))
+    for trial in (*trials, *needed):
+        unique.setdefault(trial.identity(), trial)
+    return tuple(unique.values())
 
 
 def _read(path: Path, problems: Problems) -> str:

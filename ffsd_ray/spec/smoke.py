@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ffsd_ray.spec.load import Plan
+from ffsd_ray.spec.load import Plan, complete
 from ffsd_ray.spec.trial import TrialSpec
 
 #: What a smoke form sets; images are made no larger than this.
@@ -16,9 +16,9 @@ def smoke(plan: Plan) -> Plan:
     """
     first = {spec.configuration().identity(): spec for spec in reversed(plan.trials)}
     kept = [spec for spec in plan.trials if first[spec.configuration().identity()] is spec]
-    trials = {spec.identity(): spec for spec in map(_shortened, kept)}
+    trials = complete([_shortened(spec) for spec in kept])
     job = plan.job.model_copy(update={"name": f"{plan.job.name}-smoke"})
-    return replace(plan, job=job, trials=tuple(trials.values()))
+    return replace(plan, job=job, trials=trials)
 
 
 def _shortened(spec: TrialSpec) -> TrialSpec:

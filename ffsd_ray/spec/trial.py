@@ -86,6 +86,10 @@ class TrialSpec(Settings):
                 f"Batch norm needs 2 images a worker or more, so {2 * self.scale.workers} "
                 f"for {self.scale.workers} workers",
             )
+        if self.method.wants_held_out and not self.data.validation:
+            yield Problem(
+                ("data", "validation"), 0, f"{self.method.name} learns from held-out images: above 0, e.g. 0.1"
+            )
         if self.train.batch_norm == "sync" and self.scale.gpus_per_worker == 0:
             yield Problem(
                 ("train", "batch_norm"), "sync", "Synchronised batch norm needs GPUs (scale.gpus_per_worker); use local"
@@ -97,6 +101,19 @@ class TrialSpec(Settings):
             yield Problem(
                 ("train", "execution"), "graph", "A CUDA graph needs a GPU and one worker (scale); use auto or eager"
             )
+
+    def prerequisites(self) -> tuple["TrialSpec", ...]:
+        """The trials that must have completed before this one, in the order of its method's teachers."""
+        return tuple(
+            self.model_copy(
+                update={
+                    "method": METHODS["baseline"].Settings(name="baseline"),
+                    "seed": teacher.seed,
+                    "backbone": BackboneSettings(name=teacher.backbone) if teacher.backbone else self.backbone,
+                }
+            )
+            for teacher in self.method.teachers(self.seed)
+        )
 
     def configuration(self) -> "TrialSpec":
         """The trial without its seed: trials that differ in nothing else are one row of a table."""

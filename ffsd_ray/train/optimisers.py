@@ -13,7 +13,7 @@ from ffsd_ray.train.settings import TrainSettings
 
 
 class Optimisers(NamedTuple):
-    """One SGD with a parameter group a role, and one Adam; either only where the method has parameters for it."""
+    """One SGD for students and fusion modules, an Adam for each other role; only those that have parameters."""
 
     by_name: dict[str, Optimizer]
     of_role: dict[Role, Optimizer]
@@ -50,7 +50,7 @@ class Optimisers(NamedTuple):
 
 
 def build(method: Method, settings: TrainSettings) -> Optimisers:
-    """SGD for students, leader and fusion module, Adam for the self-distillation modules (Section IV-A).
+    """SGD for students, leader and fusion module, Adam for the self-distillation modules (Section IV-A) and others.
 
     On a GPU each updates everything in one kernel, and learning rates are tensors that a captured step reads.
     """
@@ -66,11 +66,13 @@ def build(method: Method, settings: TrainSettings) -> Optimisers:
     groups = [group(role, settings.lr, decay) for role, decay in decays.items() if roles.get(role)]
     sgd = SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov, fused=fused)
     by_name: dict[str, Optimizer] = {"sgd": sgd}
-    of_role: dict[Role, Optimizer] = {role: sgd for role in roles if role != "self_distillation"}
+    of_role: dict[Role, Optimizer] = {role: sgd for role in decays if roles.get(role)}
     if roles.get("self_distillation"):
         modules = group("self_distillation", settings.adam_lr, settings.weight_decay)
         adam = Adam([modules], settings.adam_lr, fused=fused, capturable=fused)
         by_name["adam"] = of_role["self_distillation"] = adam
+    for role, rate in method.adam_rates.items():
+        by_name[role] = of_role[role] = Adam([group(role, rate, 0.0)], rate, fused=fused, capturable=fused)
     return Optimisers(by_name, of_role)
 
 

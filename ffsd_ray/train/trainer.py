@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,7 +21,7 @@ from ffsd_ray.records.trial import LEADER_BEST, LEADER_LAST, Row, TrialRecords
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.context import Context
-from ffsd_ray.train.distributed import share_statistics
+from ffsd_ray.train.distributed import share_statistics, sum_over_workers
 from ffsd_ray.train.environment import environment
 from ffsd_ray.train.execution import Executor
 from ffsd_ray.train.meters import AccuracyMeter, TermMeter
@@ -174,7 +175,10 @@ class Trainer:
         # Buffers are worker 0's at every step (DDP's default): that is the rule for batch norm's running statistics,
         # and what makes worker 0's checkpoint the whole state.
         return DistributedDataParallel(
-            self._method, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+            self._method,
+            device_ids=[device] if device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=len(self._method.phases) > 1,
         )
 
     def _train_epoch(self, epoch: int) -> Row:
@@ -215,6 +219,8 @@ class Trainer:
             for images, labels in batches:
                 meter.update(self._executor.predict(images), labels)
             row |= meter.read(split)
+        if "val" in self._evaluations:
+            self._method.see_held_out(self._evaluations["val"], sum_over_workers)
         return row
 
     def _accuracy_meter(self) -> AccuracyMeter:
@@ -260,10 +266,20 @@ class Trainer:
             state = donor.records.checkpoint(donor.epoch)
             state["progress"]["lineage"] += [donor.note]
         if state is None:
+            self._method.load_teachers([self._teacher(spec) for spec in self._spec.prerequisites()])
             return Progress(), False
         self._method.load_state_dict(state["method"])
         self._optimisers.load(state["optimisers"])
         return Progress(**state["progress"]), take_over
+
+    def _teacher(self, spec: TrialSpec) -> dict[str, torch.Tensor]:
+        """The weights at the end of a trial that this one needs, from its records beside this one's."""
+        beside = TrialRecords(self._records.store.parent.child(spec.identity()))
+        if beside.state() != "completed":
+            raise TrialError(
+                f"this trial needs trial {spec.identity()} ({spec.backbone.name}), which has not completed"
+            )
+        return load(beside.store.read(LEADER_LAST))
 
     def _finish(self, alike: dict[str, float]) -> None:
         name, network = self._method.deployed
