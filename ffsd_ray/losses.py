@@ -48,10 +48,13 @@ def mimic(a: Tensor, b: Tensor, formulation: Formulation) -> Tensor:
     return distance(unit(a), unit(b), formulation)
 
 
-def soft_kl(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """T² · KL(softmax(target / T) ‖ softmax(logits / T)), averaged over the batch (Eqs. 2 to 4); [B, K] each."""
+def soft_kl(logits: Tensor, target: Tensor, temperature: float, *, detach: bool = True) -> Tensor:
+    """T² · KL(softmax(target / T) ‖ softmax(logits / T)), averaged over the batch (Eqs. 2 to 4); [B, K] each.
+
+    With `detach` false the target is trained too (OKDDip).
+    """
     student = F.log_softmax(logits / temperature, dim=1)
-    teacher = F.log_softmax(target.detach() / temperature, dim=1)
+    teacher = F.log_softmax((target.detach() if detach else target) / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 

@@ -24,6 +24,9 @@ class MethodSettings(Settings):
 
     name: str
 
+    #: What of the method no source confirms: printed below tables that have it.
+    unconfirmed: ClassVar[tuple[str, ...]] = ()
+
     @property
     @abstractmethod
     def headline(self) -> str:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ffsd_ray.backbones import Features
 from ffsd_ray.losses import Formulation, mutual_kl
-from ffsd_ray.methods.base import Blueprint, Losses, Method, MethodSettings, Role
+from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Role
 from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, warmup
+from ffsd_ray.methods.peers import Peers, student_names
 from ffsd_ray.settings import Positive
 
 
@@ -49,11 +50,6 @@ class DmlSettings(LeaderSettings, MutualSettings):
         return super().label().replace("dml", "dml+leader") if self.leader else super().label()
 
 
-def student_names(students: int) -> list[str]:
-    """student1 … studentN."""
-    return [f"student{index + 1}" for index in range(students)]
-
-
 def mutual_terms(logits: list[Tensor], labels: Tensor, settings: MutualSettings) -> dict[str, Tensor]:
     """Eq. 2 for every student: `studentI/ce` and `studentI/mutual_kl`."""
     terms = {}
@@ -63,12 +59,11 @@ def mutual_terms(logits: list[Tensor], labels: Tensor, settings: MutualSettings)
     return terms
 
 
-class MutualGroup(Method):
+class MutualGroup(Peers):
     """n students that teach each other, and a leader where there is one: what DML and FFSD have in common."""
 
     def __init__(self, settings: Any, blueprint: Blueprint, *, lead: bool, fuse: bool = True) -> None:
         super().__init__(settings, blueprint)
-        self.students = nn.ModuleList(blueprint.network() for _ in range(settings.students))
         self.leadership = Leadership(settings.students, blueprint, fuse=fuse) if lead else None
         self.warmup = warmup(settings, settings.formulation)
 
@@ -99,9 +94,7 @@ class MutualGroup(Method):
 
     @property
     def deployed(self) -> tuple[str, nn.Module]:
-        if self.leadership is not None:
-            return "leader", self.leadership.leader
-        return self.common[0], self.students[0]
+        return ("leader", self.leadership.leader) if self.leadership is not None else super().deployed
 
     @property
     def members(self) -> list[str]:
@@ -109,16 +102,11 @@ class MutualGroup(Method):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        students: dict[str, nn.Module] = dict(zip(self.common, self.students, strict=True))
-        return students if self.leadership is None else students | {"leader": self.leadership.leader}
-
-    @property
-    def common(self) -> list[str]:
-        return student_names(self.settings.students)
+        return super().networks | ({"leader": self.leadership.leader} if self.leadership is not None else {})
 
 
 class Dml(MutualGroup):
-    """Without a leader the first student is deployed, which no test accuracy has chosen."""
+    """With the leader it is deployed, without one the first student."""
 
     Settings = DmlSettings
     settings: DmlSettings

@@ -1,0 +1,25 @@
+"""A backbone's name as a setting."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from ffsd_ray.backbones import BACKBONES, UnknownBackbone, backbone
+from ffsd_ray.backbones.torchvision_models import PREFIX
+
+
+def _known(name: str) -> str:
+    try:
+        backbone(name)
+    except UnknownBackbone as error:
+        raise PydanticCustomError("unknown_name", "{said}", {"said": str(error), "names": error.names}) from error
+    return name
+
+
+#: A key of `BACKBONES`, or torchvision:NAME.
+BackboneName = Annotated[
+    str,
+    AfterValidator(_known),
+    WithJsonSchema({"type": "string", "anyOf": [{"enum": list(BACKBONES)}, {"pattern": f"^{PREFIX}\\w+$"}]}),
+]

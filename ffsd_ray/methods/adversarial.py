@@ -1,0 +1,36 @@
+"""Discriminators of feature maps, for the methods that teach through them."""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+class Discriminator(nn.Module):
+    """Conv, batch norm, LeakyReLU, conv, sigmoid, averaged over the map: [B, C, H, W] to [B]. Layout UNCONFIRMED."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.judge = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(channels, 1, 3, 1, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        verdict: Tensor = self.judge(maps)
+        return verdict.mean(dim=(1, 2, 3))
+
+
+def fooling(discriminator: nn.Module, own: Tensor) -> Tensor:
+    """What a network minimises so that its map is taken for the peer's (least squares); the discriminator stays."""
+    held = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
+    return (functional_call(discriminator, held, (own,)) - 1).square().mean()
+
+
+def telling_apart(discriminator: nn.Module, peer: Tensor, own: Tensor) -> Tensor:
+    """What a discriminator minimises: 1 for the peer's map, 0 for the network's own, both detached (least squares)."""
+    verdicts = discriminator(torch.cat([peer.detach(), own.detach()]))
+    of_peer, of_own = verdicts.chunk(2)
+    return ((of_peer - 1).square().mean() + of_own.square().mean()) / 2

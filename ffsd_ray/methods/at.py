@@ -1,0 +1,51 @@
+"""Attention transfer (Zagoruyko and Komodakis, ICLR 2017).
+
+L = CE(y, p) + β · Σ_stages mean((at(F_s) − at(F_t))²), at(F): the unit-norm flattening of the channel mean of F².
+The mean over H·W makes the weight that acts about a thousandth of β. Stages are compared from the deepest on; where
+their sizes differ the larger map is averaged down to the smaller.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from ffsd_ray.losses import attention, mimic
+from ffsd_ray.methods.base import Losses
+from ffsd_ray.methods.taught import Taught, TaughtSettings
+from ffsd_ray.settings import NonNegative
+
+
+class AtSettings(TaughtSettings):
+    """A student that is drawn to look where its teacher looks."""
+
+    name: Literal["at"] = "at"
+    beta: NonNegative = Field(1000.0, description="β, weight of the attention term.")
+
+    unconfirmed: ClassVar[tuple[str, ...]] = ("AT on feature maps of different sizes: averaged down to the smaller",)
+
+
+class At(Taught):
+    """One student, one teacher."""
+
+    Settings = AtSettings
+    settings: AtSettings
+
+    def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
+        student = self.features(self.student, views[0])
+        with torch.no_grad():
+            teacher = self.features(self.teacher, views[0])
+        pairs = zip(reversed(student.maps), reversed(teacher.maps), strict=False)
+        stages = [mimic(attention(a), attention(b), "published") for a, b in (_same_size(*pair) for pair in pairs)]
+        terms = {
+            "student/ce": F.cross_entropy(student.logits, labels),
+            "student/attention": self.settings.beta * torch.stack(stages).sum(),
+        }
+        return Losses(terms, {"student": student.logits.detach()})
+
+
+def _same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    size = min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3])
+    return F.adaptive_avg_pool2d(a, size), F.adaptive_avg_pool2d(b, size)

@@ -1,0 +1,58 @@
+"""Several students as branches that share all but their last stage."""
+
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from ffsd_ray.backbones import Features
+from ffsd_ray.methods.base import Blueprint, Method, MethodSettings, Role
+from ffsd_ray.methods.peers import student_names
+from ffsd_ray.methods.ramp import Ramp
+from ffsd_ray.nets.branches import Branches
+from ffsd_ray.nets.precision import in_full, mixed
+from ffsd_ray.settings import Positive
+
+
+class BranchSettings(MethodSettings):
+    """What methods with branches are given."""
+
+    temperature: Positive = Field(3.0, description="Temperature of the distillation terms.")
+    ramp_epochs: int = Field(80, ge=0, description="Epochs R over which they rise as exp(−5 (1 − e/R)²), e from 0.")
+
+    @property
+    def headline(self) -> str:
+        return "students_mean"
+
+
+class BranchGroup(Method):
+    """Students on one trunk. The first one, with the trunk a whole network, is deployed: no test accuracy chose it."""
+
+    def __init__(self, settings: Any, blueprint: Blueprint, *, branches: int) -> None:
+        super().__init__(settings, blueprint)
+        self.branches = Branches([blueprint.network() for _ in range(branches)])
+        self.ramp = Ramp(settings.ramp_epochs, first=0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.ramp.begin(epoch)
+
+    def branch_features(self, images: Tensor) -> list[Features]:
+        """Of every branch, in full precision; all maps but the last are the trunk's."""
+        with mixed(images, self._precision):
+            found = self.branches(images)
+        return [in_full(each) for each in found]
+
+    def roles(self) -> dict[Role, list[nn.Module]]:
+        return {"student": [self.branches]}
+
+    @property
+    def deployed(self) -> tuple[str, nn.Module]:
+        return self.common[0], self.branches.networks[0]
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return dict(zip(self.common, self.branches.networks, strict=False))
+
+    @property
+    def common(self) -> list[str]:
+        return student_names(self.settings.students)

@@ -1,0 +1,112 @@
+"""Ensemble distribution distillation (EnD²; Malinin et al., ICLR 2020): a student that is a prior over predictions.
+
+The members are baselines trained alone, each from a seed of its own. The student's logits z are the logarithms of a
+Dirichlet distribution's concentrations, α = exp(z / T); it maximises the likelihood of the members' softened and
+smoothed predictions, p = softmax(z_member / T), p ← (1 − γ)(p − 1/K) + 1/K. L = −T² · mean log Dir(p; α). T is held at
+first and then falls linearly to 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ffsd_ray.methods.base import Blueprint, Losses, Method, MethodSettings, Role, Teacher
+from ffsd_ray.settings import Positive
+
+
+class End2Settings(MethodSettings):
+    """A student that distils the distribution of an ensemble's predictions."""
+
+    name: Literal["end2"] = "end2"
+    ensemble: int = Field(10, ge=2, description="Members m, each trained alone before the student.")
+    temperature: Positive = Field(10.0, description="T at first.")
+    hold_epochs: int = Field(60, ge=0, description="Epochs for which T is held.")
+    anneal_epochs: int = Field(60, ge=1, description="Epochs after them over which T falls linearly to 1.")
+    smoothing: float = Field(1e-3, gt=0, lt=1, description="γ of the members' predictions.")
+    weight: Positive = Field(
+        0.01, description="Weight of the loss: SGD at the learning rate of the other methods diverges with 1."
+    )
+
+    unconfirmed: ClassVar[tuple[str, ...]] = (
+        "EnD²: for how long T is held and falls (60 epochs each), γ = 1e-3, the weight 0.01 of its loss under SGD",
+        "EnD²: that members' predictions are softened by the T in force",
+    )
+
+    @property
+    def headline(self) -> str:
+        return "student"
+
+    def teachers(self, seed: int) -> list[Teacher]:
+        """Seeds m·s … m·s + m − 1, so that students of different seeds have different ensembles."""
+        return [Teacher(None, self.ensemble * seed + index) for index in range(self.ensemble)]
+
+    def label(self) -> str:
+        return f"end2 of {self.ensemble}"
+
+
+class End2(Method):
+    """The student, and the members, whose weights do not change."""
+
+    Settings = End2Settings
+    settings: End2Settings
+    temperature: Tensor
+
+    def __init__(self, settings: End2Settings, blueprint: Blueprint) -> None:
+        super().__init__(settings, blueprint)
+        self.student = blueprint.network()
+        self.ensemble = nn.ModuleList(blueprint.network() for _ in range(settings.ensemble)).requires_grad_(False)
+        self.register_buffer("temperature", torch.tensor(settings.temperature), persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.ensemble.eval()
+        return self
+
+    def load_teachers(self, weights: Sequence[Mapping[str, Tensor]]) -> None:
+        for member, state in zip(self.ensemble, weights, strict=True):
+            member.load_state_dict(state)
+
+    def begin_epoch(self, epoch: int) -> None:
+        settings = self.settings
+        fallen = min(max((epoch - 1 - settings.hold_epochs) / settings.anneal_epochs, 0.0), 1.0)
+        self.temperature.fill_(settings.temperature + fallen * (1 - settings.temperature))
+
+    def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
+        logits = self.features(self.student, views[0]).logits
+        with torch.no_grad():
+            members = self.features_of_all(list(self.ensemble), views[0])
+            predictions = torch.stack([member.logits for member in members])
+        loss = dirichlet_nll(logits, predictions, self.temperature, self.settings.smoothing)
+        return Losses({"student/dirichlet": self.settings.weight * loss}, {"student": logits.detach()})
+
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        return {"student": self.features(self.student, images).logits}
+
+    def roles(self) -> dict[Role, list[nn.Module]]:
+        return {"student": [self.student]}
+
+    @property
+    def deployed(self) -> tuple[str, nn.Module]:
+        return "student", self.student
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"student": self.student}
+
+    @property
+    def members(self) -> list[str]:
+        return ["student"]
+
+
+def dirichlet_nll(logits: Tensor, members: Tensor, temperature: Tensor, smoothing: float) -> Tensor:
+    """−T² · log Dir(p; exp(z / T)), averaged over members and batch; z [B, K], the members' logits [m, B, K]."""
+    classes = logits.shape[1]
+    alpha = (logits / temperature).exp()
+    predictions = (members / temperature).softmax(dim=2)
+    smoothed = (1 - smoothing) * (predictions - 1 / classes) + 1 / classes
+    normaliser = torch.lgamma(alpha.sum(dim=1)) - torch.lgamma(alpha).sum(dim=1)
+    likelihood = ((alpha - 1) * smoothed.log()).sum(dim=2)
+    return -(normaliser + likelihood).mean() * temperature**2

@@ -1,0 +1,75 @@
+"""Feature fusion learning (FFL; Kim et al., ICPR 2020).
+
+Two branches share all but their last stage; a fusion module classifies their concatenated last maps, which are *not*
+detached, so that its loss trains the branches too.
+L = CE_1 + CE_2 + CE_f + ramp · [KD_3(1 ← f) + KD_3(2 ← f) + KD_3(f ← mean logits)], targets detached.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ffsd_ray.backbones import Features
+from ffsd_ray.losses import soft_kl
+from ffsd_ray.methods.base import Blueprint, Losses, Role
+from ffsd_ray.methods.branching import BranchGroup, BranchSettings
+from ffsd_ray.nets.fusion import Fusion
+from ffsd_ray.nets.precision import features
+
+
+class FflSettings(BranchSettings):
+    """Two branches and a fused classifier that learn from each other."""
+
+    name: Literal["ffl"] = "ffl"
+
+    unconfirmed: ClassVar[tuple[str, ...]] = ("that Table II's FFL is its mean branch, not its fused classifier",)
+
+    @property
+    def students(self) -> int:
+        """FFL is made of two branches."""
+        return 2
+
+
+class Ffl(BranchGroup):
+    """The branches and their fusion module (FFSD's, with its own weight decay)."""
+
+    Settings = FflSettings
+    settings: FflSettings
+
+    def __init__(self, settings: FflSettings, blueprint: Blueprint) -> None:
+        super().__init__(settings, blueprint, branches=settings.students)
+        self.fusion = Fusion(settings.students, blueprint.shapes[-1][0], blueprint.classes)
+
+    def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
+        temperature, ramp = self.settings.temperature, self.ramp.factor
+        branches, fused = self._see(views[0])
+        mean = torch.stack([branch.logits for branch in branches]).mean(dim=0)
+        terms = {
+            "fusion/ce": F.cross_entropy(fused.logits, labels),
+            "fusion/kd": ramp * soft_kl(fused.logits, mean, temperature),
+        }
+        for name, branch in zip(self.common, branches, strict=True):
+            terms[f"{name}/ce"] = F.cross_entropy(branch.logits, labels)
+            terms[f"{name}/kd"] = ramp * soft_kl(branch.logits, fused.logits, temperature)
+        return Losses(terms, {name: z.detach() for name, z in self._logits(branches, fused).items()})
+
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        return self._logits(*self._see(images))
+
+    def _see(self, images: Tensor) -> tuple[list[Features], Features]:
+        branches = self.branch_features(images)
+        concatenated = torch.cat([branch.maps[-1] for branch in branches], dim=1)
+        return branches, features(self.fusion, concatenated, self._precision)
+
+    def _logits(self, branches: list[Features], fused: Features) -> dict[str, Tensor]:
+        logits = {name: branch.logits for name, branch in zip(self.common, branches, strict=True)}
+        return logits | {"fusion": fused.logits}
+
+    def roles(self) -> dict[Role, list[nn.Module]]:
+        return super().roles() | {"fusion": [self.fusion]}
+
+    @property
+    def members(self) -> list[str]:
+        return [*self.common, "fusion"]

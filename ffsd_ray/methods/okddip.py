@@ -1,0 +1,115 @@
+"""Online knowledge distillation with diverse peers (OKDDip; Chen et al., AAAI 2020).
+
+Peers and a group leader, as branches or as networks. Each peer has a target of its own: with h the pooled last map,
+q = W_q h and k = W_k h (C to C/8), a_ij = softmax_j(q_i · k_j), its own included and unscaled; t_i = Σ_j a_ij z_j.
+L = Σ_peers CE + CE_leader + ramp · [Σ KD_3(i ← t_i) + KD_3(leader ← mean of the peers)]. Targets are not detached: that
+is what trains W_q and W_k. The leader is deployed. Its authors' weight decay is 5e-4 (`train.weight_decay`).
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from ffsd_ray.backbones import Features
+from ffsd_ray.losses import soft_kl
+from ffsd_ray.methods.base import Blueprint, Losses, Method, Role
+from ffsd_ray.methods.branching import BranchSettings
+from ffsd_ray.methods.peers import student_names
+from ffsd_ray.methods.ramp import Ramp
+from ffsd_ray.nets.branches import Branches
+from ffsd_ray.nets.precision import in_full, mixed
+
+
+class OkddipSettings(BranchSettings):
+    """Peers with attention-weighted targets, and a leader that learns from their mean."""
+
+    name: Literal["okddip"] = "okddip"
+    students: int = Field(3, ge=2, description="Peers; the leader comes on top.")
+    form: Literal["branches", "networks"] = Field(
+        "branches", description="branches: peers and leader share all but the last stage; networks: nothing."
+    )
+
+    unconfirmed: ClassVar[tuple[str, ...]] = (
+        "which form of OKDDip the paper's table used: here branches unless said",
+        "that the leader's target, the mean of the peers, is not detached either",
+    )
+
+    @property
+    def headline(self) -> str:
+        return "leader"
+
+    def label(self) -> str:
+        return f"okddip {self.form} n={self.students}"
+
+
+class Okddip(Method):
+    """The peers, the leader, and the two projections of the attention between peers."""
+
+    Settings = OkddipSettings
+    settings: OkddipSettings
+
+    def __init__(self, settings: OkddipSettings, blueprint: Blueprint) -> None:
+        super().__init__(settings, blueprint)
+        networks = [blueprint.network() for _ in range(settings.students + 1)]
+        self.group = Branches(networks) if settings.form == "branches" else nn.ModuleList(networks)
+        channels = blueprint.shapes[-1][0]
+        self.query, self.key = (nn.Linear(channels, max(channels // 8, 1), bias=False) for _ in range(2))
+        self.ramp = Ramp(settings.ramp_epochs, first=0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.ramp.begin(epoch)
+
+    def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
+        temperature, ramp = self.settings.temperature, self.ramp.factor
+        *peers, leader = self._see(views[0])
+        logits = torch.stack([peer.logits for peer in peers], dim=1)
+        targets = self._attention(peers) @ logits
+        terms = {
+            "leader/ce": F.cross_entropy(leader.logits, labels),
+            "leader/kd": ramp * soft_kl(leader.logits, logits.mean(dim=1), temperature, detach=False),
+        }
+        for index, name in enumerate(self.common):
+            terms[f"{name}/ce"] = F.cross_entropy(logits[:, index], labels)
+            terms[f"{name}/kd"] = ramp * soft_kl(logits[:, index], targets[:, index], temperature, detach=False)
+        members = dict(zip(self.common, logits.detach().unbind(dim=1), strict=True))
+        return Losses(terms, members | {"leader": leader.logits.detach()})
+
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        return {name: each.logits for name, each in zip(self.members, self._see(images), strict=True)}
+
+    def _see(self, images: Tensor) -> list[Features]:
+        """Of the peers, then of the leader."""
+        if not isinstance(self.group, Branches):
+            return self.features_of_all(list(self.group), images)
+        with mixed(images, self._precision):
+            found = self.group(images)
+        return [in_full(each) for each in found]
+
+    def _attention(self, peers: list[Features]) -> Tensor:
+        """a_ij [B, n, n]."""
+        pooled = torch.stack([peer.maps[-1].mean(dim=(2, 3)) for peer in peers], dim=1)
+        weights: Tensor = (self.query(pooled) @ self.key(pooled).transpose(1, 2)).softmax(dim=2)
+        return weights
+
+    def roles(self) -> dict[Role, list[nn.Module]]:
+        return {"student": [self.group, self.query, self.key]}
+
+    @property
+    def deployed(self) -> tuple[str, nn.Module]:
+        return "leader", self.networks["leader"]
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        networks = self.group.networks if isinstance(self.group, Branches) else self.group
+        return dict(zip(self.members, networks, strict=True))
+
+    @property
+    def members(self) -> list[str]:
+        return [*self.common, "leader"]
+
+    @property
+    def common(self) -> list[str]:
+        return student_names(self.settings.students)

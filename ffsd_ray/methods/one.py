@@ -1,0 +1,122 @@
+"""On-the-fly native ensemble (ONE; Lan et al., NeurIPS 2018).
+
+Branches share all but their last stage. A gate weighs their logits: z_m = Σ g_i z_i, with g from the pooled map of the
+stage before (linear, batch norm, ReLU, softmax).
+L = Σ CE(y, p_i) + CE(y, p_m) + ramp · Σ KD_3(i ← m), the target detached. Its authors use no Nesterov momentum
+(`train.nesterov`).
+
+With `leader`, Table V's "+SL": a whole network is trained beside the branches with FFSD's feature fusion on their last
+maps, without diversity and self-distillation.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from ffsd_ray.backbones import Features
+from ffsd_ray.losses import Formulation, soft_kl
+from ffsd_ray.methods.base import Blueprint, Losses, Role
+from ffsd_ray.methods.branching import BranchGroup, BranchSettings
+from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, warmup
+
+
+class OneSettings(LeaderSettings, BranchSettings):
+    """Branches that learn from their gated ensemble; what it says of a leader counts only with one."""
+
+    name: Literal["one"] = "one"
+    students: int = Field(3, ge=2, description="Branches.")
+    leader: bool = Field(False, description="Add FFSD's leader and fusion module (Table V, +SL).")
+    formulation: Formulation = Field("published", description="Of the leader's losses, as in ffsd.")
+
+    unconfirmed: ClassVar[tuple[str, ...]] = (
+        "that Table V's \"Original\" is ONE's mean branch",
+        "the temperature of the leader beside ONE: ONE's own",
+    )
+
+    @property
+    def headline(self) -> str:
+        return "leader" if self.leader else super().headline
+
+    def label(self) -> str:
+        return f"one{'+leader' if self.leader else ''} n={self.students}"
+
+
+class Gate(nn.Module):
+    """Weights of the branches [B, n] from the trunk's last map [B, C, H, W]."""
+
+    def __init__(self, channels: int, branches: int) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(
+            nn.Linear(channels, branches), nn.BatchNorm1d(branches), nn.ReLU(), nn.Softmax(dim=1)
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        weights: Tensor = self.weigh(maps.mean(dim=(2, 3)))
+        return weights
+
+
+class One(BranchGroup):
+    """The branches, their gate, and the leader's side where there is one."""
+
+    Settings = OneSettings
+    settings: OneSettings
+
+    def __init__(self, settings: OneSettings, blueprint: Blueprint) -> None:
+        super().__init__(settings, blueprint, branches=settings.students)
+        self.gate = Gate(blueprint.shapes[-2][0], settings.students)
+        self.leadership = Leadership(settings.students, blueprint) if settings.leader else None
+        self.warmup = warmup(settings, settings.formulation)
+
+    def begin_epoch(self, epoch: int) -> None:
+        super().begin_epoch(epoch)
+        self.warmup.begin(epoch)
+
+    def weights(self) -> dict[str, float]:
+        return {"lambda_fea": self.settings.lambda_fea * self.warmup.value} if self.settings.leader else {}
+
+    def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
+        settings, temperature = self.settings, self.settings.temperature
+        branches, ensemble, seen = self._see(views[0])
+        terms = {"ensemble/ce": F.cross_entropy(ensemble, labels)}
+        for name, branch in zip(self.common, branches, strict=True):
+            terms[f"{name}/ce"] = F.cross_entropy(branch.logits, labels)
+            terms[f"{name}/kd"] = self.ramp.factor * soft_kl(branch.logits, ensemble, temperature)
+        if self.leadership is not None and seen is not None:
+            weight = settings.lambda_fea * self.warmup.factor
+            terms |= self.leadership.terms(seen, labels, temperature, weight, settings.formulation)
+        return Losses(terms, {name: z.detach() for name, z in self._logits(branches, ensemble, seen).items()})
+
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        return self._logits(*self._see(images))
+
+    def _see(self, images: Tensor) -> tuple[list[Features], Tensor, Seen | None]:
+        branches = self.branch_features(images)
+        weights = self.gate(branches[0].maps[-2])
+        ensemble = (torch.stack([branch.logits for branch in branches], dim=2) * weights[:, None]).sum(dim=2)
+        if self.leadership is None:
+            return branches, ensemble, None
+        return branches, ensemble, self.leadership(self.features(self.leadership.leader, images), branches)
+
+    def _logits(self, branches: list[Features], ensemble: Tensor, seen: Seen | None) -> dict[str, Tensor]:
+        logits = {name: branch.logits for name, branch in zip(self.common, branches, strict=True)}
+        added = self.leadership.logits(seen) if self.leadership is not None and seen is not None else {}
+        return logits | {"ensemble": ensemble} | added
+
+    def roles(self) -> dict[Role, list[nn.Module]]:
+        added = self.leadership.roles() if self.leadership is not None else {}
+        return added | {"student": [self.branches, self.gate, *added.get("student", [])]}
+
+    @property
+    def deployed(self) -> tuple[str, nn.Module]:
+        return ("leader", self.leadership.leader) if self.leadership is not None else super().deployed
+
+    @property
+    def members(self) -> list[str]:
+        return [*self.common, "ensemble", *(self.leadership.members if self.leadership is not None else [])]
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return super().networks | ({"leader": self.leadership.leader} if self.leadership is not None else {})
