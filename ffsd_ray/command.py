@@ -15,7 +15,7 @@ class Main(Protocol):
 
 
 def command(main: Main) -> Main:
-    """Make a command print a user's error as one message and return 2."""
+    """Make a command print a user's error as one message and return its status."""
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +23,6 @@ def command(main: Main) -> Main:
             return main(argv)
         except UserError as error:
             print(error, file=sys.stderr)
-            return 2
+            return error.status
 
     return run

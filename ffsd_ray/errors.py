@@ -2,7 +2,9 @@
 
 
 class UserError(Exception):
-    """Something the user said or supplied is wrong; the command ends with status 2."""
+    """Something the user said or supplied is wrong; the command ends with `status`."""
+
+    status = 2
 
 
 class JobError(UserError):
@@ -23,3 +25,13 @@ class ClusterError(UserError):
 
 class TrialError(Exception):
     """Training cannot go on and would fail in the same way if repeated (a term that is not finite, say)."""
+
+
+class StorageError(UserError):
+    """Records cannot be read or written, after all retries. The message names the file; a run can be resumed later."""
+
+    status = 1
+
+
+class StorageFull(StorageError, TrialError):
+    """A disk has no space left for what was to be written. The message names file, filesystem, size and space."""

@@ -33,14 +33,14 @@ def evaluate(leader: Leader, spec: TrialSpec, images: Split, split: str) -> Row:
     torch.set_num_threads(spec.scale.worker_threads)
     leader.to(memory_format=torch.channels_last)
     meter = AccuracyMeter([card.member], [], len(card.classes), torch.device("cpu"))
-    for rank in range(spec.scale.workers):
+    for rank in range(spec.scale.most_workers):
         batches = EvalBatches(
             images,
             card.mean,
             card.std,
             batch_size=spec.train.eval_batch_size,
             rank=rank,
-            world_size=spec.scale.workers,
+            world_size=spec.scale.most_workers,
         )
         for inputs, labels in batches:
             with torch.autocast("cpu", torch.bfloat16, enabled=card.precision == "bf16"):

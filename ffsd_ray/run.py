@@ -19,7 +19,7 @@ from ffsd_ray.report.labels import trial_labels
 from ffsd_ray.report.render import render_terminal
 from ffsd_ray.report.table import result_table
 from ffsd_ray.spec.dry_run import describe
-from ffsd_ray.spec.load import Plan, load_job
+from ffsd_ray.spec.load import Plan, load_job, value_at
 from ffsd_ray.spec.smoke import smoke
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.view import open_view
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _read_images(plan)
         specs = {spec.identity(): spec.model_dump() for spec in plan.trials}
+        if plan.template is not None and run.exists():
+            specs = run.trials()  # those that were chosen so far
         run.begin(plan.text, plan.job.model_dump(), plan.overrides, specs)
         if plan.job.records.reuse:
             _reuse(run, plan.trials, console)
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     console.print(render_terminal(result_table(run)))
     console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
-    states = _states(run, plan.trials)
+    states = [run.trial(identity).state() for identity in run.trials()]
     return FINISHED if all(state == "completed" for state in states) else SOME_FAILED
 
 
@@ -100,7 +102,7 @@ def _read_images(plan: Plan) -> None:
     Raises:
         DataError: a data set cannot be read.
     """
-    for settings in {spec.data for spec in plan.trials}:
+    for settings in {spec.data for spec in (*plan.trials, *([plan.template] if plan.template else []))}:
         data.load(settings, progress=True)
 
 
@@ -113,12 +115,24 @@ def _reuse(run: RunRecords, trials: Sequence[TrialSpec], console: Console) -> No
 
 def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> None:
     console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
-    pending = [spec for spec in plan.trials if run.trial(spec.identity()).state() != "completed"]
+    if plan.template is not None:
+        pending, total = [plan.template], plan.job.search.samples or 0
+    else:
+        pending = [spec for spec in plan.trials if run.trial(spec.identity()).state() != "completed"]
+        total = len(plan.trials)
     if not pending:
         return
     names = trial_labels(plan.trials, plan.job.report.rows)
     headline = {spec.identity(): spec.method.headline for spec in pending}
-    with open_view(console, names, headline, total=len(plan.trials)) as view:
+
+    def announce(spec: TrialSpec) -> None:
+        """A searcher has chosen this trial."""
+        identity = spec.identity()
+        run.add(identity, spec.model_dump())
+        chosen = [f"{key.rpartition('.')[2]}={value_at(spec, key):g}" for key in plan.job.search.random]
+        names[identity], headline[identity] = ", ".join([spec.method.label(), *chosen]), spec.method.headline
+
+    with open_view(console, names, headline, total=total) as view:
         for wave in _waves(pending):
             if plan.job.context == "local":
                 from ffsd_ray.train.local import run_locally
@@ -128,7 +142,7 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
                 # Imported only here: a machine without Ray runs local jobs.
                 from ffsd_ray.launch.driver import run_on_ray
 
-                run_on_ray(wave, plan.job, run, view, names, verbose=verbose)
+                run_on_ray(wave, plan.job, run, view, names, announce, verbose=verbose)
 
 
 def _waves(trials: Sequence[TrialSpec]) -> list[list[TrialSpec]]:

@@ -15,13 +15,15 @@ PLAIN_INTERVAL = 5.0
 
 
 class View(Protocol):
-    """Told of every trial's start, epochs and end, by identity."""
+    """Told of every trial's start, epochs and end, by identity, and of what a person should know beside."""
 
     def started(self, identity: str, epochs: int, done: int) -> None: ...
 
     def epoch(self, identity: str, row: Row) -> None: ...
 
     def ended(self, identity: str, state: State, message: str) -> None: ...
+
+    def warned(self, message: str) -> None: ...
 
     def __enter__(self) -> Self: ...
 
@@ -72,6 +74,9 @@ class PlainView:
         self._finished += 1
         self._line(f"{self._labels[identity]}: {state}{': ' + message if message else ''}")
 
+    def warned(self, message: str) -> None:
+        self._line(message)
+
     def __enter__(self) -> Self:
         return self
 
@@ -104,6 +109,8 @@ class LiveView:
         self._last: dict[str, Row] = {}
 
     def started(self, identity: str, epochs: int, done: int) -> None:
+        if identity in self._tasks:  # begun again after its process failed
+            self._progress.remove_task(self._tasks[identity])
         self._tasks[identity] = self._progress.add_task(
             self._labels[identity], total=epochs, completed=done, measured="starting"
         )
@@ -124,6 +131,9 @@ class LiveView:
         self._progress.console.print(
             f"{mark} {self._labels[identity]}: {state}  {detail}", markup=False, highlight=False, soft_wrap=True
         )
+
+    def warned(self, message: str) -> None:
+        self._progress.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -27,6 +27,7 @@ def result(
     together = ["students_mean", "ensemble_any", "ensemble_logits"] if common else []
     deployed = "leader" if led else members[0]
     names = [*members, *together]
+    splits = dict.fromkeys(["test", selection])
     tops = {name: best + i / 100 for i, name in enumerate(names)} | dict(series or {})
     return {
         "epochs": spec.train.epochs,
@@ -35,8 +36,9 @@ def result(
         "deployed": deployed,
         "headline": "students_mean" if common and not led else deployed,
         "selection": selection,
-        "last": {"epoch": 10} | {f"test/{name}/top1": last + i / 100 for i, name in enumerate(names)},
-        "best": {name: {"epoch": 7, "top1": top} for name, top in tops.items()},
+        "last": {"epoch": 10}
+        | {f"{split}/{name}/top1": last + i / 100 for split in splits for i, name in enumerate(names)},
+        "best": {name: {"epoch": 7, "selected_by": top, "top1": top} for name, top in tops.items()},
         "classes": spec.data.known_classes,
         "image_size": spec.data.known_size,
         "parameters": {"trained": 1, "deployed": 1},

@@ -111,10 +111,10 @@ def test_what_is_inconsistent_in_the_paper_stays_as_printed() -> None:
     ("name", "job"),
     [
         ("table1", "table1"),
-        ("table2", "table2_ffsd"),
-        ("table3", "table3_ffsd"),
+        ("table2", "table2"),
+        ("table3", "table3"),
         ("table4", "table4"),
-        ("table5", "table5_dml"),
+        ("table5", "table5"),
         ("table6", "table6"),
         ("table7", "table7"),
         ("ablations", "ablations"),

@@ -13,7 +13,9 @@ import pytest
 from ffsd_ray.errors import UserError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main
-from ffsd_ray.report.curves import curves
+from ffsd_ray.report.curves import Curves, curves
+from ffsd_ray.report.row import Epoch
+from ffsd_ray.report.table import result_table
 from ffsd_ray.spec.trial import TrialSpec
 
 from made_up import Outcome, result, write_run
@@ -43,8 +45,12 @@ def outcome(spec: TrialSpec) -> dict[str, Any]:
     return result(spec, 70.0, 60.0, series={"leader": 79.0 + getattr(spec.method, "students", 0) + spec.seed})
 
 
+def lines(run: RunRecords, key: str, epoch: Epoch) -> Curves:
+    return curves(result_table(run, [epoch]), key)
+
+
 def test_curves_rise_over_the_values_in_order(record: Any) -> None:
-    found = curves(record(JOB, outcome), "method.students", "best")
+    found = lines(record(JOB, outcome), "method.students", "best")
     assert found.values == (2, 3, 4)
     (panel,) = found.panels
     assert panel.name == ""
@@ -57,13 +63,13 @@ def test_curves_rise_over_the_values_in_order(record: Any) -> None:
 
 
 def test_last_epoch(record: Any) -> None:
-    found = curves(record(JOB, outcome), "method.students", "last")
+    found = lines(record(JOB, outcome), "method.students", "last")
     assert found.panels[0].curves["Leader"][2].mean == pytest.approx(60.02)
     assert not any("best epoch" in caption for caption in found.captions)
 
 
 def test_no_baseline_no_line(record: Any) -> None:
-    assert curves(record(JOB.partition("  also")[0], outcome), "method.students", "best").panels[0].baseline is None
+    assert lines(record(JOB.partition("  also")[0], outcome), "method.students", "best").panels[0].baseline is None
 
 
 def test_a_baseline_that_varies_too_is_a_curve(record: Any) -> None:
@@ -72,7 +78,7 @@ def test_a_baseline_that_varies_too_is_a_curve(record: Any) -> None:
         "[{method: {name: baseline}}]", "[{method: {name: baseline}, train.lr: 0.2}, {method.name: baseline}]"
     )
     run = record(job, lambda spec: result(spec, 70 + 100 * spec.train.lr, 1.0))
-    (panel,) = curves(run, "train.lr", "best").panels
+    (panel,) = lines(run, "train.lr", "best").panels
     assert panel.baseline is None
     assert {lr: cell.mean for lr, cell in panel.curves["Baseline"].items()} == {
         0.1: pytest.approx(80.0),
@@ -82,7 +88,7 @@ def test_a_baseline_that_varies_too_is_a_curve(record: Any) -> None:
 
 def test_what_else_varies_has_a_panel_each(record: Any) -> None:
     job = JOB.replace("[4, 2, 3]", "[4, 2, 3], method.name: [dml, ffsd], train.lr: [0.1, 0.2]")
-    found = curves(record(job, outcome), "method.students", "best")
+    found = lines(record(job, outcome), "method.students", "best")
     assert {panel.name for panel in found.panels} == {f"{m}, lr={lr}" for m in ("dml", "ffsd") for lr in (0.1, 0.2)}
     assert "Leader" not in next(panel for panel in found.panels if "dml" in panel.name).curves
 
@@ -91,13 +97,13 @@ def test_other_keys_swept_beside_it_stay_out(record: Any) -> None:
     job = JOB.replace(
         "grid: {method.students: [4, 2, 3]}", "sweep: {method.students: [2, 3], method.alpha: [0.5, 1, 2]}"
     )
-    (panel,) = curves(record(job, outcome), "method.students", "best").panels
+    (panel,) = lines(record(job, outcome), "method.students", "best").panels
     assert set(panel.curves["Leader"]) == {2, 3}
 
 
 def test_kinds_are_compared_whole(record: Any) -> None:
     job = JOB.replace("method.students: [4, 2, 3]", "backbone.name: [resnet32, resnet20]")
-    found = curves(record(job, outcome), "backbone.name", "best")
+    found = lines(record(job, outcome), "backbone.name", "best")
     assert found.values == ("resnet32", "resnet20")
 
 
@@ -105,7 +111,7 @@ def test_failed_trials_are_told(record: Any) -> None:
     def end(spec: TrialSpec) -> Outcome:
         return "it diverged" if getattr(spec.method, "students", 0) == 3 and spec.seed else outcome(spec)
 
-    found = curves(record(JOB, end), "method.students", "best")
+    found = lines(record(JOB, end), "method.students", "best")
     assert found.panels[0].curves["Leader"][3] == (pytest.approx(82.0), None)
     assert [caption for caption in found.captions if "it diverged" in caption] == [
         f"ffsd n=3, seed {seed}: TrialError: it diverged" for seed in (1, 2)
@@ -123,7 +129,7 @@ def test_failed_trials_are_told(record: Any) -> None:
 )
 def test_nothing_to_plot(record: Any, key: str, said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
-        curves(record(JOB, outcome), key, "best")
+        lines(record(JOB, outcome), key, "best")
 
 
 @pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])

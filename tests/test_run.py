@@ -24,6 +24,7 @@ data: {name: digits, image_size: 12}
 backbone: {name: resnet20}
 train: {epochs: 3, batch_size: 32, lr: 0.05, steps_per_epoch: 3}
 scale: {threads: 1}
+records: {reuse: false}
 search:
   grid:
     method: [{name: baseline}, {name: ffsd}]

@@ -72,7 +72,7 @@ def test_only_trials_at_their_end_are_taken_over(tmp_path: Path) -> None:
     mine = RunRecords(Store(str(tmp_path / "storage" / "mine")))
     assert mine.reuse([one, unfinished]) == {}
     other.trial(unfinished).stand({"last": {"epoch": 1}})
-    other.trial(unfinished).stop(1)
+    other.trial(unfinished).stop()
     assert mine.reuse([one, unfinished]) == {}
 
 
@@ -85,8 +85,8 @@ def test_a_stopped_trials_result_is_how_it_stood(tmp_path: Path) -> None:
     assert not records.store.exists("standing.json")
     stopped = TrialRecords(Store(str(tmp_path / "stopped")))
     stopped.stand(complete)
-    stopped.stop(1)
-    assert stopped.result() == complete | {"ended": "stopped at 1"}
+    stopped.stop()
+    assert stopped.result() == complete | {"ended": "stopped at 2"}
     assert stopped.state() == "completed"
 
 

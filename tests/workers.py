@@ -21,26 +21,54 @@ class Stopped(Exception):
 
 
 class Worker:
-    """A `Context` that can stop after an epoch, as if the machine had gone."""
+    """A `Context` that can stop after an epoch, as if the machine had gone, or inside one after a notice."""
 
     device = torch.device("cpu")
 
-    def __init__(self, rank: int, world_size: int, stop_after: int | None) -> None:
+    def __init__(self, rank: int, world_size: int, stop_after: int | None, noticed: bool) -> None:
         self.rank, self.world_size, self._stop_after = rank, world_size, stop_after
+        self._notices = 1 if noticed else None
 
     def report(self, row: Row) -> None:
         if row["epoch"] == self._stop_after:
-            if self.world_size > 1:
-                os._exit(0)  # a process that goes without a word
-            raise Stopped
+            self._stop()
+
+    def leaving(self) -> bool:
+        if self._notices is None:
+            return False
+        if self._notices == 0:
+            self._stop()
+        self._notices -= 1
+        return True
+
+    def _stop(self) -> None:
+        if self.world_size > 1:
+            os._exit(0)  # a process that goes without a word
+        raise Stopped
 
 
-def train_with(spec: TrialSpec, folder: Path, *, stop_after: int | None = None) -> TrialRecords:
-    """Train a trial with its spec's number of workers, each a process; one worker trains in this process."""
-    if spec.scale.workers == 1:
-        _train(0, 1, spec.model_dump(), folder, stop_after)
+def train_with(
+    spec: TrialSpec,
+    folder: Path,
+    *,
+    stop_after: int | None = None,
+    noticed: bool = False,
+    workers: int | None = None,
+) -> TrialRecords:
+    """Train a trial with its spec's number of workers, each a process; one worker trains in this process.
+
+    It stops after epoch `stop_after`, or inside one where it is `noticed`.
+
+    The trials that it needs are trained before, beside `folder`.
+    """
+    for needed in spec.prerequisites():
+        beside = folder.parent / needed.identity()
+        if TrialRecords(Store(str(beside))).state() != "completed":
+            train_with(needed, beside)
+    if (workers := workers or spec.scale.most_workers) == 1:
+        _train(0, 1, spec.model_dump(), folder, stop_after, noticed)
     else:
-        run_workers(spec.scale.workers, _train, spec.model_dump(), folder, stop_after)
+        run_workers(workers, _train, spec.model_dump(), folder, stop_after, noticed)
     return TrialRecords(Store(str(folder)))
 
 
@@ -61,7 +89,7 @@ def _join(rank: int, world_size: int, port: int, work: Callable[..., None], argu
     os._exit(0)  # gloo's threads now and then abort a process that takes itself apart in the usual way
 
 
-def _train(rank: int, world_size: int, spec: dict, folder: Path, stop_after: int | None) -> None:
+def _train(rank: int, world_size: int, spec: dict, folder: Path, stop_after: int | None, noticed: bool) -> None:
     records = TrialRecords(Store(str(folder)))
     with contextlib.suppress(Stopped):
-        train(TrialSpec.model_validate(spec), records, Worker(rank, world_size, stop_after))
+        train(TrialSpec.model_validate(spec), records, Worker(rank, world_size, stop_after, noticed))

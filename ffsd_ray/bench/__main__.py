@@ -1,79 +1,164 @@
-"""`python -m ffsd_ray.bench`: the training step of FFSD, fused and literal, in one process."""
+"""`python -m ffsd_ray.bench [JOB]`: time the step and the epoch of a job's trial, or hold FFSD to its goals."""
 
 import argparse
-import platform
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from ffsd_ray.backbones import BACKBONES, map_shapes
-from ffsd_ray.bench.literal import LiteralAlgorithm1
-from ffsd_ray.bench.timing import time_interleaved
+from ffsd_ray import data
+from ffsd_ray.bench.compare import Effort, compare
+from ffsd_ray.bench.goals import goal_table, status
+from ffsd_ray.bench.loader import stream_settings
+from ffsd_ray.bench.record import Record, default_path
+from ffsd_ray.bench.run_suite import run_suite
+from ffsd_ray.bench.suites import GOALS, Scope, cpu_points, gpu_points
+from ffsd_ray.bench.tables import epoch_table, other_table, remarks, step_table, together
+from ffsd_ray.bench.vary import variations
 from ffsd_ray.command import command
-from ffsd_ray.data.batches import Batch
-from ffsd_ray.methods import Blueprint
-from ffsd_ray.methods.base import Precision
-from ffsd_ray.methods.ffsd import Ffsd, FfsdSettings
-from ffsd_ray.train import optimisers
-from ffsd_ray.train.settings import TrainSettings
-from ffsd_ray.train.step import Step
+from ffsd_ray.data import Dataset, DataSettings
+from ffsd_ray.errors import JobError
+from ffsd_ray.spec.trial import TrialSpec
 
-CLASSES, IMAGE_SIZE = 100, 32
+#: Seconds that the GPU's suite takes, and that one of its points may take: compiling takes most of it.
+_GPU_BUDGET, _GPU_LIMIT = 500.0, 200.0
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ffsd_ray.bench", description="Time the training step of FFSD.")
-    parser.add_argument("--backbone", choices=list(BACKBONES), default="resnet32")
-    parser.add_argument("--students", type=int, default=2, help="common students n (default: 2)")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
-    parser.add_argument("--repeats", type=int, default=10)
-    arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images = torch.randn(arguments.batch_size, 3, IMAGE_SIZE, IMAGE_SIZE, device=device)
-    labels = torch.randint(CLASSES, (arguments.batch_size,), device=device)
+    """Exit status: 0 all is well, 1 a setting failed or a goal is not met, 2 the job file or an argument is wrong."""
+    arguments = _parser().parse_args(argv)
+    said = shlex.join(["python", "-m", "ffsd_ray.bench", *(sys.argv[1:] if argv is None else argv)])
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if arguments.job is not None:
+        return _job(arguments, said, console)
+    return _suite(arguments, said, console)
 
-    def group(precision: Precision) -> Ffsd:
-        backbone = BACKBONES[arguments.backbone]
-        blueprint = Blueprint(backbone, map_shapes(backbone, IMAGE_SIZE), CLASSES, precision)
-        return Ffsd(FfsdSettings(students=arguments.students), blueprint).to(device)
 
-    def fused(precision: Precision) -> Callable[[], object]:
-        method = group(precision).to(memory_format=torch.channels_last)
-        step = Step(method, optimisers.build(method, TrainSettings()))
-        return lambda: step(Batch([images], labels, 1.0))
-
-    literal = LiteralAlgorithm1(group("fp32"), TrainSettings())
-    runs = {
-        "literal Algorithm 1, fp32": lambda: literal.step(images, labels, epoch=6),
-        "fused step, fp32": fused("fp32"),
-        "fused step, bf16": fused("bf16"),
-    }
-    timings = time_interleaved(runs, warm_up=2, repeats=arguments.repeats, device=device)
-    yardstick = next(iter(timings.values())).median
-    table = Table(
-        title=f"{arguments.backbone}, ffsd n={arguments.students}, batch {arguments.batch_size}: a training step"
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ffsd_ray.bench",
+        description="Time the training step and the epoch of a job's trial; without a job, hold FFSD to its goals.",
     )
-    for heading in ("", "median ms", "quartiles ms", "images/s", "× literal"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, timing in timings.items():
-        table.add_row(
-            name,
-            f"{1e3 * timing.median:.1f}",
-            f"{1e3 * timing.low:.1f} to {1e3 * timing.high:.1f}",
-            f"{arguments.batch_size / timing.median:.0f}",
-            f"{yardstick / timing.median:.2f}",
-        )
-    console = Console()
-    console.print(table)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    console.print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {arguments.repeats} repeats")
-    return 0
+    parser.add_argument("job", nargs="?", type=Path, help="a job file (YAML)")
+    parser.add_argument("--out", type=Path, help="the record (default: bench-DATE-TIME.json); a suite goes on with it")
+    of_job = parser.add_argument_group("with a job")
+    of_job.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key; repeatable")
+    of_job.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="KEY=V,V,...",
+        help="values to compare, e.g. train.precision=fp32,bf16; repeatable: every combination",
+    )
+    of_job.add_argument("--trial", metavar="IDENTITY", help="which trial (default: the first); see run --dry-run")
+    of_job.add_argument("--repeats", type=int, default=10, help="steps timed of each setting (default: 10)")
+    of_job.add_argument(
+        "--seconds", type=float, default=15.0, help="for the epochs of each setting, likewise evaluations; 0: neither"
+    )
+    of_suite = parser.add_argument_group("without a job")
+    of_suite.add_argument("--suite", choices=list(GOALS), help="default: the one for the device")
+    of_suite.add_argument("--device", choices=["cpu", "cuda"], help="default: a GPU where there is one")
+    of_suite.add_argument("--quick", action="store_true", help="without compiled settings, which take minutes")
+    of_suite.add_argument("--smoke", action="store_true", help="few tiny images: shows that it runs, measures nothing")
+    of_suite.add_argument("--data", metavar="YAML", help="a job's data section that streams, for the GPU's suite")
+    of_suite.add_argument(
+        "--budget", type=float, metavar="SECONDS", help=f"begin no point after it (default: GPU {_GPU_BUDGET:.0f})"
+    )
+    return parser
+
+
+def _job(arguments: argparse.Namespace, said: str, console: Console) -> int:
+    settings = variations(arguments.job, arguments.set, arguments.vary, arguments.trial)
+    device = _device_of(list(settings.values()))
+    record = Record(arguments.out or default_path(), "job", said, device)
+
+    @cache
+    def read(settings: DataSettings) -> Dataset:
+        return data.load(settings, progress=True)
+
+    effort = Effort(repeats=arguments.repeats, seconds=arguments.seconds)
+    found = compare(settings, lambda spec: read(spec.data), device, effort)
+    record.add(said, found)
+    _show(arguments.job.stem, found, console)
+    _sign(record, console)
+    return 1 if "error" in found else 0
+
+
+def _device_of(specs: Sequence[TrialSpec]) -> torch.device:
+    """Raises JobError."""
+    if any(spec.scale.most_workers > 1 for spec in specs):
+        raise JobError("scale.most_workers: one worker is timed; add --set scale.most_workers=1")
+    kinds = {"cuda" if spec.scale.uses_gpu else "cpu" for spec in specs}
+    if len(kinds) > 1:
+        raise JobError("scale.gpus_per_worker: settings are compared on one device; do not vary it between 0 and more")
+    device = torch.device(kinds.pop())
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise JobError("scale.gpus_per_worker: there is no GPU here; add --set scale.gpus_per_worker=0 for the CPU")
+    return device
+
+
+def _suite(arguments: argparse.Namespace, said: str, console: Console) -> int:
+    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    suite = arguments.suite or ("gpu" if device.type == "cuda" else "cpu")
+    scope = Scope(device, arguments.smoke)
+    torch.set_num_threads(scope.spec().scale.worker_threads)
+    if suite == "gpu":
+        stream = stream_settings(arguments.data) if arguments.data else None
+        points = gpu_points(scope, compiled=not arguments.quick, stream=stream)
+        budget, limit = arguments.budget or _GPU_BUDGET, _GPU_LIMIT
+    else:
+        points = cpu_points(scope, compiled=not arguments.quick)
+        budget, limit = arguments.budget, None
+    record = Record(arguments.out or default_path(), f"{suite} suite{', smoke' if scope.smoke else ''}", said, device)
+    unmeasured = run_suite(
+        points,
+        record,
+        budget=budget,
+        limit=limit,
+        say=lambda name, outcome: console.print(f"{name}: {outcome}", markup=False, highlight=False),
+    )
+    _show(f"{suite} suite", together(record.points), console)
+    for name, found in record.points.items():
+        if "settings" in found:
+            _remark(name, found, console)
+        elif "error" not in found:
+            _show(name, found, console)
+    goals = GOALS[suite](record.points)
+    record.content |= {"goals": [goal.record() for goal in goals], "unmeasured": unmeasured}
+    record.write()
+    if unmeasured:
+        console.print(f"Not measured: {', '.join(unmeasured)}. The same command with this --out goes on.")
+    console.print(goal_table(goals))
+    _sign(record, console)
+    return status(goals)
+
+
+def _show(title: str, found: Mapping[str, Any], console: Console) -> None:
+    if "settings" in found:
+        console.print(step_table(title, found))
+        if any("epoch" in own for own in found["settings"].values()):
+            console.print(epoch_table(title, found))
+    else:
+        console.print(other_table(title, found))
+    _remark(title, found, console)
+
+
+def _remark(title: str, found: Mapping[str, Any], console: Console) -> None:
+    for line in remarks(found):
+        console.print(f"{title}: {line}", markup=False, highlight=False)
+
+
+def _sign(record: Record, console: Console) -> None:
+    device, versions = record.content["device"], record.content["versions"]
+    line = f"{device['name']}, {device['threads']} threads, torch {versions['torch']}"
+    console.print(f"{line}; {record.content['date']}", markup=False, highlight=False)
+    console.print(f"Record: {record.path}", markup=False, highlight=False)
 
 
 if __name__ == "__main__":

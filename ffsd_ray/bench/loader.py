@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=10, help="for each number of processes (default: 10)")
     arguments = parser.parse_args(argv)
-    settings = _settings(arguments.data)
+    settings = stream_settings(arguments.data)
     table = Table(title=f"decoding {settings.name} to {settings.known_size}×{settings.known_size} for training")
     for heading in ("processes", "images/s", "a process", "images a CPU second of this process"):
         table.add_column(heading, justify="right")
@@ -83,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _settings(text: str) -> StreamableSettings:
-    """Raises JobError."""
+def stream_settings(text: str) -> StreamableSettings:
+    """The data section of `--data`, which streams. Raises JobError."""
     problems = Problems()
     place = Place("--data")
     section = parse(f"data: {text}", lambda line, column: place, problems)

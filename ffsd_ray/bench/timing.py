@@ -1,11 +1,13 @@
 """Timing several ways of doing the same thing so that a noisy machine treats them alike."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from statistics import median, quantiles
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+
+K = TypeVar("K", bound=Hashable)
 
 
 class Timing(NamedTuple):
@@ -16,12 +18,20 @@ class Timing(NamedTuple):
     high: float
     repeats: int
 
+    def figures(self, scale: float = 1.0) -> dict[str, Any]:
+        """For a record."""
+        return {
+            "n": self.repeats,
+            "median": self.median * scale,
+            "quartiles": [self.low * scale, self.high * scale],
+        }
+
 
 def time_interleaved(
-    runs: Mapping[str, Callable[[], object]], *, warm_up: int, repeats: int, device: torch.device
-) -> dict[str, Timing]:
+    runs: Mapping[K, Callable[[], object]], *, warm_up: int, repeats: int, device: torch.device
+) -> dict[K, Timing]:
     """Time every run `repeats` times, in turns, after `warm_up` turns that do not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    seconds: dict[K, list[float]] = {name: [] for name in runs}
     for turn in range(warm_up + repeats):
         for name, run in runs.items():
             _wait_for(device)
@@ -34,7 +44,7 @@ def time_interleaved(
 
 
 def _timing(values: list[float]) -> Timing:
-    low, _, high = quantiles(values, n=4, method="inclusive")
+    low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
     return Timing(median(values), low, high, len(values))
 
 

@@ -26,6 +26,11 @@ class Entry(NamedTuple):
     raw: Path | None = None
 
 
+def cache_folder(cache: str | None) -> Path:
+    """The folder that `data.cache` names, or its default."""
+    return Path(cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ffsd_ray")).expanduser().absolute()
+
+
 def remembered(
     what: Sequence[Any], files: Sequence[Sequence[str]], cache: str | None, make: Callable[[Path], Entry]
 ) -> Entry:
@@ -37,7 +42,7 @@ def remembered(
     """
     key = json.dumps([*what, [[_fingerprint(file) for file in part] for part in files]])
     name = hashlib.sha256(key.encode()).hexdigest()[:32]
-    folder = Path(cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ffsd_ray")).expanduser().absolute()
+    folder = cache_folder(cache)
     path, raw = folder / f"{name}.safetensors", folder / f"{name}.raw"
     try:
         folder.mkdir(parents=True, exist_ok=True)

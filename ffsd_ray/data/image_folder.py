@@ -1,21 +1,28 @@
 """A folder of one's own images: one sub-folder a class."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
 from ffsd_ray.data.base import Dataset, split_indices
 from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
+from ffsd_ray.data.remote import here
 from ffsd_ray.data.stream import StreamableSettings
 from ffsd_ray.errors import DataError
+from ffsd_ray.storage import is_uri
 
 
 class ImageFolder(StreamableSettings):
     """Class folders of images, in train/ and test/ (or val/), or directly in `root`."""
 
     name: Literal["image_folder"] = "image_folder"
-    root: str = Field(description="Folder with train/ and test/ (or else val/), or with the class folders themselves.")
+    root: str = Field(
+        description="Folder with train/ and test/ (or else val/), or with the class folders themselves; its path or a "
+        "URI (s3://bucket/folder, gs://...), from which each node copies it once."
+    )
     test_fraction: float = Field(
         0.2,
         gt=0,
@@ -36,6 +43,14 @@ class ImageFolder(StreamableSettings):
     @property
     def known_size(self) -> int:
         return self.image_size
+
+    @contextmanager
+    def here(self, progress: bool) -> Iterator[Self]:
+        if not is_uri(self.root):
+            yield self
+            return
+        with here(self.root, None, self.cache, "root", progress=progress) as root:
+            yield self.model_copy(update={"root": str(root)})
 
     def decoded(self, progress: bool) -> Dataset:
         listing = self.encoded()

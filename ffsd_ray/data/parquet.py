@@ -4,9 +4,10 @@ import glob
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,8 +18,10 @@ from pydantic import Field
 from ffsd_ray.data.base import Dataset
 from ffsd_ray.data.cache import Entry, remembered, replacing
 from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
+from ffsd_ray.data.remote import here
 from ffsd_ray.data.stream import StreamableSettings
 from ffsd_ray.errors import DataError
+from ffsd_ray.storage import is_uri
 
 _IMAGE = ("img", "image")
 _LABEL = ("label", "fine_label")
@@ -29,8 +32,11 @@ class Parquet(StreamableSettings):
     """Encoded images in Parquet files: `img` or `image` (struct of bytes and path), `label` or `fine_label`."""
 
     name: Literal["parquet"] = "parquet"
-    train: str = Field(description="The training images' file, or a pattern such as data/train-*.parquet.")
-    test: str = Field(description="The test images' file, or a pattern.")
+    train: str = Field(
+        description="The training images' file, or a pattern such as data/train-*.parquet; a path or a URI "
+        "(s3://bucket/train-*.parquet, gs://...), from which each node copies the files once."
+    )
+    test: str = Field(description="The test images' file, or a pattern, likewise.")
     image_size: int | None = Field(
         None,
         ge=8,
@@ -45,6 +51,18 @@ class Parquet(StreamableSettings):
     @property
     def known_size(self) -> int | None:
         return self.image_size
+
+    @contextmanager
+    def here(self, progress: bool) -> Iterator[Self]:
+        with ExitStack() as copies:
+            local = {}
+            for key, location in (("train", self.train), ("test", self.test)):
+                if is_uri(location):
+                    files, mark, query = location.partition("?")
+                    folder, _, pattern = files.rpartition("/")
+                    copy = here(f"{folder}{mark}{query}", pattern, self.cache, key, progress=progress)
+                    local[key] = f"{glob.escape(str(copies.enter_context(copy)))}/{pattern}"
+            yield self.model_copy(update=local)
 
     def decoded(self, progress: bool) -> Dataset:
         train, test = self._files()

@@ -4,6 +4,7 @@ import math
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, NamedTuple, Self
@@ -53,6 +54,10 @@ class StreamableSettings(DataSettings):
     )
 
     @abstractmethod
+    def here(self, progress: bool) -> AbstractContextManager[Self]:
+        """These settings with paths on this node, whereto what URIs name has been copied. Raises DataError."""
+
+    @abstractmethod
     def encoded(self) -> Listing:
         """The images before decoding. Raises DataError."""
 
@@ -61,7 +66,8 @@ class StreamableSettings(DataSettings):
         """The images in memory. Raises DataError."""
 
     def read(self, progress: bool) -> Dataset:
-        dataset = self._streamed() if self.stream else self.decoded(progress)
+        with self.here(progress) as local:
+            dataset = local._streamed() if self.stream else local.decoded(progress)
         return replace(dataset, mean=self.mean or dataset.mean, std=self.std or dataset.std)
 
     def _streamed(self) -> Dataset:

@@ -1,0 +1,13 @@
+"""The only room that knows Ray."""
+
+import os
+
+# Read by Ray when it is imported or started: how often a trial's reports are fetched (its own 2 s would make short
+# epochs wait), no traffic to Ray's makers, and Ctrl-C left to us.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+# Tune's own files of every epoch (CSV, JSON, TensorBoard under its own names) would say again what the records say.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+# A trial that fails before its first epoch has nothing to be ranked by; it is in the records as failed.
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")

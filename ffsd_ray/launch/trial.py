@@ -1,4 +1,4 @@
-"""A Tune trial: a function that has Ray Train run the trial's workers."""
+"""A Tune trial: a function that trains, or that has Ray Train run the trial's workers."""
 
 from typing import Any
 
@@ -8,40 +8,56 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from ffsd_ray.launch.worker import train_worker
+from ffsd_ray.launch.chosen import spec_of
+from ffsd_ray.launch.cluster import ON_HEAD
+from ffsd_ray.launch.resources import worker_resources
+from ffsd_ray.launch.worker import train_here, train_worker
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.spec.scale import ScaleSettings
 
-
-def worker_resources(scale: ScaleSettings) -> dict[str, float]:
-    """What Ray reserves for one worker."""
-    resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
-    if scale.gpus_per_worker:
-        resources["GPU"] = scale.gpus_per_worker
-    return resources
+#: A function that watches its workers needs no CPU, and stays on the head, whose node outlives the trials.
+_WATCHER = {"CPU": 0, **ON_HEAD}
 
 
 def backend(scale: ScaleSettings) -> str:
     """nccl between GPUs; gloo on CPUs, and where two ranks may share a GPU, which nccl refuses."""
-    shares = scale.gpus_per_worker < 1 and scale.workers > 1
-    return "gloo" if not scale.gpus_per_worker or shares else "nccl"
+    shares = scale.gpu_share < 1 and scale.most_workers > 1
+    return "gloo" if not scale.uses_gpu or shares else "nccl"
+
+
+def trains_here(scale: ScaleSettings) -> bool:
+    """Whether the trial trains in Tune's own process."""
+    return scale.launcher == "trial"
+
+
+def trial_resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What Tune reserves for the process that `run_trial` runs in."""
+    scale = _scale(config)
+    return tune.PlacementGroupFactory([worker_resources(scale) if trains_here(scale) else _WATCHER])
 
 
 def run_trial(config: dict[str, Any]) -> None:
     """Train `config["trial"]`; what comes of it is in the records, a failure too.
 
-    The trial: what `train_worker` takes, and `max_retries`, `ray_storage`.
+    The trial: what `train_worker` takes, and `max_retries`, `ray_storage`; in place of `identity` and `records` the
+    folder of all `trials`, for a population based scheduler hands one trial's configuration to another.
     """
-    config = config["trial"]
+    name = tune.get_context().get_trial_name()
+    own = {"identity": name, "records": f"{config['trial']['trials']}/{name}", "spec": spec_of(config).model_dump()}
+    (train_here if trains_here(_scale(config)) else _watch)(config["trial"] | own)
+
+
+def _watch(config: dict[str, Any]) -> None:
     scale = ScaleSettings.model_validate(config["spec"]["scale"])
+    workers = (scale.fewest_workers, scale.most_workers) if scale.elastic else scale.most_workers
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=config,
         torch_config=TorchConfig(backend=backend(scale)),
         scaling_config=ScalingConfig(
-            num_workers=scale.workers,
-            use_gpu=scale.gpus_per_worker > 0,
+            num_workers=workers,  # type: ignore[arg-type]
+            use_gpu=scale.uses_gpu,
             resources_per_worker=worker_resources(scale),
         ),
         run_config=RunConfig(
@@ -55,3 +71,7 @@ def run_trial(config: dict[str, Any]) -> None:
         trainer.fit()
     except TrainingFailedError as error:
         TrialRecords(Store(config["records"])).fail(type(error).__name__, str(error))
+
+
+def _scale(config: dict[str, Any]) -> ScaleSettings:
+    return ScaleSettings.model_validate(config["trial"]["spec"]["scale"])

@@ -6,7 +6,7 @@ and 0 for its own network's, the network wants 1 for its own (least squares). No
 feature distillation.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -30,9 +30,13 @@ class AfdSettings(MethodSettings):
     ramp_epochs: int = Field(80, ge=0, description="Epochs over which that term rises as exp(−5 (1 − e/R)²), e from 0.")
     adversarial_lr: Positive = Field(2e-5, description="Learning rate of Adam in the adversarial step.")
 
-    unconfirmed: ClassVar[tuple[str, ...]] = (
-        "AFD: its discriminators, Adam's 2e-5, the ramp of 80 epochs (on the logit term), maps compared as they are",
-    )
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        ramp = f"the ramp of {self.ramp_epochs} epochs on the logit term"
+        return (
+            f"AFD: its discriminators, Adam's learning rate of {self.adversarial_lr:g}, {ramp}; no layer transfers the "
+            "maps, which are of one shape",
+        )
 
     @property
     def headline(self) -> str:

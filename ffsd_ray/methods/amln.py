@@ -6,7 +6,7 @@ maps it to the peer's final map (mean squared difference). At the end CE + KD. P
 i + 1. The structure is the paper's; the weights and the schedule are UNCONFIRMED.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +31,13 @@ class AmlnSettings(MethodSettings):
     weight_container: NonNegative = Field(0.1, description="Weight of the alignment containers' terms.")
     discriminator_lr: Positive = Field(2e-5, description="Learning rate of the discriminators' Adam.")
 
-    unconfirmed: ClassVar[tuple[str, ...]] = (
-        "AMLN is a reconstruction: its weights (0.1 each), T = 3, its discriminators, containers and their training",
-    )
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        weights = f"the weights {self.weight_adversarial:g} (adversarial) and {self.weight_container:g} (containers)"
+        return (
+            f"AMLN: a reconstruction; {weights}, T = {self.temperature:g}, its discriminators, its containers and how "
+            "they are trained",
+        )
 
     @property
     def headline(self) -> str:

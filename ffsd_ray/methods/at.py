@@ -1,11 +1,11 @@
 """Attention transfer (Zagoruyko and Komodakis, ICLR 2017).
 
 L = CE(y, p) + β · Σ_stages mean((at(F_s) − at(F_t))²), at(F): the unit-norm flattening of the channel mean of F².
-The mean over H·W makes the weight that acts about a thousandth of β. Stages are compared from the deepest on; where
-their sizes differ the larger map is averaged down to the smaller.
+The means over H·W and the batch make the weight that acts on the sum of squares about 0.1, as in its paper. Stages are
+compared from the deepest on; where their sizes differ the larger map is averaged down to the smaller.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,9 @@ class AtSettings(TaughtSettings):
     name: Literal["at"] = "at"
     beta: NonNegative = Field(1000.0, description="β, weight of the attention term.")
 
-    unconfirmed: ClassVar[tuple[str, ...]] = ("AT on feature maps of different sizes: averaged down to the smaller",)
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        return ("AT: feature maps of different sizes are averaged down to the smaller",)
 
 
 class At(Taught):

@@ -24,13 +24,15 @@ class MethodSettings(Settings):
 
     name: str
 
-    #: What of the method no source confirms: printed below tables that have it.
-    unconfirmed: ClassVar[tuple[str, ...]] = ()
-
     @property
     @abstractmethod
     def headline(self) -> str:
         """The series whose accuracy stands for the method in a comparison."""
+
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        """What of the method, as it is set, no source confirms: printed below tables that have it."""
+        return ()
 
     @property
     def wants_held_out(self) -> bool:
@@ -137,6 +139,11 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
         """The backbone of every member that is one (the fusion module is not), in the order of `members`."""
+
+    @property
+    def teachers(self) -> list[nn.Module]:
+        """Backbones that teach and are not trained, all of one kind."""
+        return []
 
     @property
     def common(self) -> list[str]:

@@ -43,6 +43,10 @@ class DmlSettings(LeaderSettings, MutualSettings):
     )
 
     @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        return ("DML + leader: that the leader has no self-distillation",) if self.leader else ()
+
+    @property
     def headline(self) -> str:
         return "leader" if self.leader else "students_mean"
 

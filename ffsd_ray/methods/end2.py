@@ -7,7 +7,7 @@ first and then falls linearly to 1.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field
@@ -30,10 +30,13 @@ class End2Settings(MethodSettings):
         0.01, description="Weight of the loss: SGD at the learning rate of the other methods diverges with 1."
     )
 
-    unconfirmed: ClassVar[tuple[str, ...]] = (
-        "EnD²: for how long T is held and falls (60 epochs each), γ = 1e-3, the weight 0.01 of its loss under SGD",
-        "EnD²: that members' predictions are softened by the T in force",
-    )
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        return (
+            f"EnD²: T is held for {self.hold_epochs} epochs and falls over {self.anneal_epochs}, "
+            f"γ = {self.smoothing:g}, and its loss has the weight {self.weight:g} under SGD",
+            "EnD²: members' predictions are softened by the T in force",
+        )
 
     @property
     def headline(self) -> str:
@@ -89,6 +92,10 @@ class End2(Method):
         return {"student": [self.student]}
 
     @property
+    def teachers(self) -> list[nn.Module]:
+        return list(self.ensemble)
+
+    @property
     def deployed(self) -> tuple[str, nn.Module]:
         return "student", self.student
 
@@ -102,11 +109,15 @@ class End2(Method):
 
 
 def dirichlet_nll(logits: Tensor, members: Tensor, temperature: Tensor, smoothing: float) -> Tensor:
-    """−T² · log Dir(p; exp(z / T)), averaged over members and batch; z [B, K], the members' logits [m, B, K]."""
+    """−T² · log Dir(p; exp(z / T)), averaged over members and batch; z [B, K], the members' logits [m, B, K].
+
+    In float64: of large concentrations the logarithms of gamma functions cancel, and float32 would leave nothing.
+    """
     classes = logits.shape[1]
-    alpha = (logits / temperature).exp()
-    predictions = (members / temperature).softmax(dim=2)
+    alpha = (logits.double() / temperature).exp()
+    predictions = (members.double() / temperature).softmax(dim=2)
     smoothed = (1 - smoothing) * (predictions - 1 / classes) + 1 / classes
     normaliser = torch.lgamma(alpha.sum(dim=1)) - torch.lgamma(alpha).sum(dim=1)
     likelihood = ((alpha - 1) * smoothed.log()).sum(dim=2)
-    return -(normaliser + likelihood).mean() * temperature**2
+    loss: Tensor = -(normaliser + likelihood).mean() * temperature**2
+    return loss.to(logits.dtype)

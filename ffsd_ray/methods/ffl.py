@@ -5,7 +5,7 @@ detached, so that its loss trains the branches too.
 L = CE_1 + CE_2 + CE_f + ramp · [KD_3(1 ← f) + KD_3(2 ← f) + KD_3(f ← mean logits)], targets detached.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,9 @@ class FflSettings(BranchSettings):
 
     name: Literal["ffl"] = "ffl"
 
-    unconfirmed: ClassVar[tuple[str, ...]] = ("that Table II's FFL is its mean branch, not its fused classifier",)
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        return ("FFL: that its accuracy in the paper is the mean branch's, not the fused classifier's",)
 
     @property
     def students(self) -> int:

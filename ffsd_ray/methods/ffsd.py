@@ -38,7 +38,7 @@ from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Role
 from ffsd_ray.methods.dml import MutualGroup, MutualSettings, mutual_terms
 from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen
 from ffsd_ray.nets.precision import full, mixed
-from ffsd_ray.nets.self_distillation import SelfDistillation
+from ffsd_ray.nets.self_distillation import SelfDistillation, check_shapes
 from ffsd_ray.settings import NonNegative, Problem
 
 
@@ -60,6 +60,19 @@ class FfsdSettings(LeaderSettings, MutualSettings):
         "both", description="Whose earlier stages are taught through self-distillation modules."
     )
     fusion: bool = Field(True, description="Fuse the students' maps; false: the leader learns from their logits alone.")
+
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        choices = []
+        if self.diversity in ("l2", "l2_last"):
+            choices.append("FFSD, L2 diversity: maps normalised per sample, every pair of students, weight λ_div")
+        if self.diversity == "l2_last" and self.students_distil:
+            choices.append(
+                "FFSD, L2 with SD: earlier maps are driven from what the module makes of the student before"
+            )
+        if not self.fusion:
+            choices.append("FFSD w/o fusion: the leader learns from the mean of the students' logits alone")
+        return tuple(choices)
 
     @property
     def headline(self) -> str:
@@ -86,8 +99,7 @@ class FfsdSettings(LeaderSettings, MutualSettings):
             )
         if self.students_distil or self.leader_distils:
             try:
-                with torch.device("meta"):
-                    SelfDistillation(shapes)
+                check_shapes(shapes)
             except ValueError as error:
                 yield Problem(("name",), self.name, f"Self-distillation modules do not fit this backbone: {error}")
 

@@ -3,7 +3,7 @@
 L = w_ce · CE(y, p) + w_kd · KD_T(student ← teacher), with 0.1, 0.9 and T = 4.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,10 @@ class KdSettings(TaughtSettings):
     weight_ce: NonNegative = Field(0.1, description="Weight of the cross-entropy.")
     weight_kd: NonNegative = Field(0.9, description="Weight of the teacher's term.")
 
-    unconfirmed: ClassVar[tuple[str, ...]] = (
-        "which variant of KD the paper's table used: here 0.1·CE + 0.9·KD, T = 4",
-    )
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        weights = f"{self.weight_ce:g}·CE + {self.weight_kd:g}·KD, T = {self.temperature:g}"
+        return (f"KD: which variant the paper's table used; here {weights}",)
 
 
 class Kd(Taught):

@@ -2,11 +2,12 @@
 
 Peers and a group leader, as branches or as networks. Each peer has a target of its own: with h the pooled last map,
 q = W_q h and k = W_k h (C to C/8), a_ij = softmax_j(q_i · k_j), its own included and unscaled; t_i = Σ_j a_ij z_j.
-L = Σ_peers CE + CE_leader + ramp · [Σ KD_3(i ← t_i) + KD_3(leader ← mean of the peers)]. Targets are not detached: that
-is what trains W_q and W_k. The leader is deployed. Its authors' weight decay is 5e-4 (`train.weight_decay`).
+L = Σ_peers CE + CE_leader + ramp · [Σ KD_3(i ← t_i) + KD_3(leader ← mean of the peers)]. Targets are not detached, the
+leader's neither (its authors' code): that is what trains W_q and W_k. The leader is deployed. Its authors' weight decay
+is 5e-4 (`train.weight_decay`).
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +33,9 @@ class OkddipSettings(BranchSettings):
         "branches", description="branches: peers and leader share all but the last stage; networks: nothing."
     )
 
-    unconfirmed: ClassVar[tuple[str, ...]] = (
-        "which form of OKDDip the paper's table used: here branches unless said",
-        "that the leader's target, the mean of the peers, is not detached either",
-    )
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        return (f"OKDDip: which form the paper's table used; here {self.form}",)
 
     @property
     def headline(self) -> str:

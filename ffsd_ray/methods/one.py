@@ -9,7 +9,7 @@ With `leader`, Table V's "+SL": a whole network is trained beside the branches w
 maps, without diversity and self-distillation.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +31,14 @@ class OneSettings(LeaderSettings, BranchSettings):
     leader: bool = Field(False, description="Add FFSD's leader and fusion module (Table V, +SL).")
     formulation: Formulation = Field("published", description="Of the leader's losses, as in ffsd.")
 
-    unconfirmed: ClassVar[tuple[str, ...]] = (
-        "that Table V's \"Original\" is ONE's mean branch",
-        "the temperature of the leader beside ONE: ONE's own",
-    )
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        choices = ["ONE: that its accuracy in the paper is the mean branch's"]
+        if self.leader:
+            choices.append(
+                "ONE + leader: the leader is a whole network, at ONE's temperature, without self-distillation"
+            )
+        return tuple(choices)
 
     @property
     def headline(self) -> str:

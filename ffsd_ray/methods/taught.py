@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ffsd_ray.backbone_name import BackboneName
 from ffsd_ray.backbones import backbone
-from ffsd_ray.errors import TrialError
+from ffsd_ray.errors import RecordsError, TrialError
 from ffsd_ray.leader import load_leader
 from ffsd_ray.methods.base import Blueprint, Method, MethodSettings, Role, Teacher
 
@@ -42,6 +42,7 @@ class Taught(Method):
         self.student = blueprint.network()
         build = backbone(settings.teacher) if settings.teacher else blueprint.backbone
         self.teacher = build(blueprint.classes).requires_grad_(False)
+        self._classes = blueprint.classes
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -52,21 +53,28 @@ class Taught(Method):
         if self.settings.teacher_weights is None:
             self.teacher.load_state_dict(weights[0])
             return
-        leader = load_leader(self.settings.teacher_weights)
+        try:
+            leader = load_leader(self.settings.teacher_weights)
+        except RecordsError as error:
+            raise TrialError(f"method.teacher_weights: {error}") from error
         try:
             self.teacher.load_state_dict(leader.backbone.state_dict())
         except RuntimeError as error:
-            expected = self.settings.teacher or "the trial's own backbone"
-            message = (
-                f"method.teacher_weights: expected {expected} for these classes, found {leader.card.backbone} for "
-            )
-            raise TrialError(f"{message}{len(leader.classes)}") from error
+            expected = f"{self.settings.teacher or 'the backbone of the trial'} for {self._classes} classes"
+            found = f"{leader.card.backbone} for {len(leader.classes)}"
+            raise TrialError(
+                f"method.teacher_weights: {self.settings.teacher_weights}: expected {expected}, found {found}"
+            ) from error
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         return {"student": self.features(self.student, images).logits}
 
     def roles(self) -> dict[Role, list[nn.Module]]:
         return {"student": [self.student]}
+
+    @property
+    def teachers(self) -> list[nn.Module]:
+        return [self.teacher]
 
     @property
     def deployed(self) -> tuple[str, nn.Module]:

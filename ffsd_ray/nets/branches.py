@@ -17,17 +17,23 @@ class Branches(nn.Module):
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        first = networks[0]
-        graph = fx.Tracer().trace(first)
-        trunk, tail = _cut(graph)
-        for network in networks[1:]:
-            _share(first, network, trunk)
-        # In a tuple, for a module would register them, and their parameters have their names already.
-        self._parts = (fx.GraphModule(first, trunk), tuple(fx.GraphModule(network, tail) for network in networks))
+        first, *others = networks
+        #: Trunk and tail in training mode and in evaluation, of which a traced network keeps the one it was traced in.
+        self._cuts = {mode: _cut(fx.Tracer().trace(first.train(mode))) for mode in (False, True)}
+        for trunk, _ in self._cuts.values():
+            for network in others:
+                _share(first, network, trunk)
+        #: Not registered: their parameters have their names already.
+        self._parts: dict[bool, tuple[fx.GraphModule, tuple[fx.GraphModule, ...]]] = {}
 
     def forward(self, images: Tensor) -> list[Features]:
         """Of every branch; all but the last of the feature maps are the same ones."""
-        trunk, tails = self._parts
+        if self.training not in self._parts:
+            # Not before, for layers may have been replaced (synchronised batch norm).
+            trunk_graph, tail_graph = self._cuts[self.training]
+            tails = tuple(fx.GraphModule(network, tail_graph) for network in self.networks)
+            self._parts[self.training] = fx.GraphModule(self.networks[0], trunk_graph), tails
+        trunk, tails = self._parts[self.training]
         between, maps = trunk(images)
         ends = [tail(*between) for tail in tails]
         return [Features(logits, [*maps, last]) for logits, last in ends]

@@ -50,11 +50,26 @@ class SelfDistillation(nn.Module):
         return maps
 
 
-def _upsampling(deep: Shape, shallow: Shape) -> nn.ConvTranspose2d:
+def check_shapes(shapes: Sequence[Shape]) -> None:
+    """Do nothing where a module can be made for maps of these shapes (C, H, W), shallow to deep.
+
+    Raises:
+        ValueError: a stage cannot be reached from the one after it by a stride.
+    """
+    for shallow, deep in pairwise(shapes):
+        _axes(deep, shallow)
+
+
+def _axes(deep: Shape, shallow: Shape) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Of rows and of columns, what `_axis` says."""
     rows, columns = _axis(deep[1], shallow[1]), _axis(deep[2], shallow[2])
     if rows is None or columns is None:
         raise ValueError(f"no stride leads from a {deep[1]}×{deep[2]} map to a {shallow[1]}×{shallow[2]} one")
-    stride, padding, output_padding = zip(rows, columns, strict=True)
+    return rows, columns
+
+
+def _upsampling(deep: Shape, shallow: Shape) -> nn.ConvTranspose2d:
+    stride, padding, output_padding = zip(*_axes(deep, shallow), strict=True)
     return nn.ConvTranspose2d(deep[0], shallow[0], 3, stride, padding, output_padding, bias=False)
 
 

@@ -38,8 +38,22 @@ class RunRecords:
         content = {"job": dict(job), "overrides": list(overrides), "trials": dict(trials)}
         self.store.write_json("job.json", content)
 
+    def add(self, identity: str, spec: Mapping[str, Any]) -> None:
+        """One more planned trial, which a searcher chose while others ran."""
+        content = self.store.read_json("job.json")
+        content["trials"].setdefault(identity, dict(spec))
+        self.store.write_json("job.json", content)
+
     def job(self) -> dict[str, Any]:
         return self.store.read_json("job.json")["job"]
+
+    def text(self) -> str:
+        """The job file as given."""
+        return self.store.read("job.yaml").decode()
+
+    def overrides(self) -> list[str]:
+        """What was set over it on the command line."""
+        return self.store.read_json("job.json")["overrides"]
 
     def trials(self) -> dict[str, dict[str, Any]]:
         """The planned trials' specs by identity, in the job's order."""

@@ -1,93 +1,107 @@
 """A folder of records on any filesystem that pyarrow reaches: local, S3, GCS."""
 
 import contextlib
+import errno
+import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any, Self
 
-import pyarrow as pa
 from pyarrow import fs
 
-from ffsd_ray.errors import RecordsError
+from ffsd_ray.errors import RecordsError, StorageError, StorageFull
+from ffsd_ray.storage import is_uri, open_location, shown
 
 
 class Store:
-    """Whole files in one folder, each written so that a reader, or a kill at any instant, never meets half of one."""
+    """Whole files in one folder, each written so that a reader, or a kill at any instant, never meets half of one.
+
+    Every method may raise StorageError: the storage refuses, or has not answered for about a minute.
+    """
 
     def __init__(self, location: str) -> None:
-        """`location`: a folder's path or a URI (s3://bucket/folder, gs://...).
+        """`location`: a folder's path or a URI (s3://bucket/folder, gs://...), see `open_location`.
 
         Raises:
-            RecordsError: pyarrow knows no filesystem for the URI.
+            RecordsError: pyarrow knows no filesystem for the URI, or it holds credentials.
         """
-        if "://" not in location:
-            location = os.path.abspath(os.path.expanduser(location))
-        self.location = location.rstrip("/")
         try:
-            self._filesystem, self._path = fs.FileSystem.from_uri(self.location)
-        except pa.ArrowInvalid as error:
-            raise RecordsError(
-                f"{location}: expected a folder, or a URI such as s3://bucket/folder: {error}"
-            ) from error
+            self._filesystem, self._path = open_location(location)
+        except ValueError as error:
+            raise RecordsError(str(error)) from error
+        self._local = isinstance(self._filesystem, fs.LocalFileSystem)
+        self._base, mark, query = location.partition("?") if is_uri(location) else (self._path, "", "")
+        self._base, self._query = self._base.rstrip("/"), mark + query
+
+    @property
+    def location(self) -> str:
+        """The absolute path, or the URI."""
+        return (self._base or "/") + self._query
 
     @property
     def name(self) -> str:
-        return self.location.rpartition("/")[2]
+        return self._base.rpartition("/")[2]
 
     @property
     def parent(self) -> Self:
-        """The folder that this one is in."""
-        return type(self)(self.location.rpartition("/")[0] or "/")
+        """The folder that this one is in; a bucket, as `/`, is in itself."""
+        if not is_uri(self._base):
+            return type(self)(os.path.dirname(self._path))
+        above = self._base.rpartition("/")[0]
+        return type(self)((self._base if above.endswith("/") else above) + self._query)
 
     def child(self, name: str) -> Self:
         """The folder `name` in this one; need not exist."""
-        return type(self)(f"{self.location}/{name}")
+        return type(self)(f"{self._base}/{name}{self._query}")
 
     def exists(self, name: str) -> bool:
-        return self._info(name).type == fs.FileType.File
+        with self._explained(name, "be looked for"):
+            return self._filesystem.get_file_info(self._at(name)).type == fs.FileType.File
 
     def names(self) -> list[str]:
         """Names of the files and folders here, sorted; none where the folder does not exist."""
-        selector = fs.FileSelector(self._path, allow_not_found=True)
-        return sorted(info.base_name for info in self._filesystem.get_file_info(selector))
+        with self._explained("", "be listed"):
+            found = self._filesystem.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
+        return sorted(info.base_name for info in found)
 
     def read(self, name: str) -> bytes:
         """
         Raises:
             FileNotFoundError: there is no such file.
         """
-        with self._filesystem.open_input_stream(self._at(name)) as stream:
-            return stream.readall()
+        # As a file, not as a stream: that one asks an object store for each MB by itself.
+        with self._explained(name, "be read"), self._filesystem.open_input_file(self._at(name)) as file:
+            return file.read()
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
         """A stream whose content stands under `name` once the block ends without error; the old file until then."""
-        self._filesystem.create_dir(self._path, recursive=True)
-        # An object store shows an object when its upload completes; a local file is written aside and renamed.
-        local = isinstance(self._filesystem, fs.LocalFileSystem)
-        target = self._at(f".{name}.{os.getpid()}.part" if local else name)
-        try:
-            with self._filesystem.open_output_stream(target) as stream:
-                yield stream
-        except BaseException:
-            if local:
-                with contextlib.suppress(OSError):
-                    self._filesystem.delete_file(target)
-            raise
-        if local:
-            os.replace(target, self._at(name))
+        content = io.BytesIO()  # closing a half-written stream would leave half an object, and a retry needs the whole
+        yield content
+        self.write(name, content.getbuffer())
 
-    def write(self, name: str, content: bytes) -> None:
-        with self.writing(name) as stream:
-            stream.write(content)
+    def write(self, name: str, content: bytes | memoryview) -> None:
+        """
+        Raises:
+            StorageFull: the local filesystem has no space for it; the old file is intact.
+        """
+        with self._explained(name, "be written", len(content)):
+            if self._local:
+                self._replace(Path(self._at(name)), content)
+                return
+            with self._filesystem.open_output_stream(self._at(name)) as stream:
+                stream.write(content)  # an object store shows an object when its upload completes
 
     def copy(self, name: str, source: "Store") -> None:
         """Write what stands under `name` in another folder, on whatever filesystem."""
         self.write(name, source.read(name))
 
     def delete(self, name: str) -> None:
-        self._filesystem.delete_file(self._at(name))
+        with self._explained(name, "be deleted"):
+            self._filesystem.delete_file(self._at(name))
 
     def read_json(self, name: str) -> Any:
         return json.loads(self.read(name))
@@ -98,5 +112,39 @@ class Store:
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
 
-    def _info(self, name: str) -> fs.FileInfo:
-        return self._filesystem.get_file_info(self._at(name))
+    @staticmethod
+    def _replace(file: Path, content: bytes | memoryview) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())  # else the new name may outlive a power failure and the content not
+            temporary.replace(file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+    @contextlib.contextmanager
+    def _explained(self, name: str, what: str, size: int = 0) -> Iterator[None]:
+        """What the filesystem raises as one message that names the file."""
+        file = shown(f"{self._base}/{name}".rstrip("/"))
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(f"{file}: cannot {what}: {error.strerror}: {_space(self._path, size)}") from error
+            raise StorageError(f"{file}: cannot {what}: {error.strerror or error}") from error
+
+
+def _space(folder: str, size: int) -> str:
+    """What a full filesystem has and what is missing."""
+    mount = Path(folder).resolve()
+    while not mount.is_mount():
+        mount = mount.parent
+    free = shutil.disk_usage(mount).free
+    return f"{size / 1e6:.3f} MB to be written, {free / 1e6:.3f} MB free on the filesystem at {mount}"

@@ -20,11 +20,12 @@ State = Literal["completed", "failed", "unfinished"]
 #: The deployed network's weights at its best epoch and at the last.
 LEADER_BEST, LEADER_LAST = "leader_best.safetensors", "leader_last.safetensors"
 
-_CHECKPOINT = re.compile(r"epoch-(\d{6})\.pt")
+_CHECKPOINT = re.compile(r"epoch-\d{6}(-step-\d{6})?\.pt")
 
 
-def _checkpoint_name(epoch: int) -> str:
-    return f"epoch-{epoch:06d}.pt"
+def _checkpoint_name(epoch: int, steps: int = 0) -> str:
+    """After an epoch, or after so many steps of it; names sort by how far training has come."""
+    return f"epoch-{epoch:06d}-step-{steps:06d}.pt" if steps else f"epoch-{epoch:06d}.pt"
 
 
 class TrialRecords:
@@ -69,9 +70,10 @@ class TrialRecords:
         if self.store.exists("standing.json"):
             self.store.delete("standing.json")
 
-    def stop(self, epoch: int) -> None:
-        """A scheduler ended the trial after this epoch: as the trial stood then is its result."""
-        self.finish(self.store.read_json("standing.json") | {"ended": f"stopped at {epoch}"})
+    def stop(self) -> None:
+        """A scheduler has ended the trial: as it stands is its result."""
+        standing = self.store.read_json("standing.json")
+        self.finish(standing | {"ended": f"stopped at {standing['last']['epoch']}"})
 
     def fail(self, kind: str, message: str) -> None:
         """Write why the trial ended without a result."""
@@ -97,14 +99,16 @@ class TrialRecords:
         with self.store.writing("history.parquet") as stream:
             pq.write_table(pa.Table.from_pylist(list(rows)), stream)
 
-    def write_checkpoint(self, epoch: int, state: Mapping[str, Any], *, keep_earlier: bool) -> None:
-        """Write the training state after `epoch`, then delete the earlier ones unless they are to be kept."""
-        with self._checkpoints.writing(_checkpoint_name(epoch)) as stream:
+    def write_checkpoint(self, epoch: int, state: Mapping[str, Any], *, keep_earlier: bool, steps: int = 0) -> None:
+        """Write the training state after `epoch`, or after so many `steps` of it; the earlier ones are deleted then.
+
+        With `keep_earlier` those after whole epochs stay.
+        """
+        with self._checkpoints.writing(_checkpoint_name(epoch, steps)) as stream:
             torch.save(dict(state), stream)
-        if not keep_earlier:
-            for name in self._checkpoint_names():
-                if name < _checkpoint_name(epoch):
-                    self._checkpoints.delete(name)
+        for name in self._checkpoint_names():
+            if name < _checkpoint_name(epoch, steps) and ("step" in name or not (keep_earlier or steps)):
+                self._checkpoints.delete(name)
 
     def latest_checkpoint(self) -> dict[str, Any] | None:
         """The newest training state, tensors on the CPU; None where there is none. Nothing is unpickled but tensors."""

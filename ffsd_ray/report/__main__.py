@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from ffsd_ray.command import command
 from ffsd_ray.records.run import RunRecords
+from ffsd_ray.report.collect import collect
 from ffsd_ray.report.comparison import compare
+from ffsd_ray.report.page import write_page
 from ffsd_ray.report.paper import paper_tables
 from ffsd_ray.report.plot import plot
 from ffsd_ray.report.row import Epoch
@@ -24,13 +26,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--out is for --plot; a table goes to the standard output")
     run = RunRecords.open(arguments.run)
     if arguments.plot:
-        print(plot(run, arguments.plot, arguments.out, arguments.epoch or "best"))
+        print(plot(run, result_table(run, [arguments.epoch or "best"]), arguments.plot, arguments.out))
+    elif arguments.html:
+        print(write_page(run, result_table(run, _epochs(arguments.epoch)), collect(run), arguments.html))
     elif arguments.paper:
         show(compare(run, arguments.paper, arguments.epoch or "best"), arguments.format)
     else:
-        epochs: Sequence[Epoch] = ("best", "last") if arguments.epoch in (None, "both") else (arguments.epoch,)
-        show(result_table(run, epochs), arguments.format)
+        show(result_table(run, _epochs(arguments.epoch)), arguments.format)
     return 0
+
+
+def _epochs(asked: str | None) -> Sequence[Epoch]:
+    return ("last",) if asked == "last" else ("best",) if asked == "best" else ("best", "last")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +47,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--paper", choices=list(paper_tables()), help="ours beside what the paper prints")
-    what.add_argument("--plot", metavar="KEY", help="accuracies against a dotted key, e.g. method.students (Fig. 6)")
+    what.add_argument(
+        "--plot",
+        nargs="+",
+        metavar="KEY",
+        help="accuracies against dotted keys: one, e.g. method.students (Fig. 6): lines; two: a heat map; more: "
+        "parallel coordinates; the word epochs: training curves",
+    )
+    what.add_argument("--html", metavar="FILE", help="all of it as one page that opens offline")
     parser.add_argument("--out", metavar="FILE", help="of --plot: .png, .svg or .pdf; default: JOB-KEY.png")
     parser.add_argument("--format", choices=FORMATS, default="terminal", help="of tables")
     parser.add_argument(

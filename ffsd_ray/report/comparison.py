@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from ffsd_ray.methods.dml import MutualSettings
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.labels import has
 from ffsd_ray.report.pairs import Pair, gains, numbers
 from ffsd_ray.report.paper import PaperTable, Printed, matches, paper_tables, printed_baseline
-from ffsd_ray.report.row import Cell, Epoch, Row
+from ffsd_ray.report.row import Cell, Epoch, Row, unconfirmed_of
 from ffsd_ray.report.sheet import Notes, Section, Sheet, marks
 from ffsd_ray.report.table import Table, result_table
 from ffsd_ray.spec.load import value_at
@@ -129,6 +130,8 @@ def _entry(label: str, pair: Pair, paper: PaperTable, row: Row, table: Table, no
         # A gain is missing for a reason that the run's own table gives.
         of_gain = row.notes.get("Gain", ()) if pair.is_gain else ()
         on_ours = [table.notes[number - 1] for number in of_gain] or [_NOT_RECORDED]
+    elif pair.ours is not None:
+        on_ours = unconfirmed_of(row.spec)
     if paper.no_verdict:
         on_within = [f"no verdict: {paper.no_verdict}"] if pair.ours is not None else []
     else:
@@ -173,7 +176,9 @@ def _differing(key: str, wanted: object, specs: Sequence[TrialSpec]) -> str:
     if key == "train.milestones":
         values: list[object] = [spec.train.decay_epochs for spec in specs]
     else:
-        values = [value_at(spec, key) for spec in specs if has(spec, key)]
+        # What it says of a method is of DML and FFSD.
+        own = [spec for spec in specs if isinstance(spec.method, MutualSettings) or not key.startswith("method.")]
+        values = [value_at(spec, key) for spec in own if has(spec, key)]
     others = dict.fromkeys(shown(value) for value in values if value != wanted)
     return f"{key.rpartition('.')[2]} {' / '.join(others)} (paper: {shown(wanted)})" if others else ""
 

@@ -48,7 +48,7 @@ def values(spec: TrialSpec, keys: Sequence[str]) -> list[str]:
     """`lr=0.1` for each key that the configuration has a value for; of a part its name alone."""
     found = {key: value_at(spec, key) for key in keys}
     return [
-        str(value) if key.endswith(".name") else f"{key.rpartition('.')[2]}={shown(value)}"
+        str(value) if key.endswith(".name") or key == "variant" else f"{key.rpartition('.')[2]}={shown(value)}"
         for key, value in found.items()
         if value is not None
     ]

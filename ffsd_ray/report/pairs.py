@@ -16,6 +16,7 @@ _DERIVED = "difference of two means that the paper prints"
 _PARTS = {
     "self-distillation": ("Self-distillation FLOPs (M)", "Self-distillation modules"),
     "fusion": ("Fusion FLOPs (M)", "Fusion modules"),
+    "teacher": ("Teacher FLOPs (M)", "Teachers"),
 }
 
 

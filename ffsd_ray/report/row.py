@@ -1,20 +1,15 @@
-"""One configuration's row: mean ± standard deviation over its seeds, from its trials' results."""
+"""One row of a table: mean ± standard deviation over its trials, from their results."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from ffsd_ray.methods.baseline import BaselineSettings
-from ffsd_ray.report.collect import Trial
+from ffsd_ray.report.groups import Group
+from ffsd_ray.report.scores import Epoch, On, Scores, baselines, ended, scores_of
 from ffsd_ray.report.sheet import PLUS_MINUS, Notes
 from ffsd_ray.spec.trial import TrialSpec
-from ffsd_ray.train.meters import ANY, LOGITS, MEAN
 
-Epoch = Literal["best", "last"]
-
-#: Columns of trials' own accuracies after Baseline and Common 1..n.
-TOGETHER = {"Mean of common": MEAN, "Ens (any)": ANY, "Ens (logits)": LOGITS}
 _NO_BASELINE = "no completed baseline trial with the same data, backbone, optimisation, scale and seed"
 
 
@@ -34,105 +29,144 @@ class Cell(NamedTuple):
         return mean if self.std is None else f"{mean}{PLUS_MINUS}{self.std:.{decimals}f}"
 
 
+class Difference(NamedTuple):
+    """A row's headline accuracy minus that of the row compared with, in points, paired over seeds."""
+
+    #: None where they have no seed in common, and of that row itself.
+    cell: Cell | None
+    pairs: int
+    #: Of the paired t-test; None with fewer than two pairs, or differences that are all the same.
+    p: float | None
+
+
 @dataclass(frozen=True)
 class Row:
-    """One configuration at its models' best or last epoch."""
+    """A group of trials at their models' best or last epoch; mostly one configuration with several seeds."""
 
     configuration: str
-    #: Its seed is without meaning.
+    #: Its seed is without meaning, unless the rows are told apart by it; see `Group` where trials differ in more.
     spec: TrialSpec
     epoch: Epoch
-    #: Of the completed trials.
+    #: Of the completed trials, one each.
     seeds: tuple[int, ...]
     cells: dict[str, Cell]
     #: Of every column of accuracies, its gain over the baseline, seed by seed; empty where there is none.
     gains: dict[str, Cell]
     #: The column that stands for the method in a comparison; '' where no trial has completed.
     headline: str
+    #: Its accuracy on the test images (where trials differ in it, of each trial its own), and by seed: the mean where
+    #: several trials have the same one.
+    accuracy: Cell | None
+    by_seed: dict[int, float]
+    #: The split that chose the epochs ("val" or "test"; "" where none or not the same for all), and on it the columns
+    #: of `cells` and the headline's accuracy: what rows are ranked by.
+    selection: str
+    selected: dict[str, Cell]
+    ranking: Cell | None
     #: Training time.
     hours: Cell | None
     #: Cosine similarity of the common students' feature maps after the last epoch.
     cosine: Cell | None
     #: Number that the data set has; None where no trial has completed.
     classes: int | None
-    #: Numbers (from 1) of the table's notes, by column; `n` for trials that are missing.
+    #: How each completed trial ended: "completed", "stopped at 12", "exploited from TRIAL at 5".
+    ended: tuple[str, ...]
+    #: Numbers (from 1) of the table's notes, by column; `n` for trials that are missing, `configuration` for what no
+    #: source confirms.
     notes: dict[str, tuple[int, ...]]
+    #: Beside the row that the table compares with; None where it compares with none.
+    difference: Difference | None = None
 
 
-def make_row(
-    name: str, group: Sequence[Trial], epoch: Epoch, completed: Mapping[str, dict[str, Any]], notes: Notes
-) -> Row:
-    """The row of one configuration's trials; `completed` has the results of all trials of the run, by identity.
+def make_row(group: Group, epoch: Epoch, completed: Mapping[str, dict[str, Any]], notes: Notes) -> Row:
+    """The row of one group; `completed` has the results of all trials of the run, by identity.
 
-    Gain is left blank, with the reason as a note, unless every completed seed has its baseline in `completed`.
+    Gain is left blank, with the reason as a note, unless every completed trial has its baseline in `completed`. Where
+    only some trials have a column, its mean is over those and a note says so.
     """
     marks: dict[str, tuple[int, ...]] = {}
-    missing = [notes.number(f"{name}, seed {trial.spec.seed}: {trial.error}") for trial in group if trial.error]
-    unfinished = [str(trial.spec.seed) for trial in group if trial.result is None and not trial.error]
-    if unfinished:
-        missing.append(notes.number(f"{name}: not finished for seed{'s' * (len(unfinished) > 1)} {_list(unfinished)}"))
+    missing = [notes.number(text) for text in _missing(group)]
     if missing:
         marks["n"] = tuple(missing)
+    unconfirmed = {text: None for trial in group.trials for text in unconfirmed_of(trial.spec)}
+    if unconfirmed:
+        marks["configuration"] = tuple(map(notes.number, unconfirmed))
 
-    specs = [trial.spec for trial in group if trial.result is not None]
-    results = [trial.result for trial in group if trial.result is not None]
-    cells: dict[str, Cell] = {}
+    results = [(trial.spec, trial.result) for trial in group.trials if trial.result is not None]
+    scores = [scores_of(spec, result, epoch, completed) for spec, result in results]
+    led = [score for score in scores if "Baseline" not in score.test]
+    columns = list(dict.fromkeys(column for score in scores for column in score.test))
+    over = {column: [score for score in scores if column in score.test] for column in columns}
+    cells, selected = _cells(over, "test"), _cells(over, "selection")
     gains: dict[str, Cell] = {}
-    headline = ""
-    if results:
-        columns = series(results[0])
-        headline = next(column for column, name in columns.items() if name == results[0]["headline"])
-        accuracies = {c: [_top1(result, name, epoch) for result in results] for c, name in columns.items()}
-        cells |= {column: Cell.of(values) for column, values in accuracies.items()}
-        if not isinstance(group[0].spec.method, BaselineSettings):
-            found = [completed.get(spec.model_copy(update={"method": BaselineSettings()}).identity()) for spec in specs]
-            baselines = [_top1(result, result["headline"], epoch) for result in found if result is not None]
-            if len(baselines) == len(results):
-                cells["Baseline"] = Cell.of(baselines)
-                gains = {
-                    column: Cell.of(after - before for before, after in zip(baselines, values, strict=True))
-                    for column, values in accuracies.items()
-                }
-                cells["Gain"] = gains[headline]
-            else:
-                lacking = [str(spec.seed) for spec, result in zip(specs, found, strict=True) if result is None]
-                which = f"for seed{'s' * (len(lacking) > 1)} {_list(lacking)} " if baselines else ""
-                marks["Gain"] = (notes.number(f"no gain: {which}{_NO_BASELINE}"),)
-    alike = [result["similarity"]["maps"] for result in results if "similarity" in result]
+    if led and all(score.baseline for score in led):
+        gains = {
+            column: Cell.of(score.gains("test")[column] for score in led if column in score.test)
+            for column in columns
+            if column != "Baseline"
+        }
+        cells |= _beside_baseline(scores, led, "test")
+        selected |= _beside_baseline(scores, led, "selection")
+        over |= {"Baseline": scores, "Gain": led}
+    elif led:
+        lacking = list(dict.fromkeys(str(score.seed) for score in led if not score.baseline))
+        some = any(score.baseline for score in led)
+        which = f"for seed{'s' * (len(lacking) > 1)} {', '.join(lacking)} " if some else ""
+        marks["Gain"] = (notes.number(f"no gain: {which}{_NO_BASELINE}"),)
+    for column, having in over.items():
+        if len(having) < len(scores):
+            marks[column] = (notes.number(f"{column}: {len(having)} of these {len(scores)} trials have it"),)
+    splits = {result["selection"] for _, result in results}
+    by_seed = {
+        seed: fmean(score.test[score.headline] for score in scores if score.seed == seed)
+        for seed in dict.fromkeys(score.seed for score in scores)
+    }
+    alike = [result["similarity"]["maps"] for _, result in results if "similarity" in result]
     return Row(
-        configuration=name,
-        spec=group[0].spec.configuration(),
+        configuration=group.name,
+        spec=group.spec,
         epoch=epoch,
-        seeds=tuple(spec.seed for spec in specs),
+        seeds=tuple(score.seed for score in scores),
         cells=cells,
         gains=gains,
-        headline=headline,
-        hours=Cell.of(result["seconds"] / 3600 for result in results) if results else None,
+        headline=" or ".join(dict.fromkeys(score.headline for score in scores)),
+        accuracy=Cell.of(score.test[score.headline] for score in scores) if scores else None,
+        by_seed=by_seed,
+        selection=splits.pop() if len(splits) == 1 else "",
+        selected=selected,
+        ranking=Cell.of(score.selection[score.headline] for score in scores) if scores else None,
+        hours=Cell.of(result["seconds"] / 3600 for _, result in results) if results else None,
         cosine=Cell.of(alike) if alike else None,
-        classes=results[0]["classes"] if results else None,
+        classes=results[0][1]["classes"] if results else None,
+        ended=tuple(ended(result) for _, result in results),
         notes=marks,
     )
 
 
-def series(result: Mapping[str, Any]) -> dict[str, str]:
-    """The series behind each column of a trial's own accuracies."""
-    if result["members"] == [result["deployed"]]:
-        return {"Baseline": result["deployed"]}
-    common: list[str] = result["common"]
-    columns = {f"Common {number}": name for number, name in enumerate(common, 1)}
-    if common:
-        columns |= TOGETHER
-    if "fusion" in result["members"]:
-        columns["Fusion"] = "fusion"
-    if result["deployed"] not in common:
-        columns["Leader"] = result["deployed"]
-    return columns
+def _missing(group: Group) -> Iterator[str]:
+    for trial in group.trials:
+        if trial.error:
+            yield f"{group.name}, seed {trial.spec.seed}: {trial.error}"
+    seeds = list(
+        dict.fromkeys(str(trial.spec.seed) for trial in group.trials if trial.result is None and not trial.error)
+    )
+    if seeds:
+        yield f"{group.name}: not finished for seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
 
 
-def _top1(result: Mapping[str, Any], name: str, epoch: Epoch) -> float:
-    value: float = result["best"][name]["top1"] if epoch == "best" else result["last"][f"test/{name}/top1"]
-    return value
+def _cells(over: Mapping[str, Sequence[Scores]], split: On) -> dict[str, Cell]:
+    return {column: Cell.of(score.on(split)[column] for score in having) for column, having in over.items()}
 
 
-def _list(values: Iterable[str]) -> str:
-    return ", ".join(values)
+def _beside_baseline(scores: Sequence[Scores], led: Sequence[Scores], split: On) -> dict[str, Cell]:
+    """A baseline trial counts once, however many others have it; the gain is of each trial's own headline."""
+    alone = dict(baselines(scores)).values()
+    return {
+        "Baseline": Cell.of(score.on(split)["Baseline"] for score in alone),
+        "Gain": Cell.of(score.gains(split)[score.headline] for score in led),
+    }
+
+
+def unconfirmed_of(spec: TrialSpec) -> list[str]:
+    """Notes on what of a trial's method no source confirms."""
+    return [f"UNCONFIRMED {choice}" for choice in spec.method.unconfirmed]

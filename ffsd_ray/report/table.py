@@ -1,16 +1,19 @@
 """The table of a run, as in the paper's Table I: a row a configuration, mean ± standard deviation over its seeds."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ffsd_ray.data import DataSettings
-from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.records.run import RunRecords
+from ffsd_ray.report.captions import captions
 from ffsd_ray.report.collect import Trial, collect
-from ffsd_ray.report.labels import labels
-from ffsd_ray.report.row import TOGETHER, Epoch, Row, make_row, series
+from ffsd_ray.report.groups import Group, averaged, configurations, grouped
+from ffsd_ray.report.row import Row, make_row
+from ffsd_ray.report.scores import TOGETHER, Epoch
 from ffsd_ray.report.sheet import Notes, Section, Sheet, marks
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.report.significance import COMPARED, compared, comparison_caption, comparison_texts, reference_of
+from ffsd_ray.report.where import trial_key, where
 
 _EPOCHS: tuple[Epoch, ...] = ("best", "last")
 
@@ -24,9 +27,20 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    #: The keys in which trials of the same row may differ.
+    averaged: tuple[str, ...] = ("seed",)
 
     def at(self, epoch: Epoch) -> list[Row]:
         return [row for row in self.rows if row.epoch == epoch]
+
+    @property
+    def compares(self) -> bool:
+        return any(row.difference is not None for row in self.rows)
+
+    @property
+    def ends(self) -> bool:
+        """Whether some trial ended otherwise than by completing."""
+        return any(end != "completed" for row in self.rows for end in row.ended)
 
     def sheet(self) -> Sheet:
         """A section an epoch; what is missing as a mark."""
@@ -35,103 +49,136 @@ class Table:
             for epoch in _EPOCHS
             if (rows := self.at(epoch))
         ]
-        return Sheet(self.title, self.captions, ("Configuration", "n", *self.columns), tuple(sections), self.notes)
+        head = ["Configuration", "n", *self.columns, *(COMPARED if self.compares else ()), *["Ended"] * self.ends]
+        return Sheet(self.title, self.captions, tuple(head), tuple(sections), self.notes)
 
     def records(self) -> list[list[str]]:
         """A line a configuration and epoch; mean and std in columns of their own, what is missing in `notes`."""
-        pairs = [name for column in self.columns for name in (column, f"{column} std")]
-        lines = [["configuration", "epoch", "n", "seeds", *pairs, "notes"]]
+        head = ["configuration", "epoch", "n", "seeds"]
+        head += [name for column in self.columns for name in (column, f"{column} std")]
+        head += ["difference", "difference std", "p", "pairs"] if self.compares else []
+        head += ["ended"] if self.ends else []
+        lines = [[*head, "notes"]]
         for row in self.rows:
-            values: list[str] = []
-            for column in self.columns:
-                cell = row.cells.get(column, (None, None))
-                values += ["" if value is None else f"{value:.2f}" for value in cell]
-            notes = "; ".join(self.notes[number - 1] for numbers in row.notes.values() for number in numbers)
-            seeds = " ".join(map(str, row.seeds))
-            lines.append([row.configuration, row.epoch, str(len(row.seeds)), seeds, *values, notes])
+            values = [_number(value) for column in self.columns for value in row.cells.get(column, (None, None))]
+            if row.difference is not None:
+                cell, pairs, p = row.difference
+                values += [*map(_number, cell or (None, None)), "" if p is None else f"{p:.4g}", str(pairs)]
+            values += ["; ".join(row.ended)] if self.ends else []
+            seeds = " ".join(map(str, dict.fromkeys(row.seeds)))
+            lines.append(
+                [row.configuration, row.epoch, str(len(row.seeds)), seeds, *values, "; ".join(self.notes_on(row))]
+            )
         return lines
 
+    def notes_on(self, row: Row) -> list[str]:
+        return [self.notes[number - 1] for numbers in row.notes.values() for number in numbers]
+
     def _line(self, row: Row) -> tuple[str, ...]:
-        count = f"{len(row.seeds)} {marks(row.notes.get('n', ()))}".rstrip()
-        values = (
-            row.cells[column].text() if column in row.cells else marks(row.notes.get(column, ()))
-            for column in self.columns
-        )
-        return row.configuration, count, *values
+        values = [
+            _marked(row, column, row.cells[column].text() if column in row.cells else "") for column in self.columns
+        ]
+        if self.compares:
+            values += [_marked(row, column, text) for column, text in zip(COMPARED, comparison_texts(row), strict=True)]
+        values += [_ended(row.ended)] if self.ends else []
+        return _marked(row, "configuration", row.configuration), _marked(row, "n", str(len(row.seeds))), *values
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _ended(ends: Sequence[str]) -> str:
+    """In few words: who exploited whom is in the records."""
+    found = list(dict.fromkeys(map(_shortened, ends)))
+    if len(found) < 2:
+        return "".join(found)
+    return ", ".join(f"{count} {kind}" for kind, count in Counter(end.split()[0] for end in ends).items())
+
+
+def _shortened(end: str) -> str:
+    exploits = end.split("; ")
+    if not end.startswith("exploited"):
+        return end
+    last = exploits[-1].rpartition(" at ")[2]
+    return f"exploited at {last}" if len(exploits) == 1 else f"exploited {len(exploits)} times, last at {last}"
 
 
 def result_table(run: RunRecords, epochs: Sequence[Epoch] = _EPOCHS) -> Table:
-    """The table of what a run's records hold so far.
-
-    Gain is a trial's headline accuracy minus that of the baseline trial with the same data, backbone, train section,
-    scale section and seed, both at their best or both at their last epoch. It is left blank, with the reason as a note,
-    unless every completed seed of a row has such a baseline.
+    """The table of what a run's records hold so far, see `table_of`.
 
     Raises:
         RecordsError: the records are of another version.
     """
-    job, trials = run.job(), collect(run)
+    return table_of(run.job(), collect(run), epochs)
+
+
+def table_of(
+    job: Mapping[str, Any],
+    trials: Sequence[Trial],
+    epochs: Sequence[Epoch] = _EPOCHS,
+    *,
+    conditions: Sequence[str] = (),
+    by: Sequence[str] = (),
+    against: str | None = None,
+) -> Table:
+    """The table of a run's trials.
+
+    Gain is a trial's headline accuracy minus that of the baseline trial with the same data, backbone, train section,
+    scale section and seed, both at their best or both at their last epoch. It is left blank, with the reason as a note,
+    unless every completed trial of a row has such a baseline.
+
+    Args:
+        job: as `RunRecords.job` has it.
+        trials: all of them, in the job's order: gains are found there even where `conditions` leave baselines out.
+        conditions: rows are of the trials that meet these, see `where`.
+        by: the dotted keys whose values make a row; none: everything but the seed.
+        against: `key=value,...` of the row whose headline accuracy is compared with.
+
+    Raises:
+        JobError, RecordsError: no such key, no such trial, or not one row to compare with.
+    """
+    keys = [trial_key(key, f"--by {key}") for key in by]
+    kept = chosen(trials, conditions)
     completed = {trial.spec.identity(): trial.result for trial in trials if trial.result is not None}
-    configurations: dict[str, list[Trial]] = {}
-    for trial in trials:
-        configurations.setdefault(trial.spec.configuration().identity(), []).append(trial)
-    keys = job.get("report", {}).get("rows")
-    names = labels([group[0].spec.configuration() for group in configurations.values()], keys)
-    notes = Notes()
-    rows = [
-        make_row(name, group, epoch, completed, notes)
-        for epoch in epochs
-        for name, group in zip(names, configurations.values(), strict=True)
-    ]
-    return Table(job["name"], tuple(_captions(trials, epochs)), _columns(rows), tuple(rows), tuple(notes.texts))
+
+    def group(some: Sequence[Trial]) -> list[Group]:
+        return grouped(some, keys) if keys else configurations(some, job.get("report", {}).get("rows"))
+
+    groups, notes = group(kept), Notes()
+    rows = [make_row(one, epoch, completed, notes) for epoch in epochs for one in groups]
+    said = list(captions(kept, epochs, averaged(groups) if keys else ()))
+    if against is not None:
+        reference = reference_of(groups, lambda: group(trials), against)
+        others = {epoch: make_row(reference, epoch, completed, Notes()) for epoch in epochs}
+        rows = [compared(row, others[row.epoch], notes) for row in rows]
+        said.append(comparison_caption(rows, others[epochs[0]]))
+    return Table(
+        _title(job),
+        tuple(said),
+        _columns(rows),
+        tuple(rows),
+        tuple(notes.texts),
+        averaged=tuple(averaged(groups)) if keys else ("seed",),
+    )
+
+
+def chosen(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
+    """Those that meet the conditions, see `where`."""
+    met = {spec.identity() for spec in where([trial.spec for trial in trials], conditions)}
+    return [trial for trial in trials if trial.spec.identity() in met]
+
+
+def _title(job: Mapping[str, Any]) -> str:
+    """The job's name, and whether its trials were chosen by what they are compared by."""
+    search = job.get("search", {})
+    by_test = any(search.get(part, {}).get("by_test") for part in ("searcher", "scheduler"))
+    return f"{job['name']} (trials chosen while training, ranked by test accuracy)" if by_test else job["name"]
 
 
 def _columns(rows: Sequence[Row]) -> tuple[str, ...]:
     used = {column for row in rows for column in (*row.cells, *row.notes)}
     common = sorted((c for c in used if c.startswith("Common ")), key=lambda c: int(c.split()[1]))
-    return tuple(c for c in ("Baseline", *common, *TOGETHER, "Fusion", "Leader", "Gain") if c in used)
-
-
-def _captions(trials: Sequence[Trial], epochs: Sequence[Epoch]) -> Iterable[str]:
-    """What the numbers are of: data, protocol, split, choice of the epoch, seeds."""
-    specs = [trial.spec for trial in trials]
-    results = [trial.result for trial in trials if trial.result is not None]
-    protocol = [
-        _each(specs, lambda spec: images_of(spec.data)),
-        _each(specs, lambda spec: spec.backbone.name),
-        _each(specs, lambda spec: str(spec.train.epochs)) + " epochs",
-        "batch size " + _each(specs, lambda spec: str(spec.train.batch_size)),
-        "lr " + _each(specs, lambda spec: f"{spec.train.lr:g}"),
-        _each(specs, lambda spec: spec.train.precision),
-    ]
-    yield ", ".join(protocol)
-    yield (
-        "top-1 accuracy on the test images in %, mean ± sample standard deviation over n seeds; "
-        f"seed {', '.join(map(str, sorted({spec.seed for spec in specs})))}"
+    return tuple(
+        c for c in ("Baseline", *common, *TOGETHER, "Student", "Ensemble", "Fusion", "Leader", "Gain") if c in used
     )
-    if "best" in epochs:
-        for selection in sorted({result["selection"] for result in results}):
-            chosen = "the test images, as the paper did" if selection == "test" else "held-out validation images"
-            yield f"best epoch: each column's own, chosen on {chosen}"
-    if any(result["common"] for result in results):
-        yield "Ens (any): right where any common student is; Ens (logits): the mean of their logits"
-    heads = {
-        f"{column} ({trial.spec.method.name})": None
-        for trial in trials
-        if trial.result is not None and not isinstance(trial.spec.method, BaselineSettings)
-        for column, name in series(trial.result).items()
-        if name == trial.result["headline"]
-    }
-    if heads:
-        yield f"Gain: {' or '.join(heads)} minus Baseline, seed by seed"
-
-
-def _each(specs: Iterable[TrialSpec], value: Callable[[TrialSpec], str]) -> str:
-    return " / ".join(dict.fromkeys(map(value, specs)))
-
-
-def images_of(settings: DataSettings) -> str:
-    """A data source's name, and what it must be told to find its images."""
-    required = [name for name, field in type(settings).model_fields.items() if field.is_required()]
-    told = ", ".join(str(getattr(settings, name)) for name in required)
-    return f"{settings.name} ({told})" if told else settings.name

@@ -1,6 +1,7 @@
 """Choosing trials by their settings: --where KEY=VALUE."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from ffsd_ray.errors import JobError, RecordsError
 from ffsd_ray.report.labels import has
@@ -11,8 +12,24 @@ from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.spec.yaml_file import parse
 
 
-def where(specs: Sequence[TrialSpec], conditions: Sequence[str]) -> list[TrialSpec]:
-    """The trials that meet every `dotted.key=value`, the value in YAML.
+def trial_key(said: str, option: str) -> str:
+    """The dotted key of trials that is meant; of a section with kinds or names, such as `method`, its `name`.
+
+    Raises:
+        JobError: trials have no such key; the message begins with `option`.
+    """
+    if f"{said}.name" in TRIAL_KEYS:
+        return f"{said}.name"
+    within = [key for key in TRIAL_KEYS if key.startswith(f"{said}.")]
+    if within:
+        raise JobError(f"{option}: {said} is a section; give a key in it: {', '.join(within)}")
+    if said not in TRIAL_KEYS:
+        raise JobError(f"{option}: not a key of trials.{did_you_mean(said, TRIAL_KEYS, TRIAL_KEYS)}")
+    return said
+
+
+def where(specs: Sequence[TrialSpec], conditions: Iterable[str], option: str = "--where") -> list[TrialSpec]:
+    """The trials that meet every `key=value`; keys as in `trial_key`, values in YAML.
 
     Raises:
         JobError: a condition is not of this form, or names no key of trials.
@@ -20,23 +37,27 @@ def where(specs: Sequence[TrialSpec], conditions: Sequence[str]) -> list[TrialSp
     """
     kept = list(specs)
     for condition in conditions:
-        key, equals, text = condition.partition("=")
+        said, equals, text = condition.partition("=")
+        place = f"{option} {condition}"
         if not equals:
-            raise JobError(f"--where {condition}: should be KEY=VALUE, such as method.name=ffsd")
-        if key not in TRIAL_KEYS:
-            raise JobError(f"--where {condition}: not a key of trials.{did_you_mean(key, TRIAL_KEYS, TRIAL_KEYS)}")
-        value = _value(condition, text)
+            raise JobError(f"{place}: should be KEY=VALUE, such as method.name=ffsd")
+        key, value = trial_key(said.strip(), place), _value(place, text)
         met = [spec for spec in kept if value_at(spec, key) == value]
         if not met:
             there = dict.fromkeys(shown(value_at(spec, key)) for spec in kept if has(spec, key)) or ["in none of them"]
-            raise RecordsError(f"--where {condition}: no such trial; {key} is {', '.join(there)}")
+            raise RecordsError(f"{place}: no such trial; {key} is {', '.join(there)}")
         kept = met
     return kept
 
 
-def _value(condition: str, text: str) -> object:
+def parted(conditions: str) -> list[str]:
+    """`a=1,b=[2, 3]` as its conditions."""
+    return re.split(r",(?=\s*[\w.]+\s*=)", conditions)
+
+
+def _value(place: str, text: str) -> object:
     problems = Problems()
-    node = parse(text, lambda line, column: Place(f"--where {condition}"), problems)
+    node = parse(text, lambda line, column: Place(place), problems)
     problems.check()
     assert node is not None
     return node.plain()

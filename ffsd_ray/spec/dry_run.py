@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 from rich.console import Group
@@ -14,9 +15,19 @@ from ffsd_ray.data import DataSettings
 from ffsd_ray.spec.flops import flops_per_image
 from ffsd_ray.spec.load import Plan, value_at, varying
 from ffsd_ray.spec.problems import shown
+from ffsd_ray.spec.search import Asha, MedianStopping, Pbt
 from ffsd_ray.spec.trial import TrialSpec
 
 _CALIBRATION_SECONDS = 1.0
+
+#: In columns of their own.
+_SHOWN_ANYWAY = (
+    "train.epochs",
+    "scale.workers",
+    "scale.cpus_per_worker",
+    "scale.gpus_per_worker",
+    "scale.memory_per_worker_gib",
+)
 
 
 def describe(plan: Plan) -> Group:
@@ -25,20 +36,21 @@ def describe(plan: Plan) -> Group:
     The cost is the floating point operations of training: those of one step of the whole group, forward and backward,
     counted by torch on its meta device, times images and epochs; evaluation comes on top. Where neither the number of
     images nor their size is known before they are read, it is unknown. Takes a second to time this machine.
+    Trials that Optuna chooses have no rows; the keys that it chooses have one each.
     """
-    shown_anyway = ("train.epochs", "scale.workers", "scale.cpus_per_worker", "scale.gpus_per_worker")
-    keys = [key for key in varying(plan.trials) if key not in shown_anyway]
+    if plan.template is not None:
+        return Group(_choices(plan), Text("\n".join(_totals(plan, [_dearest(plan)] * _samples(plan)))))
+    keys = [key for key in varying(plan.trials) if key not in _SHOWN_ANYWAY]
     table = Table(title=f"{plan.job.name}: {_count(len(plan.trials), 'trial')}")
     table.add_column("trial", no_wrap=True)
     for heading in (*_headings(keys), "workers"):
         table.add_column(heading, overflow="fold")
     for heading in ("epochs", "steps", "TFLOP"):
         table.add_column(heading, justify="right", no_wrap=True)
-    costs = [training_flops(trial) for trial in plan.trials]
-    for trial, cost in zip(plan.trials, costs, strict=True):
+    for trial in plan.trials:
         values = [value_at(trial, key) for key in keys]
         cells = ["" if value is None else value if isinstance(value, str) else shown(value) for value in values]
-        steps = _steps(trial)
+        steps, cost = _steps(trial), training_flops(trial)
         table.add_row(
             trial.identity(),
             *cells,
@@ -47,7 +59,26 @@ def describe(plan: Plan) -> Group:
             "unknown" if steps is None else f"{steps * trial.train.epochs:,}",
             "unknown" if cost is None else f"{cost / 1e12:,.1f}",
         )
-    return Group(table, Text("\n".join(_totals(plan, costs))))
+    return Group(table, Text("\n".join(_totals(plan, plan.trials))))
+
+
+def _choices(plan: Plan) -> Table:
+    """A row for each key that Optuna chooses."""
+    table = Table(title=f"{plan.job.name}: {_count(_samples(plan), 'trial')}, chosen by Optuna while others run")
+    table.add_column("key", no_wrap=True)
+    table.add_column("chosen from", overflow="fold")
+    for key, distribution in plan.job.search.random.items():
+        table.add_row(key, str(distribution))
+    return table
+
+
+def _samples(plan: Plan) -> int:
+    return plan.job.search.samples or 0
+
+
+def _dearest(plan: Plan) -> TrialSpec:
+    """Of the ends of what Optuna chooses from the one that costs the most, or has the most epochs."""
+    return max(plan.edges, key=lambda trial: (training_flops(trial) or 0, trial.train.epochs))
 
 
 def _headings(keys: list[str]) -> list[str]:
@@ -87,14 +118,37 @@ def _steps(trial: TrialSpec) -> int | None:
 
 def _workers(trial: TrialSpec) -> str:
     scale = trial.scale
-    gpus = f" + {_count(scale.gpus_per_worker, 'GPU')}" if scale.gpus_per_worker else ""
-    return f"{scale.workers} × {_count(scale.cpus_per_worker, 'CPU')}{gpus}"
+    parts = [_count(scale.cpus_per_worker, "CPU")]
+    if scale.gpus_per_worker == "auto":
+        parts.append("GPU share as measured")
+    elif scale.gpus_per_worker:
+        parts.append(_count(scale.gpus_per_worker, "GPU"))
+    if scale.memory_per_worker_gib:
+        parts.append(f"{scale.memory_per_worker_gib:g} GiB")
+    workers = f"{scale.fewest_workers} to {scale.most_workers}" if scale.elastic else f"{scale.most_workers}"
+    return f"{workers} × {' + '.join(parts)}"
 
 
-def _totals(plan: Plan, costs: list[float | None]) -> list[str]:
-    known = [(trial, cost) for trial, cost in zip(plan.trials, costs, strict=True) if cost is not None]
-    epochs = sum(trial.train.epochs for trial in plan.trials)
-    lines = [f"Total: {_count(len(plan.trials), 'trial')}, {epochs:,} epochs."]
+def _scheduled(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
+    """What the scheduler does, in a line; nothing where it lets all trials run."""
+    scheduler = plan.job.search.scheduler
+    if isinstance(scheduler, Asha | MedianStopping):
+        least = sum(min(scheduler.grace_epochs, trial.train.epochs) for trial in trials)
+        return [f"Scheduler: {scheduler.name} ({scheduler}) may stop trials; at least {least:,} epochs."]
+    if isinstance(scheduler, Pbt):
+        keys = ", ".join(scheduler.mutate)
+        return [f"Scheduler: pbt ({scheduler}) changes {keys} every {_count(scheduler.every_epochs, 'epoch')}."]
+    return []
+
+
+def _totals(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
+    """What all of them take: at most, where a scheduler may stop some or Optuna chooses them."""
+    stops = isinstance(plan.job.search.scheduler, Asha | MedianStopping)
+    at_most = "at most " if stops or plan.template is not None else ""
+    costs = [(trial, training_flops(trial)) for trial in trials]
+    known = [(trial, cost) for trial, cost in costs if cost is not None]
+    epochs = sum(trial.train.epochs for trial in trials)
+    lines = [f"Total: {_count(len(trials), 'trial')}, {at_most}{epochs:,} epochs.", *_scheduled(plan, trials)]
     if len(known) < len(costs):
         lines.append(
             f"Cost of {_count(len(costs) - len(known), 'trial')} unknown: the number, size or classes of the images "
@@ -103,14 +157,15 @@ def _totals(plan: Plan, costs: list[float | None]) -> list[str]:
     if not known:
         return lines
     total = sum(cost for _, cost in known)
-    lines.append(f"Training: {total / 1e12:,.1f} TFLOP (forward and backward of every network; not evaluation).")
-    on_cpu = [(trial, cost) for trial, cost in known if not trial.scale.gpus_per_worker]
+    flops = f"{at_most}{total / 1e12:,.1f} TFLOP"
+    lines.append(f"Training: {flops} (forward and backward of every network; not evaluation).")
+    on_cpu = [(trial, cost) for trial, cost in known if not trial.scale.uses_gpu]
     if on_cpu:
         rate = cpu_rate(on_cpu[0][0])
         hours = sum(cost for _, cost in on_cpu) / rate / 3600
         lines.append(
-            f"On the CPU: about {hours:.2g} hours of one thread, at the {rate / 1e9:.3g} GFLOP/s this machine reaches "
-            f"on one thread (a second of {on_cpu[0][0].backbone.name}, fp32)."
+            f"On the CPU: {at_most}about {hours:.2g} hours of one thread, at the {rate / 1e9:.3g} GFLOP/s this machine "
+            f"reaches on one thread (a second of {on_cpu[0][0].backbone.name}, fp32)."
         )
     if len(on_cpu) < len(known):
         where = "not timed beforehand" if torch.cuda.is_available() else "no GPU here to measure on"

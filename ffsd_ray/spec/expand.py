@@ -1,140 +1,219 @@
 """From a job's sections and its search space to its trials, before validation, every part with its place."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Any
 
+from ffsd_ray.spec.constraints import constrained
+from ffsd_ray.spec.draw import distributions, draws, nodes
 from ffsd_ray.spec.keys import TRIAL_KEYS, did_you_mean, split
 from ffsd_ray.spec.problems import Place, Problems, shown
+from ffsd_ray.spec.search import MUTABLE, Distribution
 from ffsd_ray.spec.tree import Node, merge, put
 from ffsd_ray.spec.trial import TrialSpec
-from ffsd_ray.spec.yaml_file import parse
 
 _MOST_TRIALS = 10_000
 
+#: `variant` is what the search space calls a trial.
+_SECTIONS = [name for name in TrialSpec.model_fields if name != "variant"]
 
-def override(job: Node, options: Sequence[str], problems: Problems) -> Node:
-    """`job` with each `key=value` of `options` put in, in their order (see `put` for what becomes of other keys).
+_SEEDS = "Every combination is trained with every seed: set the job's `seed`, or the grid's."
 
-    The value is YAML. A whole section is replaced. What the search space sets anyway cannot be set from here: it
-    would change nothing.
+
+@dataclass(frozen=True)
+class Expansion:
+    """What a job trains, as sections."""
+
+    trials: list[Node] = field(default_factory=list)
+    #: With Optuna, a trial that has some value of every key that Optuna chooses; there are no `trials` then.
+    template: Node | None = None
+    #: The first trial at each end of each distribution: right if whatever is drawn is right.
+    edges: list[Node] = field(default_factory=list)
+
+    @property
+    def first(self) -> Node | None:
+        return self.trials[0] if self.trials else self.template
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A key of a trial that is set; `merged`: of a whole section the keys that are not set stay."""
+
+    key: str
+    value: Node
+    merged: bool = False
+
+    @property
+    def order(self) -> int:
+        """Whole sections go in first, then what is merged into them, then kinds, then other keys."""
+        _, *rest = split(self.key)
+        if not rest:
+            return 1 if self.merged else 0
+        return 2 if rest == ["name"] else 3
+
+    def put_into(self, trial: Node) -> Node:
+        path = split(self.key)
+        return merge(trial, self.key, self.value) if self.merged and len(path) == 1 else put(trial, path, self.value)
+
+
+def expand(job: Node, problems: Problems) -> Expansion:
+    """Every combination of variants, grid, draws and steps of the sweep that `only` allows, each with every seed; then
+    the entries of `also`.
+
+    Whole sections of the grid are put in first, then what variants say, then kinds (`method.name`), then other keys,
+    each in the file's order. An entry of `also` changes the job's sections, not the grid's; without seeds of its own it
+    has the job's. What is not well-formed in the search space is left out here: validation of the job reports it.
     """
-    set_keys: list[tuple[str, Place]] = []
-    for option in options:
-        place = Place(f"--set {option}")
-        key, equals, text = option.partition("=")
-        path = split(key)
-        if not equals or not all(path):
-            problems.add(place, "", "Should be KEY=VALUE, such as --set train.epochs=2.")
-            continue
-        value = parse(text, _everywhere(place), problems)
-        if value is None:
-            continue
-        changed = put(job, path, value)
-        if changed is job:
-            problems.add(place, key, "A part of this key is not a section, so there is nothing to set in it.")
-        job = changed
-        set_keys.append((key, place))
-    axes = _axes(job, "grid")
-    for key, place in set_keys:
-        for axis in (key, split(key)[0]):
-            if axis in axes:
-                problems.add(place, key, f"search.grid sets `{axis}` in every trial; change search.grid.{axis}.")
-                break
-    return job
-
-
-def _everywhere(place: Place) -> Callable[[int, int], Place]:
-    return lambda line, column: place
-
-
-def expand(job: Node, problems: Problems) -> list[Node]:
-    """The trials' sections: every combination of the grid (each with every step of the sweep, if there is one) and
-    every seed, then the entries of `also`.
-
-    The grid's whole sections are put in first, then kinds (`method.name`), then other keys, each in the file's order.
-    An entry of `also` changes the job's sections, not the grid's; without seeds of its own it has the job's.
-    What is not well-formed in the search space is left out here: validation of the job reports it.
-    """
-    sections = {key: node for key, node in job.value.items() if key in TrialSpec.model_fields and key != "seed"}
+    sections = {key: node for key, node in job.value.items() if key in _SECTIONS and key != "seed"}
     base = replace(job, value=sections)
-    axes, sweep = (_known(_axes(job, part), part, problems) for part in ("grid", "sweep"))
-    seeds = axes.pop("seed", None) or _listed(job.get("seed"))
-    steps = [(split(key), value) for key, values in sweep.items() for value in values]
-    number = math.prod(len(values) for values in axes.values()) * max(1, len(seeds)) * max(1, len(steps))
+    grid, sweep = (_known(_axes(job, part), part, problems) for part in ("grid", "sweep"))
+    seeds = grid.pop("seed", None) or _listed(job.get("seed"))
+    random = distributions(job.get("search", "random"))
+    random = {
+        key: random[key] for key in _known({key: [node] for key, (_, node) in random.items()}, "random", problems)
+    }
+    if _setting(job, "searcher", "name") == "optuna":
+        template = _with(
+            base, _changes({key: nodes(one.edges[:1], one, node)[0] for key, (one, node) in random.items()})
+        )
+        [template, *_] = _with_seeds(template, seeds)
+        return Expansion(template=template, edges=_edges(template, random))
+
+    variants = _variants(job, problems) or [[]]
+    steps = [_changes({key: value}) for key, values in sweep.items() for value in values] or [[]]
+    samples = _count(_setting(job, "samples")) if random else 1
+    axes = [len(values) for values in grid.values()]
+    number = math.prod((samples, len(variants), len(steps), max(1, len(seeds)), *axes))
     search = job.get("search")
     if number > _MOST_TRIALS and search is not None:
         problems.add(search.key_at, "search", f"{number:,} trials; should be {_MOST_TRIALS:,} or fewer.")
-        return []
-    trials = []
-    for values in product(*axes.values()):
-        trial = base
-        for key, value in zip(axes, values, strict=True):
-            trial = put(trial, split(key), value)
-        for swept in [put(trial, path, value) for path, value in steps] or [trial]:
-            trials += _with_seeds(swept, seeds)
+        return Expansion()
+    drawn = draws(random, samples, _count(_setting(job, "sampling_seed"))) or [{}]
+    trials = [
+        seeded
+        for variant in variants
+        for values in product(*grid.values())
+        for values_drawn in drawn
+        for trial in [_with(base, [*variant, *_changes(dict(zip(grid, values, strict=True)) | values_drawn)])]
+        for step in steps
+        for seeded in _with_seeds(_with(trial, step), seeds)
+    ]
+    trials = constrained(job, trials, problems)
+    mutated = distributions(job.get("search", "scheduler", "mutate"))
+    mutated = {key: found for key, found in mutated.items() if key in MUTABLE}
+    edges = [*_edges(trials[0], random), *_edges(trials[0], mutated)] if trials else []
     also = job.get("search", "also")
     for index, entry in enumerate(also.value if also and isinstance(also.value, list) else []):
         if isinstance(entry.value, dict):
             trials += _also(base, entry, index, seeds, problems)
-    return trials
+    return Expansion(trials, edges=edges)
 
 
 def touched(job: Node) -> set[str]:
-    """The sections in which the grid or the sweep sets single keys."""
-    return {split(key)[0] for part in ("grid", "sweep") for key in _axes(job, part) if "." in key}
+    """The sections in which the search space sets single keys."""
+    keys = {key for part in ("grid", "sweep", "random") for key in _mapping(job, part) if "." in key}
+    for changes in _mapping(job, "variants").values():
+        keys |= set(changes.value) if isinstance(changes.value, dict) else set()
+    return {split(key)[0] for key in keys}
+
+
+def _mapping(job: Node, part: str) -> dict[str, Node]:
+    node = job.get("search", part)
+    return node.value if node is not None and isinstance(node.value, dict) else {}
+
+
+def _setting(job: Node, *path: str) -> Any:
+    node = job.get("search", *path)
+    return node.plain() if node is not None else None
+
+
+def _count(value: Any) -> int:
+    """A whole number; 0 where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _known(axes: dict[str, list[Node]], part: str, problems: Problems) -> dict[str, list[Node]]:
     """The axes whose keys trials have; the others are reported."""
     for key, values in axes.items():
+        path = f"search.{part}.{key}"
         if not _is_trial_key(key):
-            _report_unknown(values[0].key_at, f"search.{part}.{key}", key, problems)
+            _report_unknown(values[0].key_at, path, key, problems)
+        elif key == "seed" and part != "grid":
+            problems.add(values[0].key_at, path, _SEEDS)
     return {key: values for key, values in axes.items() if _is_trial_key(key)}
 
 
 def _axes(job: Node, part: str) -> dict[str, list[Node]]:
     """The values of each axis of the grid or the sweep, keyed as it is, in the order in which they are put in."""
-    grid = job.get("search", part)
-    entries = grid.value if grid and isinstance(grid.value, dict) else {}
+    entries = _mapping(job, part)
     return {
         key: [replace(value, key_at=entries[key].key_at) for value in entries[key].value]
-        for key in sorted(entries, key=_order)
+        for key in sorted(entries, key=lambda key: _Change(key, entries[key]).order)
         if isinstance(entries[key].value, list) and entries[key].value
     }
 
 
-def _order(key: str) -> int:
-    path = split(key)
-    return 0 if len(path) == 1 else 1 if path[1:] == ("name",) else 2
+def _changes(values: Mapping[str, Node], *, merged: bool = False) -> list[_Change]:
+    return [_Change(key, value, merged) for key, value in values.items()]
+
+
+def _with(trial: Node, changes: list[_Change]) -> Node:
+    for change in sorted(changes, key=lambda change: change.order):
+        trial = change.put_into(trial)
+    return trial
+
+
+def _variants(job: Node, problems: Problems) -> list[list[_Change]]:
+    """What each variant changes, its name included."""
+    found = []
+    for name, node in _mapping(job, "variants").items():
+        if not isinstance(node.value, dict):
+            continue
+        changes = [_Change("variant", Node(name, node.key_at, node.key_at))]
+        for key, value in node.value.items():
+            path = f"search.variants.{name}.{key}"
+            if key == "seed":
+                problems.add(value.key_at, path, _SEEDS)
+            elif not _is_trial_key(key):
+                _report_unknown(value.key_at, path, key, problems, shown(value.plain()))
+            else:
+                changes.append(_Change(key, value, merged=True))
+        found.append(changes)
+    return found
+
+
+def _edges(trial: Node, drawn: Mapping[str, tuple[Distribution, Node]]) -> list[Node]:
+    return [
+        _with(trial, [_Change(key, edge)])
+        for key, (distribution, node) in drawn.items()
+        for edge in nodes(distribution.edges, distribution, node)
+    ]
 
 
 def _also(base: Node, entry: Node, index: int, seeds: list[Node], problems: Problems) -> list[Node]:
-    trial = replace(base, at=entry.at, key_at=entry.at)
-    for key in sorted(entry.value, key=_order):
-        value, path = entry.value[key], split(key)
+    changes = []
+    for key, value in entry.value.items():
         if not _is_trial_key(key):
             _report_unknown(value.key_at, f"search.also[{index}].{key}", key, problems, shown(value.plain()))
         elif key == "seed":
             seeds = _listed(value)
             if not seeds:
                 problems.add(value.at, f"search.also[{index}].seed", "Should have 1 item or more.", "[]")
-        elif len(path) == 1:
-            trial = merge(trial, key, value)
         else:
-            trial = put(trial, path, value)
-    return _with_seeds(trial, seeds)
+            changes.append(_Change(key, value, merged=True))
+    return _with_seeds(_with(replace(base, at=entry.at, key_at=entry.at), changes), seeds)
 
 
 def _is_trial_key(key: str) -> bool:
     """Whether the key's section exists; what is in it, validation knows."""
     section, *rest = split(key)
-    return section in TrialSpec.model_fields and not (section == "seed" and rest)
+    return section in _SECTIONS and not (section == "seed" and rest)
 
 
 def _report_unknown(place: Place, path: str, key: str, problems: Problems, value: str = "") -> None:
-    sections = ", ".join(TrialSpec.model_fields)
+    sections = ", ".join(_SECTIONS)
     expected = f"Unknown key.{did_you_mean(key, TRIAL_KEYS, TRIAL_KEYS)} The first part should be one of {sections}."
     problems.add(place, path, expected, value)
 

@@ -12,17 +12,28 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.methods import METHODS, Blueprint, Method, MethodSettings
+from ffsd_ray.nets.branches import Branches
 from ffsd_ray.nets.fusion import Decoder, Fusion
 from ffsd_ray.nets.self_distillation import SelfDistillation
 
 _COUNTED_IMAGES = 4
 
 
-@cache
 def flops_per_image(method: MethodSettings, name: str, classes: int, size: int) -> float:
     """Of one image's share of a training step of a group: all phases, forward and backward. `name`: the backbone's."""
+    return _counted(structure(method), name, classes, size)
+
+
+def structure(method: MethodSettings) -> MethodSettings:
+    """The settings with 1 for every fraction: losses' weights, temperatures. Networks and operations are the same."""
+    ones = {name: 1.0 for name in type(method).model_fields if isinstance(getattr(method, name), float)}
+    return method.model_copy(update=ones)
+
+
+@cache
+def _counted(method: MethodSettings, name: str, classes: int, size: int) -> float:
     with torch.device("meta"):
-        group = _group(method, name, classes, size)
+        group = meta_group(method, name, classes, size)
         views = [torch.empty(_COUNTED_IMAGES, 3, size, size) for _ in range(group.views)]
         labels = torch.empty(_COUNTED_IMAGES, dtype=torch.long)
         with FlopCounterMode(display=False) as counter:
@@ -41,20 +52,37 @@ class Component(NamedTuple):
 
 @cache
 def components(method: MethodSettings, name: str, classes: int, size: int) -> tuple[Component, ...]:
-    """The parts of a group on a backbone `name`, in the order of Table VII; of the decoder the table says nothing."""
+    """The parts of a group on a backbone `name`, in the order of Table VII; of the decoder the table says nothing.
+
+    Gates, projections, containers and discriminators are left out.
+    """
     with torch.device("meta"):
-        group = _group(method, name, classes, size).eval()
+        group = meta_group(method, name, classes, size).eval()
     channels, height, width = map_shapes(backbone(name), size)[-1]
     everywhere = list(group.modules())
+    parts = [part for module in everywhere if isinstance(module, Branches) for part in _branched(module, name, size)]
+    on_trunks = {network for module in everywhere if isinstance(module, Branches) for network in module.networks}
     inputs = {
         SelfDistillation: ("self-distillation", channels),
         Fusion: ("fusion", len(group.common) * channels),
         Decoder: ("decoder", channels),
     }
-    found = [(name, list(group.networks.values()), (3, size, size))]
+    whole = [network for network in group.networks.values() if network not in on_trunks]
+    found = [(name, whole, (3, size, size)), ("teacher", group.teachers, (3, size, size))]
     for kind, (called, width_in) in inputs.items():
         found.append((called, [m for m in everywhere if isinstance(m, kind)], (width_in, height, width)))
-    return tuple(Component(called, _macs(nets[0], shape), len(nets)) for called, nets, shape in found if nets)
+    return (
+        *parts,
+        *(Component(called, _macs(nets[0], shape), len(nets)) for called, nets, shape in found if nets),
+    )
+
+
+def _branched(branches: Branches, name: str, size: int) -> tuple[Component, Component]:
+    """Trunk and branches, from what all of them and one of them with the trunk take."""
+    number, images = len(branches.networks), (3, size, size)
+    together, one = _macs(branches, images), _macs(branches.networks[0], images)
+    branch = (together - one) // (number - 1)
+    return Component(f"{name} trunk", one - branch, 1), Component(f"{name} branch", branch, number)
 
 
 def _macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
@@ -63,6 +91,6 @@ def _macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
     return counter.get_total_flops() // 2
 
 
-def _group(method: MethodSettings, name: str, classes: int, size: int) -> Method:
+def meta_group(method: MethodSettings, name: str, classes: int, size: int) -> Method:
     build = backbone(name)
     return METHODS[method.name](method, Blueprint(build, map_shapes(build, size), classes))

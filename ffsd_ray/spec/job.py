@@ -1,39 +1,17 @@
 """A job: what a job file says. The sections of its trials, and what is to be done with them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from ffsd_ray.settings import Settings
 from ffsd_ray.spec.scale import ScaleSettings
+from ffsd_ray.spec.search import SearchSettings, listed
 from ffsd_ray.spec.trial import BackboneSettings, DataSection, MethodSection
+from ffsd_ray.spec.watch import WatchSettings
 from ffsd_ray.train.settings import TrainSettings
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-def _listed(value: Any) -> Any:
-    return value if value is None or isinstance(value, list) else [value]
-
-
-class SearchSettings(Settings):
-    """Which trials a job has, beyond the one its sections say."""
-
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
-        default_factory=dict,
-        description="Dotted keys, each with the values it takes; every combination is a trial. "
-        "A whole section is a key too.",
-    )
-    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
-        default_factory=dict,
-        description="Dotted keys, each over its values while the other ones stay as the sections have them; "
-        "with a grid, for every combination of the grid.",
-    )
-    also: list[dict[str, Any]] = Field(
-        default_factory=list,
-        description="Further trials outside the grid: what each has different from the job's sections, nested or in "
-        "dotted keys. A section with another name is replaced, otherwise keys are merged; seed may be a list.",
-    )
 
 
 class FailureSettings(Settings):
@@ -47,8 +25,13 @@ class FailureSettings(Settings):
 class ReportSettings(Settings):
     """How the table at the end is laid out."""
 
-    rows: Annotated[list[str] | None, BeforeValidator(_listed, json_schema_input_type=list[str] | str | None)] = Field(
+    rows: Annotated[list[str] | None, BeforeValidator(listed, json_schema_input_type=list[str] | str | None)] = Field(
         None, description="Dotted key, or several, that tell the rows apart; null: those that vary."
+    )
+    rank_by: Literal["validation", "test"] = Field(
+        "validation",
+        description="What the report ranks configurations by. test: by test accuracy, also without a validation split; "
+        "the test images then no longer measure fairly what is chosen by them.",
     )
 
 
@@ -82,9 +65,10 @@ class JobSpec(Settings):
     train: TrainSettings = TrainSettings()
     scale: ScaleSettings = ScaleSettings()
     seed: Annotated[
-        list[Seed], Field(min_length=1), BeforeValidator(_listed, json_schema_input_type=Seed | list[Seed])
+        list[Seed], Field(min_length=1), BeforeValidator(listed, json_schema_input_type=Seed | list[Seed])
     ] = Field([0], description="A seed, or several: every configuration is trained with each.")
     search: SearchSettings = SearchSettings()
     records: RecordSettings = RecordSettings()
     failures: FailureSettings = FailureSettings()
     report: ReportSettings = ReportSettings()
+    watch: WatchSettings = WatchSettings()

@@ -3,52 +3,94 @@
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from inspect import isclass
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
 
 from ffsd_ray.settings import Settings
 from ffsd_ray.spec.job import JobSpec
 from ffsd_ray.spec.tree import Node
-from ffsd_ray.spec.trial import KINDS, TrialSpec
+from ffsd_ray.spec.trial import KINDS, TrialSpec, identifies
+
+_OF_DOTTED_KEYS = (
+    ("search", "grid"),
+    ("search", "sweep"),
+    ("search", "random"),
+    ("search", "scheduler", "mutate"),
+)
 
 
 def split(dotted: str) -> tuple[str, ...]:
-    """A dotted key as a path. An axis of `search.grid` is one step, dots included."""
-    axis = dotted.removeprefix("search.grid.")
-    return ("search", "grid", axis) if axis != dotted else tuple(dotted.split("."))
+    """A dotted key as a path. What maps dotted keys to something, as `search.grid` does, has them as one step."""
+    for above in _OF_DOTTED_KEYS:
+        key = dotted.removeprefix(f"{'.'.join(above)}.")
+        if key != dotted:
+            return (*above, key)
+    return tuple(dotted.split("."))
 
 
 def class_at(path: Sequence[str | int], tree: Node) -> type[Settings] | None:
     """The settings class whose fields are the keys at `path` of a job or trial; None where there is none."""
-    if not path:
-        return JobSpec
-    if len(path) == 1 and path[0] in KINDS:
-        name = tree.get(path[0], "name")
-        return KINDS[str(path[0])].get(name.value) if name and isinstance(name.value, str) else None
-    parent = class_at(path[:-1], tree)
-    field = parent.model_fields.get(str(path[-1])) if parent else None
-    return _settings_class(field.annotation) if field else None
-
-
-def dotted_keys(model: type[Settings]) -> list[str]:
-    """Every section, each followed by its dotted keys, those of all kinds."""
-    found: dict[str, None] = {}
-    for name, field in model.model_fields.items():
-        found[name] = None
-        only = _settings_class(field.annotation)
-        for kind in KINDS[name].values() if name in KINDS else [only] if only else []:
-            found |= dict.fromkeys(f"{name}.{key}" for key in kind.model_fields)
-    return list(found)
-
-
-def _settings_class(annotation: Any) -> type[Settings] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if isclass(candidate) and issubclass(candidate, Settings):
+    name = tree.get(*path, "name")
+    for candidate in _members(_annotation(path, tree)):
+        if not _is_settings(candidate):
+            continue
+        if not _is_kind(path) or (name and candidate.model_fields["name"].default == name.value):
             return candidate
     return None
 
 
+def _is_settings(annotation: Any) -> bool:
+    return isclass(annotation) and issubclass(annotation, Settings)
+
+
+def _is_kind(path: Sequence[str | int]) -> bool:
+    return bool(path) and path[-1] in KINDS
+
+
+def _annotation(path: Sequence[str | int], tree: Node) -> Any:
+    """What is declared of the value at `path`; None where nothing is."""
+    if not path:
+        return JobSpec
+    *above, step = path
+    holder = class_at(above, tree)
+    if holder is not None:
+        field = holder.model_fields.get(str(step))
+        return field.annotation if field else None
+    held = [get_args(member) for member in _members(_annotation(above, tree)) if get_origin(member) in (dict, list)]
+    return held[0][-1] if held else None
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types of a union, without what annotates them."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [found for member in get_args(annotation) for found in _members(member)]
+    return [annotation]
+
+
+def dotted_keys(model: type[Settings]) -> list[str]:
+    """Every section, each followed by its dotted keys, those of all kinds."""
+    return list(_fields(model))
+
+
+def _fields(model: type[Settings]) -> dict[str, FieldInfo]:
+    """By dotted key; of several kinds that have it, the last one's."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        found[name] = field
+        for kind in _members(field.annotation):
+            if _is_settings(kind):
+                found |= {f"{name}.{key}": below for key, below in kind.model_fields.items()}
+    return found
+
+
 JOB_KEYS = dotted_keys(JobSpec)
 TRIAL_KEYS = dotted_keys(TrialSpec)
+#: Those that are no part of a trial's identity.
+NOT_IDENTITY_KEYS = {key for key, field in _fields(TrialSpec).items() if not identifies(field)}
 
 
 def did_you_mean(wrong: object, here: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
@@ -63,15 +105,15 @@ def did_you_mean(wrong: object, here: Iterable[str], elsewhere: Iterable[str] = 
 
 def unknown_key(path: Sequence[str | int], tree: Node) -> str:
     """What to say about a key that the settings at its place do not have."""
-    wrong, section = str(path[-1]), path[0]
+    wrong = str(path[-1])
     keys = class_at(path[:-1], tree)
     here = list(keys.model_fields) if keys else []
     listed = f" Keys here: {', '.join(here)}."
-    if len(path) == 2 and section in KINDS:
-        kinds = KINDS[str(section)]
+    if _is_kind(path[:-1]):
+        kinds = KINDS[str(path[-2])]
         others = [name for name, kind in kinds.items() if wrong in kind.model_fields]
         if others:
-            kind = tree.get(section, "name")
+            kind = tree.get(*path[:-1], "name")
             assert kind is not None
             have = "have" if len(others) > 1 else "has"
             return f"{kind.value} has no such key ({', '.join(others)} {have} it).{listed}"

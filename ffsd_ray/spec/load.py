@@ -1,17 +1,22 @@
 """Loading a job file: from text to validated trials."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from ffsd_ray.spec.expand import expand, override, touched
+from ffsd_ray.spec.choosing import check_choosing, check_variants
+from ffsd_ray.spec.draw import rounded
+from ffsd_ray.spec.expand import expand, touched
+from ffsd_ray.spec.group import networks
 from ffsd_ray.spec.job import JobSpec
-from ffsd_ray.spec.keys import TRIAL_KEYS, did_you_mean
+from ffsd_ray.spec.keys import NOT_IDENTITY_KEYS, TRIAL_KEYS, did_you_mean, split
+from ffsd_ray.spec.override import override
 from ffsd_ray.spec.problems import Place, Problems, shown
-from ffsd_ray.spec.tree import Node
+from ffsd_ray.spec.tree import Node, from_plain, put
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.spec.wording import validate
 from ffsd_ray.spec.yaml_file import parse
@@ -21,13 +26,17 @@ from ffsd_ray.spec.yaml_file import parse
 class Plan:
     """A job that is right: its trials in order, each identity once; the file as given, and what was set over it.
 
-    Where the grid sets single keys of a section, `job` has that section as the first trial has it.
+    Where the search space sets single keys of a section, `job` has that section as the first trial has it.
     """
 
     job: JobSpec
     trials: tuple[TrialSpec, ...]
     text: str
     overrides: tuple[str, ...]
+    #: Where Optuna chooses the trials, there are none before, and `with_values(template, ...)` is one that it chose.
+    template: TrialSpec | None = None
+    #: The template with each chosen key at the ends of what it is chosen from.
+    edges: tuple[TrialSpec, ...] = ()
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
@@ -47,23 +56,60 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
         problems.check()
     assert tree is not None
     tree = override(tree, overrides, problems)
-    trees = expand(tree, problems)
-    job = validate(JobSpec, _frame(tree, trees), problems)
+    found = expand(tree, problems)
+    job = validate(JobSpec, _frame(tree, found.first), problems)
     if job is not None:
         _check_rows(job, tree, problems)
-        if job.context == "local" and job.scale.workers > 1:
+        if job.context == "local" and job.scale.most_workers > 1:
             node = tree.get("scale", "workers")
             assert node is not None
-            problems.add(node.at, "scale.workers", "Should be 1 with `context: local`.", shown(job.scale.workers))
+            problems.add(node.at, "scale.workers", "Should be 1 with `context: local`.", shown(job.scale.most_workers))
         if job.context == "local":
             for service in job.watch.services:
                 node = tree.get("watch", service)
                 assert node is not None
                 problems.add(node.key_at, f"watch.{service}", "Works through Ray only; leave it out of a local job.")
-    trials = [validate(TrialSpec, trial, problems, in_trial=True) for trial in trees]
-    problems.check(len(trials))
+    trials = _validated(found.trials, problems, in_trial=True)
+    edges = _validated(found.edges, problems)
+    templates = _validated([found.template] if found.template is not None else [], problems)
+    if job is not None:
+        check_variants(tree, trials, problems)
+        check_choosing(job, tree, [*trials, *templates], problems)
+    problems.check(len(found.trials))
     assert job is not None
-    return Plan(job, complete([trial for trial in trials if trial is not None]), text, tuple(overrides))
+    return Plan(
+        job,
+        complete([resolved(trial) for trial in trials]),
+        text,
+        tuple(overrides),
+        template=templates[0] if templates else None,
+        edges=tuple(resolved(edge) for edge in edges) if templates else (),
+    )
+
+
+def _validated(trees: Sequence[Node], problems: Problems, *, in_trial: bool = False) -> list[TrialSpec]:
+    trials = [validate(TrialSpec, tree, problems, in_trial=in_trial) for tree in trees]
+    return [trial for trial in trials if trial is not None]
+
+
+def resolved(trial: TrialSpec) -> TrialSpec:
+    """The trial with the resources that its number of networks asks for."""
+    if trial.scale.for_networks is None:
+        return trial
+    return trial.model_copy(update={"scale": trial.scale.resolved(networks(trial))})
+
+
+def with_values(trial: TrialSpec, values: Mapping[str, Any]) -> TrialSpec:
+    """The trial with dotted keys set to `values`, fractions rounded to 4 significant digits; its resources resolved.
+
+    Raises:
+        pydantic.ValidationError: it is none, which the values of a job's own distributions never lead to.
+    """
+    tree = from_plain(trial.model_dump(), Place("chosen"))
+    for key, value in values.items():
+        shortened = rounded(value) if isinstance(value, float) else value
+        tree = put(tree, split(key), from_plain(shortened, Place("chosen")))
+    return resolved(TrialSpec.model_validate_json(json.dumps(tree.plain())))
 
 
 def complete(trials: Sequence[TrialSpec]) -> tuple[TrialSpec, ...]:
@@ -91,11 +137,11 @@ def _read(path: Path, problems: Problems) -> str:
     raise AssertionError
 
 
-def _frame(tree: Node, trials: list[Node]) -> Node:
-    """What is validated as the job: a section that only the grid completes is seen as the first trial has it."""
-    if not trials:
+def _frame(tree: Node, first: Node | None) -> Node:
+    """What is validated as the job: a section that only the search space completes is as the first trial has it."""
+    if first is None:
         return tree
-    completed = {section: trials[0].get(section) for section in touched(tree)}
+    completed = {section: first.get(section) for section in touched(tree)}
     return replace(tree, value=tree.value | {section: node for section, node in completed.items() if node is not None})
 
 
@@ -122,13 +168,19 @@ def varying(trials: Sequence[TrialSpec]) -> list[str]:
     """The dotted keys that tell the trials apart, in the order of the spec; `seed`, if it is one, comes last.
 
     A key counts among the trials that have it. One that differs only because two kinds have different defaults does
-    not count: the kind's `name` says as much.
+    not count: the kind's `name` says as much. One that differs only between `search.variants` does not count either,
+    nor does one that decides nothing of what is computed, unless trials have nothing else that tells them apart.
     """
-    return [key for key in TRIAL_KEYS if _is_leaf(key) and _varies(trials, key)]
-
-
-def _is_leaf(key: str) -> bool:
-    return "." in key or key == "seed"
+    leaves = [key for key in TRIAL_KEYS if "." in key or key == "seed"]
+    named: dict[str | None, list[TrialSpec]] = {}
+    for trial in trials:
+        named.setdefault(trial.variant, []).append(trial)
+    keys = [key for key in leaves if any(_varies(group, key) for group in named.values())]
+    telling = [key for key in keys if key not in NOT_IDENTITY_KEYS]
+    seen = {(trial.variant, *(repr(value_at(trial, key)) for key in telling)) for trial in trials}
+    if telling != keys and len(seen) == len(trials):
+        keys = telling
+    return [*(["variant"] if len(named) > 1 else []), *keys]
 
 
 def _varies(trials: Sequence[TrialSpec], key: str) -> bool:

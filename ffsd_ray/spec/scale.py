@@ -1,36 +1,153 @@
 """What a trial runs on: the `scale` section of a job file."""
 
-from typing import Self
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from ffsd_ray.settings import NOT_IDENTITY, NonNegative, Problem, Settings, refuse
+
+#: Ray counts GPUs in ten-thousandths.
+_GPU_PARTS = 10_000
+
+
+def _number_or_auto(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise PydanticCustomError("number_or_auto", "Should be a number, 0 or more, or auto")
+    return float(value)
+
+
+GpuShare = Annotated[
+    float | Literal["auto"],
+    BeforeValidator(_number_or_auto),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"const": "auto"}]}),
+]
+
+
+class WorkerRange(Settings):
+    """An elastic trial: it goes on with the workers that there are."""
+
+    min: int = Field(1, ge=1, json_schema_extra=NOT_IDENTITY, description="Fewest workers to train with.")
+    max: int = Field(ge=1, description="Most workers; the global batch is cut into so many parts in any case.")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if self.min > self.max:
+            refuse(self, [Problem(("min",), self.min, f"Should be at most max, {self.max}")])
+        return self
+
+
+def _number_or_range(value: Any) -> Any:
+    if isinstance(value, dict | WorkerRange):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise PydanticCustomError("number_or_range", "Should be a whole number, 1 or more, or {{min: 1, max: 4}}")
+    return value
 
 
 class ScaleSettings(Settings):
     """Workers and resources of each trial, and how many trials run at once."""
 
-    workers: int = Field(1, ge=1, description="DDP workers of a trial; they share each global batch.")
+    workers: Annotated[int | WorkerRange, BeforeValidator(_number_or_range)] = Field(
+        1,
+        description="DDP workers of a trial; they share each global batch. {min: 1, max: 4}: as many as there is room "
+        "for, which may change while it trains; what it computes does not depend on it.",
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of a worker, part of what makes a run repeatable; null: cpus_per_worker."
     )
     cpus_per_worker: int = Field(1, ge=1, json_schema_extra=NOT_IDENTITY, description="CPUs reserved for a worker.")
-    gpus_per_worker: NonNegative = Field(
-        0,
+    gpus_per_worker: GpuShare = Field(
+        0.0,
         json_schema_extra=NOT_IDENTITY,
-        description="GPUs reserved for a worker; below 1 several workers or trials share one; 0: train on the CPU.",
+        description="GPUs reserved for a worker; below 1 several workers or trials share one; 0: train on the CPU; "
+        "auto: the share that a step's peak memory, measured before, asks for.",
+    )
+    memory_per_worker_gib: NonNegative = Field(
+        0, json_schema_extra=NOT_IDENTITY, description="Memory reserved for a worker in GiB; 0: none."
+    )
+    for_networks: int | None = Field(
+        None,
+        ge=1,
+        json_schema_extra=NOT_IDENTITY,
+        description="CPUs, GPU share and memory above are meant for a group of so many networks (leader included); a "
+        "trial gets them in proportion to its own number. null: the same for every trial. Set threads with it, or "
+        "trials of other sizes also compute with other numbers of threads.",
     )
     trials_at_once: int | None = Field(
         None, ge=1, json_schema_extra=NOT_IDENTITY, description="Trials running together; null: what the cluster holds."
     )
+    launcher: Literal["trainer", "trial"] = Field(
+        "trainer",
+        json_schema_extra=NOT_IDENTITY,
+        description="trainer: Ray Train starts each trial's workers; trial: a trial of one worker trains in Tune's own "
+        "process, which then trains the next one (for many small trials).",
+    )
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that a trial has at most; so many parts a global batch has."""
+        return self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
+
+    @property
+    def fewest_workers(self) -> int:
+        """Workers that it needs."""
+        return self.workers.min if isinstance(self.workers, WorkerRange) else self.workers
+
+    @property
+    def elastic(self) -> bool:
+        return isinstance(self.workers, WorkerRange)
 
     @property
     def worker_threads(self) -> int:
         """CPU threads a worker computes with."""
         return self.threads or self.cpus_per_worker
 
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether a worker trains on a GPU."""
+        return self.gpus_per_worker != 0
+
+    @property
+    def gpu_share(self) -> float:
+        """GPUs to reserve for a worker; a whole one for `auto`, as long as nothing has been measured."""
+        return 1.0 if self.gpus_per_worker == "auto" else self.gpus_per_worker
+
+    def resolved(self, networks: int) -> Self:
+        """What a group of this many networks gets, with `for_networks` null: CPUs rounded up, a GPU share down.
+
+        A worker computes on one GPU, so its share does not grow beyond one, unless more are asked for.
+        """
+        if self.for_networks is None:
+            return self
+        times = networks / self.for_networks
+        gpus = self.gpus_per_worker
+        if gpus != "auto" and gpus:
+            grown = min(gpus * times, max(1.0, gpus))
+            parts = math.floor(grown * _GPU_PARTS + 1e-6) / _GPU_PARTS
+            gpus = float(math.ceil(grown)) if grown > 1 else max(parts, 1 / _GPU_PARTS)
+        return self.model_copy(
+            update={
+                "cpus_per_worker": -(-self.cpus_per_worker * networks // self.for_networks),
+                "gpus_per_worker": gpus,
+                "memory_per_worker_gib": round(self.memory_per_worker_gib * times, 3),
+                "for_networks": None,
+            }
+        )
+
     @model_validator(mode="after")
-    def _whole_gpus(self) -> Self:
-        if self.gpus_per_worker > 1 and not self.gpus_per_worker.is_integer():
-            refuse(self, [Problem(("gpus_per_worker",), self.gpus_per_worker, "Above 1 it should be a whole number")])
+    def _consistent(self) -> Self:
+        refuse(self, self._problems())
         return self
+
+    def _problems(self) -> Iterator[Problem]:
+        gpus = self.gpus_per_worker
+        if gpus != "auto" and gpus > 1 and not gpus.is_integer():
+            yield Problem(("gpus_per_worker",), gpus, "Above 1 it should be a whole number")
+        if self.launcher == "trial" and self.most_workers > 1:
+            expected = f"Tune's own process is one worker, and there are {self.most_workers}; use trainer"
+            yield Problem(("launcher",), self.launcher, expected)

@@ -18,7 +18,13 @@ def smoke(plan: Plan) -> Plan:
     kept = [spec for spec in plan.trials if first[spec.configuration().identity()] is spec]
     trials = complete([_shortened(spec) for spec in kept])
     job = plan.job.model_copy(update={"name": f"{plan.job.name}-smoke"})
-    return replace(plan, job=job, trials=trials)
+    return replace(
+        plan,
+        job=job,
+        trials=trials,
+        template=_shortened(plan.template) if plan.template is not None else None,
+        edges=tuple(_shortened(edge) for edge in plan.edges),
+    )
 
 
 def _shortened(spec: TrialSpec) -> TrialSpec:
@@ -26,7 +32,7 @@ def _shortened(spec: TrialSpec) -> TrialSpec:
     content["train"] |= {
         "epochs": EPOCHS,
         "steps_per_epoch": STEPS,
-        "batch_size": max(BATCH_SIZE, 2 * spec.scale.workers),
+        "batch_size": max(BATCH_SIZE, 2 * spec.scale.most_workers),
         "milestones": None,
         "warmup_epochs": min(spec.train.warmup_epochs, 1),
     }

@@ -37,6 +37,16 @@ class Node:
         return self.value
 
 
+def from_plain(value: Any, place: Place) -> Node:
+    """Plain data as a node, all of it said at one place."""
+    held: Any = value
+    if isinstance(value, dict):
+        held = {key: from_plain(below, place) for key, below in value.items()}
+    elif isinstance(value, list):
+        held = [from_plain(below, place) for below in value]
+    return Node(held, place, place)
+
+
 def put(tree: Node, path: tuple[str, ...], new: Node) -> Node:
     """`tree` with `new` at `path`; sections on the way are made where they are missing or null.
 

@@ -3,44 +3,38 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, model_validator
+from pydantic.fields import FieldInfo
 
-from ffsd_ray.backbones import BACKBONES, UnknownBackbone, backbone, map_shapes
+from ffsd_ray.backbone_name import BackboneName
+from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.backbones.torchvision_models import PREFIX
 from ffsd_ray.data import SOURCES, DataSettings
 from ffsd_ray.methods import METHODS, MethodSettings
-from ffsd_ray.settings import Problem, Settings, refuse
+from ffsd_ray.settings import NOT_IDENTITY, Problem, Settings, refuse
 from ffsd_ray.spec.scale import ScaleSettings
+from ffsd_ray.spec.search import SCHEDULERS, SEARCHERS
 from ffsd_ray.spec.union import by_name
 from ffsd_ray.train.execution import captures, resolve
 from ffsd_ray.train.settings import TrainSettings
 
 
-def _known_backbone(name: str) -> str:
-    try:
-        backbone(name)
-    except UnknownBackbone as error:
-        raise PydanticCustomError("unknown_name", "{said}", {"said": str(error), "names": error.names}) from error
-    return name
-
-
 class BackboneSettings(Settings):
     """The network that every student is."""
 
-    name: Annotated[
-        str,
-        AfterValidator(_known_backbone),
-        WithJsonSchema({"type": "string", "anyOf": [{"enum": list(BACKBONES)}, {"pattern": f"^{PREFIX}\\w+$"}]}),
-    ] = Field(description=f"A backbone's name, or {PREFIX}NAME for a classifier of torchvision.models.")
+    name: BackboneName = Field(
+        description=f"A backbone's name, or {PREFIX}NAME for a classifier of torchvision.models."
+    )
 
 
-#: The sections that come in kinds, told apart by their `name`.
+#: The sections that come in kinds, told apart by their `name`: those of trials, and two of the `search` section.
 KINDS: dict[str, Mapping[str, type[Settings]]] = {
     "data": SOURCES,
     "method": {name: method.Settings for name, method in METHODS.items()},
+    "scheduler": SCHEDULERS,
+    "searcher": SEARCHERS,
 }
 if TYPE_CHECKING:
     DataSection = DataSettings
@@ -53,6 +47,9 @@ else:
 class TrialSpec(Settings):
     """One training run. Training is a pure function of it."""
 
+    variant: str | None = Field(
+        None, json_schema_extra=NOT_IDENTITY, description="Which of `search.variants` it is; tables show it."
+    )
     data: DataSection
     backbone: BackboneSettings
     method: MethodSection
@@ -79,25 +76,31 @@ class TrialSpec(Settings):
             else:
                 for key, value, expected in self.method.problems(shapes):
                     yield Problem(("method", *key), value, expected)
-        if self.train.batch_size < 2 * self.scale.workers:
+        if self.train.batch_size < 2 * self.scale.most_workers:
             yield Problem(
                 ("train", "batch_size"),
                 self.train.batch_size,
-                f"Batch norm needs 2 images a worker or more, so {2 * self.scale.workers} "
-                f"for {self.scale.workers} workers",
+                f"Batch norm needs 2 images a worker or more, so {2 * self.scale.most_workers} "
+                f"for {self.scale.most_workers} workers",
             )
         if self.method.wants_held_out and not self.data.validation:
             yield Problem(
                 ("data", "validation"), 0, f"{self.method.name} learns from held-out images: above 0, e.g. 0.1"
             )
-        if self.train.batch_norm == "sync" and self.scale.gpus_per_worker == 0:
+        if self.scale.elastic and getattr(self.data, "stream", False):
+            yield Problem(
+                ("scale", "workers"), None, "A stream is decoded for a fixed number of workers: give one number"
+            )
+        if self.scale.elastic and self.train.batch_norm == "sync":
+            yield Problem(
+                ("train", "batch_norm"), "sync", "With elastic workers each part of a batch has its own: local"
+            )
+        if self.train.batch_norm == "sync" and not self.scale.uses_gpu:
             yield Problem(
                 ("train", "batch_norm"), "sync", "Synchronised batch norm needs GPUs (scale.gpus_per_worker); use local"
             )
 
-        if self.train.execution == "graph" and not captures(
-            cuda=self.scale.gpus_per_worker != 0, workers=self.scale.workers
-        ):
+        if self.train.execution == "graph" and not captures(cuda=self.scale.uses_gpu, workers=self.scale.most_workers):
             yield Problem(
                 ("train", "execution"), "graph", "A CUDA graph needs a GPU and one worker (scale); use auto or eager"
             )
@@ -107,6 +110,7 @@ class TrialSpec(Settings):
         return tuple(
             self.model_copy(
                 update={
+                    "variant": None,
                     "method": METHODS["baseline"].Settings(name="baseline"),
                     "seed": teacher.seed,
                     "backbone": BackboneSettings(name=teacher.backbone) if teacher.backbone else self.backbone,
@@ -121,23 +125,27 @@ class TrialSpec(Settings):
 
     def identity(self) -> str:
         """16 hexadecimal digits, the same for two trials exactly if they compute the same."""
-        content = _identifying(self)
+        content = identifying(self)
         content["train"]["milestones"] = self.train.decay_epochs
         content["train"]["execution"] = resolve(
-            self.train.execution, cuda=self.scale.gpus_per_worker != 0, workers=self.scale.workers
+            self.train.execution, cuda=self.scale.uses_gpu, workers=self.scale.most_workers
         )
-        content["scale"]["device"] = "cuda" if self.scale.gpus_per_worker else "cpu"
+        content["scale"]["device"] = "cuda" if self.scale.uses_gpu else "cpu"
         content["scale"]["threads"] = self.scale.worker_threads
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _identifying(model: BaseModel) -> dict[str, Any]:
+def identifying(model: BaseModel) -> dict[str, Any]:
     """Every field of a model and the models in it, less those marked `NOT_IDENTITY`."""
     content = {}
     for name, field in type(model).model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("identity") is False:
-            continue
-        value = getattr(model, name)
-        content[name] = _identifying(value) if isinstance(value, BaseModel) else value
+        if identifies(field):
+            value = getattr(model, name)
+            content[name] = identifying(value) if isinstance(value, BaseModel) else value
     return content
+
+
+def identifies(field: FieldInfo) -> bool:
+    """Whether a setting is part of a trial's identity, not marked `NOT_IDENTITY`."""
+    extra = field.json_schema_extra
+    return not (isinstance(extra, dict) and extra.get("identity") is False)

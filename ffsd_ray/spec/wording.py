@@ -27,7 +27,8 @@ _EXPECTED = {
     "greater_than": "Should be more than {gt:.12g}.",
     "less_than_equal": "Should be {le:.12g} or less.",
     "less_than": "Should be less than {lt:.12g}.",
-    "too_short": "Should have {min_length} item or more.",
+    "too_short": "Should have {min_length} item{plural} or more.",
+    "too_long": "Should have {max_length} items.",
 }
 
 
@@ -67,16 +68,16 @@ def _explain(error: ErrorDetails, tree: Node) -> tuple[Place, str, str, str]:
 
 
 def _find(location: tuple[str | int, ...], tree: Node) -> _Spot:
-    steps = list(location)
-    if len(steps) > 1 and steps[0] in KINDS:
-        name = tree.get(steps[0], "name")
-        if name is not None and steps[1] == name.value:  # pydantic puts the kind into the location
-            del steps[1]
     path: list[str | int] = []
     node: Node | None = tree
     nearest = tree
-    for step in steps:
+    for step in location:
+        name = node.get("name") if node and path and path[-1] in KINDS else None
+        if name is not None and step == name.value:  # pydantic puts the kind into the location
+            continue
         if isinstance(step, int) and not isinstance(nearest.value, list):  # one value where a list may be
+            continue
+        if step == "choice" and isinstance(nearest.value, list):  # a list where a distribution may be
             continue
         node = node.get(step) if node else None
         if path != ["seed"]:  # one of a job's seeds is the seed of a trial
@@ -91,8 +92,8 @@ def dotted(path: list[str | int]) -> str:
 
 
 def _missing(path: list[str | int], tree: Node) -> str:
-    if path[-1] == "name" and path[0] in KINDS:
-        return f"Missing. Should be one of {', '.join(KINDS[str(path[0])])}."
+    if path[-1] == "name" and len(path) > 1 and path[-2] in KINDS:
+        return f"Missing. Should be one of {', '.join(KINDS[str(path[-2])])}."
     holder = class_at(path[:-1], tree)
     field = holder.model_fields.get(str(path[-1])) if holder else None
     return f"Missing. {field.description}" if field and field.description else "Missing."
@@ -104,10 +105,10 @@ def _expected(error: ErrorDetails, spot: _Spot, tree: Node) -> str:
     if kind == "extra_forbidden":
         return unknown_key(spot.path, tree)
     if kind in ("dict_type", "model_type"):
-        kind_only = len(spot.path) == 1 and isinstance(value, str) and " " not in value
+        kind_only = (len(spot.path) == 1 or spot.path[-1] in KINDS) and isinstance(value, str) and " " not in value
         return f"Should be a section, such as {f'{{name: {value}}}' if kind_only else '{key: value}'}."
     if kind == "union_tag_invalid":
-        return _one_of(value, list(KINDS[str(spot.path[0])]))
+        return _one_of(value, list(KINDS[str(spot.path[-2])]))
     if kind == "literal_error":
         return _one_of(value, re.findall(r"'([^']*)'", context["expected"]))
     if kind == "unknown_name":
@@ -115,7 +116,7 @@ def _expected(error: ErrorDetails, spot: _Spot, tree: Node) -> str:
     if kind == "string_pattern_mismatch":
         return "Not allowed." + _missing(spot.path, tree).removeprefix("Missing.")
     if kind in _EXPECTED:
-        return _EXPECTED[kind].format(**context)
+        return _EXPECTED[kind].format(**context, plural="s" if context.get("min_length", 1) > 1 else "")
     said = str(context["error"]) if kind == "value_error" else error["msg"].replace("Input should", "Should")
     return said if said.endswith(".") else f"{said}."
 

@@ -47,6 +47,15 @@ class _Loader(yaml.SafeLoader):
     }
 
 
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers  # quotes what would be read as something else than text
+
+
+def dump(content: dict[str, Any]) -> str:
+    """Plain data as a document that `parse` reads as the same data, keys in their order."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
 def parse(text: str, place: Callable[[int, int], Place], problems: Problems) -> Node | None:
     """The document in `text`; an empty one is null. `place` makes a place of a line and a column (from 1).
 

@@ -17,6 +17,9 @@ class Context(Protocol):
     def report(self, row: Row) -> None:
         """Called by every worker at the end of every epoch."""
 
+    def leaving(self) -> bool:
+        """Whether a worker's node is about to go, for the first time that this is seen; called by every worker."""
+
 
 class LocalContext:
     """The only worker, in the calling process."""
@@ -28,3 +31,6 @@ class LocalContext:
 
     def report(self, row: Row) -> None:
         pass
+
+    def leaving(self) -> bool:
+        return False

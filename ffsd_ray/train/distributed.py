@@ -1,5 +1,7 @@
 """The collective operations that training needs beyond DDP's own; each does nothing with one worker."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -28,3 +30,21 @@ def share_statistics(module: nn.Module) -> None:
         with torch.no_grad():
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
+
+
+def random_states(device: torch.device) -> list[list[torch.Tensor]]:
+    """torch's random states by worker (dropout): the CPU's, and the GPU's where there is one. Collective."""
+    own = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    if not dist.is_initialized():
+        return [own]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
+
+
+def set_random_state(states: list[list[torch.Tensor]], rank: int, device: torch.device) -> None:
+    """This worker's, where there were as many workers; otherwise its state stays."""
+    if rank < len(states) == (dist.get_world_size() if dist.is_initialized() else 1):
+        torch.set_rng_state(states[rank][0])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(states[rank][1], device)

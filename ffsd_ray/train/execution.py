@@ -1,6 +1,6 @@
 """How the training step and the evaluation are executed on a device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ffsd_ray.data.base import Drawn
 from ffsd_ray.data.batches import TrainBatches
 from ffsd_ray.methods.base import Losses, Method
+from ffsd_ray.train.elastic import Parts
 from ffsd_ray.train.optimisers import Optimisers
 from ffsd_ray.train.replay import Replay
 from ffsd_ray.train.settings import AskedExecution, Execution
@@ -41,11 +42,12 @@ class Executor:
         asked: AskedExecution,
         *,
         workers: int = 1,
+        parts: Parts | None = None,
     ) -> None:
-        """`group`: what is called in `method`'s place, its DDP wrapper or itself."""
+        """`group`: what is called in `method`'s place, its DDP wrapper or itself; `parts`: of an elastic trial."""
         cuda = next(method.parameters()).device.type == "cuda"
         self.execution = resolve(asked, cuda=cuda, workers=workers)
-        self._batches = batches
+        self._batches, self._parts = batches, parts
         called = _FirstShape(torch.compile(group, dynamic=False), group) if self.execution == "compiled" else group
         self._step = Step(method, optimisers, called)
         self._run: Callable[..., tuple[Losses, Tensor]] = self._train
@@ -59,6 +61,15 @@ class Executor:
         """One step on a batch of `TrainBatches.drawn`: its losses before the update, and its labels."""
         # Only a worker beside others has a weight, and nothing is captured there.
         return self._run(*drawn) if weight == 1 else self._train(*drawn, weight=weight)
+
+    def train_parts(self, drawn: Sequence[tuple[Drawn, float]]) -> list[tuple[Losses, Tensor]]:
+        """The same of an elastic trial, for each of the worker's parts of the batch."""
+        assert self._parts is not None
+        batches = [self._batches.batch(*each) for each in drawn]
+        self._parts.begin()
+        losses = self._step.accumulated(batches, self._parts)
+        self._parts.end()
+        return [(each, batch.labels) for each, batch in zip(losses, batches, strict=True)]
 
     @property
     def captured(self) -> bool:

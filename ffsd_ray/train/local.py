@@ -29,7 +29,7 @@ def run_locally(trials: Sequence[TrialSpec], job: JobSpec, run: RunRecords, view
         identity = spec.identity()
         records = run.trial(identity)
         view.started(identity, spec.train.epochs, len(records.history()))
-        device = torch.device("cuda" if spec.scale.gpus_per_worker else "cpu")
+        device = torch.device("cuda" if spec.scale.uses_gpu else "cpu")
         message = ""
         try:
             train(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,15 @@ class AccuracyMeter:
     def _add(self, rows: slice, *columns: Tensor) -> None:
         self._sums[rows] += torch.stack([column.sum(dim=1, dtype=torch.float64) for column in columns], dim=1)
 
+    def state(self) -> dict[str, Any]:
+        """The sums so far over all workers, for one worker to `load`. Collective."""
+        images = sum_over_workers(torch.tensor([self._images], device=self._sums.device))
+        return {"sums": sum_over_workers(self._sums.clone()).cpu(), "images": int(images)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._sums += state["sums"].to(self._sums.device)
+        self._images += state["images"]
+
     def read(self, split: str) -> Row:
         """`<split>/<series>/<top1 | top5 | loss>` over all workers: accuracies in percent, losses in nats."""
         images = sum_over_workers(torch.tensor([self._images], dtype=torch.float64, device=self._sums.device))
@@ -87,6 +97,20 @@ class TermMeter:
         self._sums += values * images
         self._first_bad.masked_fill_(~values.isfinite() & self._first_bad.isinf(), step)
         self._images += images
+
+    def state(self) -> dict[str, Any]:
+        """The sums so far over all workers, for one worker to `load`. Collective."""
+        images = sum_over_workers(torch.tensor([self._images], device=self._device))
+        return {
+            "names": self._names,
+            "sums": sum_over_workers(self._sums.clone()).cpu(),
+            "first_bad": earliest_over_workers(self._first_bad.clone()).cpu(),
+            "images": int(images),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._names, self._images = state["names"], state["images"]
+        self._sums, self._first_bad = state["sums"].to(self._device), state["first_bad"].to(self._device)
 
     def read(self, epoch: int) -> Row:
         """`term/<member>/<term>` over all workers.

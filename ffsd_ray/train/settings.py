@@ -58,6 +58,13 @@ class TrainSettings(Settings):
         1, ge=1, json_schema_extra=NOT_IDENTITY, description="Epochs between checkpoints; the last is always kept."
     )
 
+    checkpoint_steps: int | None = Field(
+        None,
+        ge=1,
+        json_schema_extra=NOT_IDENTITY,
+        description="Steps between checkpoints inside a long epoch; null: only on a notice that a node goes.",
+    )
+
     @property
     def decay_epochs(self) -> list[int]:
         """The milestones in force."""

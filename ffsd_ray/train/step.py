@@ -1,11 +1,13 @@
 """One training step of a group."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from ffsd_ray.data.batches import Batch
 from ffsd_ray.methods.base import Losses, Method
+from ffsd_ray.train.elastic import Parts
 from ffsd_ray.train.optimisers import Optimisers
 
 
@@ -25,13 +27,19 @@ class Step:
 
     def __call__(self, batch: Batch) -> Losses:
         """The losses of the batch, from before the update."""
-        seen = Losses({}, {})
+        return self.accumulated([batch])[0]
+
+    def accumulated(self, batches: Sequence[Batch], parts: Parts | None = None) -> list[Losses]:
+        """One update from several batches, the parts of a global batch that this worker computes."""
+        seen = [Losses({}, {}) for _ in batches]
         for phase in self._phases:
-            losses = self._group(batch.views, batch.labels, phase.name)
             self._optimisers.zero_grad()
-            total = sum(losses.terms.values())
-            (total * batch.weight).backward()  # type: ignore[union-attr]
+            for index, batch in enumerate(batches):
+                with parts.part(index) if parts else contextlib.nullcontext():
+                    losses = self._group(batch.views, batch.labels, phase.name)
+                    total = sum(losses.terms.values())
+                    (total * (batch.weight * parts.factor if parts else batch.weight)).backward()  # type: ignore[union-attr]
+                seen[index].terms.update(losses.terms)
+                seen[index].logits.update(losses.logits)
             self._optimisers.step(phase.roles)
-            seen.terms.update(losses.terms)
-            seen.logits.update(losses.logits)
         return seen

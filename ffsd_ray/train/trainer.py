@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -21,11 +21,15 @@ from ffsd_ray.records.trial import LEADER_BEST, LEADER_LAST, Row, TrialRecords
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.context import Context
-from ffsd_ray.train.distributed import share_statistics, sum_over_workers
+from ffsd_ray.train.distributed import random_states, set_random_state, share_statistics, sum_over_workers
+from ffsd_ray.train.elastic import Parts, parts_of, wrapped
 from ffsd_ray.train.environment import environment
 from ffsd_ray.train.execution import Executor
 from ffsd_ray.train.meters import AccuracyMeter, TermMeter
 from ffsd_ray.train.similarity import similarity
+
+#: Steps between two questions whether a worker's node is about to go.
+NOTICE_STEPS = 10
 
 
 @dataclass
@@ -43,6 +47,17 @@ class Progress:
 
     def state(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("rows", "best", "best_weights", "lineage")}
+
+
+@dataclass(frozen=True)
+class Within:
+    """How far an unfinished epoch has come."""
+
+    epoch: int
+    steps: int
+    seconds: float
+    terms: dict[str, Any]
+    accuracy: dict[str, Any]
 
 
 class Donor(NamedTuple):
@@ -123,17 +138,30 @@ class Trainer:
         self._method.to(device).to(memory_format=torch.channels_last)
         self._optimisers = optimisers.build(self._method, spec.train)
         self._donor = donor
+        self._within: Within | None = None
         self._progress, self._taken_over = self._resume()
-        self._batches = train_batches(
-            spec, dataset, device, rank=context.rank, world_size=context.world_size, views=self._method.views
-        )
+        elastic, parts = spec.scale.elastic, spec.scale.most_workers
+        own = parts_of(context.rank, context.world_size, parts) if elastic else range(context.rank, context.rank + 1)
+        self._batches = [
+            train_batches(
+                spec,
+                dataset,
+                device,
+                rank=part,
+                world_size=parts if elastic else context.world_size,
+                views=self._method.views,
+            )
+            for part in own
+        ]
+        group = self._wrap()
         self._executor = Executor(
             self._method,
-            self._wrap(),
+            group,
             self._optimisers,
-            self._batches,
+            self._batches[0],
             spec.train.execution,
-            workers=context.world_size,
+            workers=parts if elastic else context.world_size,
+            parts=Parts(group, own, context.world_size, parts) if elastic else None,
         )
         self._evaluations = {
             split: self._evaluation(images)
@@ -174,7 +202,8 @@ class Trainer:
         device = self._context.device
         # Buffers are worker 0's at every step (DDP's default): that is the rule for batch norm's running statistics,
         # and what makes worker 0's checkpoint the whole state.
-        return DistributedDataParallel(
+        wrap = wrapped if self._spec.scale.elastic else DistributedDataParallel
+        return wrap(
             self._method,
             device_ids=[device] if device.type == "cuda" else None,
             gradient_as_bucket_view=True,
@@ -182,32 +211,65 @@ class Trainer:
         )
 
     def _train_epoch(self, epoch: int) -> Row:
-        settings, steps = self._spec.train, self._batches.steps
+        settings, elastic, steps = self._spec.train, self._spec.scale.elastic, self._batches[0].steps
         optimisers.seed_everything(self._spec.seed, epoch, self._context.rank)
         self._method.train()
         self._method.begin_epoch(epoch)
         terms = TermMeter(self._context.device)
         accuracy = self._accuracy_meter()
+        done, before = self._continue(epoch, terms, accuracy)
         began = time.perf_counter()
         factor = 1.0
-        for index, (drawn, weight) in enumerate(self._batches.drawn(epoch)):
+        drawn = zip(*(batches.drawn(epoch, done) for batches in self._batches), strict=True)
+        for index, parts in enumerate(drawn, start=done):
             factor = optimisers.learning_rate_factor(settings, epoch, index, steps)
             self._optimisers.set_learning_rates(factor)
-            losses, labels = self._executor.train(drawn, weight)
-            if weight:  # an empty share took part with an image that does not count
-                terms.update(losses.terms, index, len(labels))
-                accuracy.update(losses.logits, labels)
+            found = self._executor.train_parts(parts) if elastic else [self._executor.train(*parts[0])]
+            for (losses, labels), (_, weight) in zip(found, parts, strict=True):
+                if weight:  # an empty share took part with an image that does not count
+                    terms.update(losses.terms, index, len(labels))
+                    accuracy.update(losses.logits, labels)
+            if index + 1 < steps and self._should_save(index + 1):
+                seconds = before + time.perf_counter() - began
+                self._save_within(Within(epoch, index + 1, seconds, terms.state(), accuracy.state()))
         measured = terms.read(epoch) | accuracy.read("train")
-        seconds = time.perf_counter() - began
+        seconds = before + time.perf_counter() - began
         images = min(steps * settings.batch_size, len(self._dataset.train))
         return {
             "epoch": epoch,
             "seconds": seconds,
             "images_per_second": images / seconds,
             "lr": settings.lr * factor,
+            **({"workers": self._context.world_size} if elastic else {}),
             **{f"weight/{name}": value for name, value in self._method.weights().items()},
             **measured,
         }
+
+    def _should_save(self, steps: int) -> bool:
+        """Whether to write a checkpoint after so many steps of the epoch; every worker says the same."""
+        every = self._spec.train.checkpoint_steps
+        if every is not None and steps % every == 0:
+            return True
+        return steps % NOTICE_STEPS == 0 and self._context.leaving()
+
+    def _save_within(self, within: Within) -> None:
+        """A checkpoint inside an epoch, with what its meters hold over all workers."""
+        random = random_states(self._context.device)
+        if self._context.rank == 0:
+            state = self._state() | {"within": asdict(within), "random": random}
+            self._records.write_checkpoint(within.epoch, state, keep_earlier=False, steps=within.steps)
+
+    def _continue(self, epoch: int, terms: TermMeter, accuracy: AccuracyMeter) -> tuple[int, float]:
+        """Steps of the epoch that are done already, and their seconds; the meters get what they had."""
+        within = self._within
+        if within is None or within.epoch != epoch:
+            return 0, 0.0
+        self._within = None
+        if self._context.rank == 0:  # they are sums over all workers
+            terms.load(within.terms)
+            accuracy.load(within.accuracy)
+        set_random_state(self._random, self._context.rank, self._context.device)
+        return within.steps, within.seconds
 
     @torch.inference_mode()
     def _evaluate(self) -> Row:
@@ -270,6 +332,8 @@ class Trainer:
             return Progress(), False
         self._method.load_state_dict(state["method"])
         self._optimisers.load(state["optimisers"])
+        if "within" in state:
+            self._within, self._random = Within(**state["within"]), state["random"]
         return Progress(**state["progress"]), take_over
 
     def _teacher(self, spec: TrialSpec) -> dict[str, torch.Tensor]:

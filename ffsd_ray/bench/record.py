@@ -1,0 +1,73 @@
+"""The dated file that every measurement leaves, written anew after each of its points."""
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ffsd_ray.errors import RecordsError
+from ffsd_ray.train.environment import environment
+
+
+class Record:
+    """A JSON file: `date` (UTC), `revision`, `device`, `versions`, `command`, and `points`, each with its own `date`.
+
+    Where the file is there already, it is gone on with.
+    """
+
+    def __init__(self, path: Path, kind: str, command: str, device: torch.device) -> None:
+        """`kind`: what is measured.
+
+        Raises:
+            RecordsError: the file is no record of the same kind from the same device, or cannot be written.
+        """
+        self.path = path
+        now = environment(device, workers=1)
+        began = now.pop("began")
+        self._stamp = {"date": began, "revision": now["revision"]}
+        self.content: dict[str, Any] = {"date": began, "kind": kind, "command": command, **now, "points": {}}
+        if path.exists():
+            earlier = _read(path)
+            for key in ("kind", "device"):
+                if earlier.get(key) != self.content[key]:
+                    raise RecordsError(
+                        f"{path}: is there already, with another {key} ({earlier.get(key)}, here {self.content[key]}); "
+                        "expected a new file, or one to go on with"
+                    )
+            self.content = earlier
+        self.write()
+
+    @property
+    def points(self) -> dict[str, Any]:
+        """By name, those that failed too."""
+        return self.content["points"]
+
+    def add(self, name: str, figures: dict[str, Any]) -> None:
+        self.points[name] = self._stamp | figures
+        self.write()
+
+    def write(self) -> None:
+        """Raises RecordsError."""
+        beside = self.path.with_name(f"{self.path.name}.part")
+        try:
+            beside.write_text(json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
+            os.replace(beside, self.path)
+        except OSError as error:
+            raise RecordsError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+
+def default_path() -> Path:
+    return Path(f"bench-{datetime.now():%Y%m%d-%H%M%S}.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RecordsError(f"{path}: is there already and no record of a measurement: {error}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("points"), dict):
+        raise RecordsError(f"{path}: is there already and no record of a measurement")
+    return found

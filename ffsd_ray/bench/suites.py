@@ -1,0 +1,190 @@
+"""What FFSD is held to its goals of speed by: points, each measured by itself, and the goals."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from ffsd_ray import data
+from ffsd_ray.bench.compare import Effort, best, compare
+from ffsd_ray.bench.goals import Goal
+from ffsd_ray.bench.linear import linear_cost
+from ffsd_ray.bench.made_up import made_up
+from ffsd_ray.bench.workers import compare_workers
+from ffsd_ray.data import Dataset, DataSettings
+from ffsd_ray.spec.trial import TrialSpec
+
+#: The authors' own step of resnet32, n = 2, batch 128 on two cores: a slower yardstick would be a strawman.
+_AUTHORS_SECONDS = 1.70
+
+_MAIN = "resnet32 n=2"
+_WORKERS, _LINEAR = "workers", "n = 2 to 8"
+
+
+class Point(NamedTuple):
+    """Something to be measured in a process of its own."""
+
+    name: str
+    measure: Callable[[], dict[str, Any]]
+
+
+class Scope(NamedTuple):
+    """On what a suite measures: the goals' own images, or few small ones, which only shows that everything runs."""
+
+    device: torch.device
+    smoke: bool = False
+
+    def spec(
+        self,
+        backbone: str = "resnet32",
+        students: int = 2,
+        *,
+        images: DataSettings | None = None,
+        workers: int = 1,
+        threads: int = 2,
+        **train: object,
+    ) -> TrialSpec:
+        """`images`: others than the goals'."""
+        own = {"name": "digits", "image_size": 8} if self.smoke else {"name": "cifar100"}
+        return TrialSpec.model_validate(
+            {
+                "data": own if images is None else images.model_dump(),
+                "backbone": {"name": backbone},
+                "method": {"name": "ffsd", "students": students},
+                # noise cannot be learned, and must not make the losses overflow
+                "train": {"batch_size": 8 if self.smoke else 128, "lr": 0.01, **train},
+                "scale": {
+                    "workers": workers,
+                    "threads": 1 if self.smoke else threads,
+                    "gpus_per_worker": int(self.device.type == "cuda"),
+                },
+            }
+        )
+
+    def effort(self, **changes: Any) -> Effort:
+        cuda = self.device.type == "cuda"
+        whole = Effort(repeats=30 if cuda else 10, seconds=5.0 if cuda else 15.0)
+        chosen = Effort(repeats=2, seconds=0.1) if self.smoke else whole
+        return Effort(**{**vars(chosen), **changes})
+
+    @property
+    def repeats(self) -> int:
+        return self.effort().repeats
+
+    def images(self, spec: TrialSpec) -> Dataset:
+        """As many as CIFAR has."""
+        assert spec.data.known_classes is not None
+        assert spec.data.known_size is not None
+        train, test = (32, 16) if self.smoke else (50_000, 10_000)
+        return made_up(spec.data.known_classes, spec.data.known_size, train=train, test=test)
+
+
+def cpu_points(scope: Scope, *, compiled: bool) -> list[Point]:
+    """`compiled`: with the settings that are compiled first, for minutes."""
+
+    def settings(execution: str) -> dict[str, TrialSpec]:
+        return {f"{p} {execution}": scope.spec(precision=p, execution=execution) for p in ("fp32", "bf16")}
+
+    effort = scope.effort()
+    found = [Point(_MAIN, partial(compare, settings("eager"), scope.images, scope.device, effort))]
+    if compiled:
+        apart = scope.effort(yardstick_epoch=False)
+        found.append(
+            Point(f"{_MAIN} compiled", partial(compare, settings("compiled"), scope.images, scope.device, apart))
+        )
+    workers = [scope.spec(workers=1, threads=2), scope.spec(workers=2, threads=1)]
+    found.append(Point(_WORKERS, partial(compare_workers, workers, scope.repeats)))
+    found.append(_linear(scope, repeats=2 if scope.smoke else 5))
+    return found
+
+
+def cpu_goals(points: Mapping[str, Any]) -> list[Goal]:
+    settings = _settings(points, _MAIN)
+    literal = next((own["step"]["median"] for own in settings if own["literal"] and "step" in own), None)
+    goals = [Goal("the yardstick's step, that of the authors' code", literal, "at most", _AUTHORS_SECONDS, " s")]
+    for precision, bound in (("fp32", 1.5), ("bf16", 2.5)):
+        fastest = best(settings, precision=precision)
+        name = f"{_MAIN}, {precision}"
+        goals.append(Goal(f"{name}: × yardstick", _of(fastest, "times_literal"), "at least", bound))
+        goals.append(Goal(f"{name}: memory, × yardstick", _of(fastest, "memory_of_literal"), "at most", 1.1))
+    workers = points.get(_WORKERS, {}).get("workers")
+    ratio = workers["1"]["step"]["median"] / workers["2"]["step"]["median"] if workers else None
+    goals.append(Goal("2 workers, × one with 2 threads", ratio, "at least", 0.9))
+    return [*goals, _linear_goal(points)]
+
+
+def gpu_points(scope: Scope, *, compiled: bool, stream: DataSettings | None = None) -> list[Point]:
+    """In the order in which they matter. `stream`: images that are decoded while ResNet-18 trains on them."""
+    # On the CPU, to try the suite, nothing is captured.
+    graph = "graph" if scope.device.type == "cuda" else "eager"
+    executions = [graph, "eager", "grouped", *(["compiled"] if compiled else [])]
+
+    def point(name: str, *shape: Any, first: bool = False, **train: object) -> Point:
+        label = f"{name}, {train['precision']} {train['execution']}"
+        effort = scope.effort(memory=False, yardstick_epoch=first)
+        return Point(label, partial(compare, {label: scope.spec(*shape, **train)}, scope.images, scope.device, effort))  # type: ignore[arg-type]
+
+    found = [
+        point(_MAIN, first=precision == "bf16" and execution == graph, precision=precision, execution=execution)
+        for execution in dict.fromkeys(executions)
+        for precision in ("bf16", "fp32")
+    ]
+    for name, backbone, students in (
+        ("wrn-16-2 n=2", "wrn-16-2", 2),
+        ("resnet56 n=2", "resnet56", 2),
+        ("resnet32 n=4", "resnet32", 4),
+        ("resnet32 n=6", "resnet32", 6),
+    ):
+        found.append(point(name, backbone, students, precision="bf16", execution=graph))
+    found.append(_linear(scope, repeats=scope.repeats, precision="bf16"))
+    if stream is not None:
+        found.append(Point("resnet18 n=2, streamed", partial(_streamed, scope, stream, graph)))
+    return found
+
+
+def gpu_goals(points: Mapping[str, Any]) -> list[Goal]:
+    settings = _settings(points, _MAIN)
+    fastest, wide = best(settings, precision="bf16"), best(_settings(points, "wrn-16-2 n=2"), precision="bf16")
+    return [
+        Goal(f"{_MAIN}, bf16: a step", _of(fastest, "step", "median", by=1e3), "at most", 3, " ms"),
+        Goal(f"{_MAIN}, bf16: an epoch", _of(fastest, "epoch", "median"), "at most", 1.2, " s"),
+        Goal(f"{_MAIN}, bf16: × yardstick", _of(fastest, "times_literal"), "at least", 10),
+        Goal(f"{_MAIN}, bf16: memory, × yardstick", _of(fastest, "memory_of_literal"), "at most", 1.1),
+        Goal("wrn-16-2 n=2, bf16: a step", _of(wide, "step", "median", by=1e3), "at most", 4, " ms"),
+        _linear_goal(points),
+    ]
+
+
+def _linear(scope: Scope, repeats: int, **train: object) -> Point:
+    specs = [scope.spec(students=students, **train) for students in range(2, 9)]  # type: ignore[arg-type]
+    return Point(_LINEAR, partial(linear_cost, specs, scope.device, repeats))
+
+
+def _linear_goal(points: Mapping[str, Any]) -> Goal:
+    deviation = points.get(_LINEAR, {}).get("fit", {}).get("largest_deviation")
+    percent = None if deviation is None else 100 * deviation
+    return Goal("a step for n = 2 to 8: deviation from a line", percent, "at most", 10, " %")
+
+
+def _streamed(scope: Scope, stream: DataSettings, execution: str) -> dict[str, Any]:
+    spec = scope.spec("resnet18", images=stream, precision="bf16", execution=execution)
+    images = data.load(stream)
+    return compare({"bf16 streamed": spec}, lambda spec: images, scope.device, scope.effort(memory=False))
+
+
+def _settings(points: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The figures of all settings of the points whose names begin so."""
+    found = [point.get("settings", {}).values() for key, point in points.items() if key.startswith(name)]
+    return [own for settings in found for own in settings]
+
+
+def _of(figures: Mapping[str, Any] | None, *path: str, by: float = 1.0) -> float | None:
+    value: Any = figures
+    for key in path:
+        value = None if value is None else value.get(key)
+    return None if value is None else by * value
+
+
+#: By the name of a suite.
+GOALS: dict[str, Callable[[Mapping[str, Any]], Sequence[Goal]]] = {"cpu": cpu_goals, "gpu": gpu_goals}

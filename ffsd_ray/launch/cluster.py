@@ -1,0 +1,123 @@
+"""The Ray cluster that a job runs on: one that RAY_ADDRESS names, or one of this machine alone."""
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import psutil
+import ray
+import yaml
+
+from ffsd_ray.errors import ClusterError
+from ffsd_ray.launch.resources import Needs, NodeType, Resources, grown, held, largest
+
+#: Seconds that nodes and autoscalers get to appear before a trial that nothing can hold is refused.
+PATIENCE = 30
+#: What every head has; a task that asks for a little of it runs there.
+ON_HEAD = {"node:__internal_head__": 0.001}
+
+
+class Cluster:
+    """What the connected cluster has now, and what its autoscaler may add."""
+
+    def __init__(self, types: Sequence[NodeType] | None, patience: float) -> None:
+        """`types`: None where the cluster grows in ways that cannot be read."""
+        self._types, self._patience = types, patience
+
+    @property
+    def grows(self) -> bool:
+        return self._types is None or bool(self._types)
+
+    def nodes(self) -> list[Resources]:
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def could_hold(self, trials: Iterable[Needs]) -> list[bool]:
+        """Whether each of the trials could ever run, alone if need be."""
+        nodes, types = self.nodes(), self._types
+        return [types is None or held(grown(nodes, types, [trial]), [trial]) == 1 for trial in trials]
+
+    def together(self, trials: Sequence[Needs], ahead: int) -> int:
+        """How many of the trials, taken in order, may run at once: those that the nodes hold.
+
+        Where the cluster grows, so many more that the autoscaler sees what is wanted: as many again, `ahead` at least.
+        """
+        nodes = self.nodes()
+        now = held(nodes, trials)
+        if not self.grows:
+            return now
+        wanted = trials[: now + max(now, ahead)]
+        return len(wanted) if self._types is None else held(grown(nodes, self._types, wanted), wanted)
+
+    def refused(self, trials: Mapping[str, Needs]) -> dict[str, str]:
+        """Why a trial can never run, for those of which this is so. Nodes get a while to appear."""
+        until = time.monotonic() + self._patience
+        while not all(could := self.could_hold(trials.values())) and time.monotonic() < until:
+            time.sleep(1)
+        return {name: self._why(trials[name]) for name, holds in zip(trials, could, strict=True) if not holds}
+
+    def _why(self, trial: Needs) -> str:
+        nodes = {f"node {node['NodeManagerAddress']}": node["Resources"] for node in ray.nodes() if node["Alive"]}
+        nodes |= {f"node type {kind.name}": kind.resources for kind in self._types or () if kind.most}
+        return f"the cluster can never hold it: it asks for {trial}; the largest is {largest(nodes)}"
+
+
+#: What every process of a run needs to know of the driver's environment: nothing secret, since Ray logs it.
+_HANDED_ON = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
+
+
+@contextlib.contextmanager
+def connected(trials: Sequence[Needs], *, verbose: bool) -> Iterator[Cluster]:
+    """Connected to the cluster of RAY_ADDRESS, or to one started here that ends with this process.
+
+    Raises:
+        ClusterError: the cluster cannot be reached.
+    """
+    own = not os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {}
+    if own:
+        # CPUs are Ray's book-keeping: a trial of more workers than there are cores runs, if slowly.
+        needed = max(int(trial.workers * trial.each["CPU"]) for trial in trials)
+        options = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
+    environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            runtime_env={"env_vars": environment},
+            **options,
+        )
+    except ConnectionError as error:
+        raise ClusterError(f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}: {error.__cause__}") from error
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in this place
+    try:
+        yield Cluster([], 0) if own else Cluster(_node_types(), PATIENCE)
+    finally:
+        ray.shutdown()
+
+
+def _node_types() -> list[NodeType] | None:
+    """What the cluster's autoscaler may start; [] without one, None where that is written nowhere."""
+    if "KUBERAY_GEN_RAY_START_CMD" in os.environ:
+        return None  # a pod of KubeRay, whose autoscaler asks Kubernetes
+    found = ray.remote(num_cpus=0, resources=ON_HEAD)(_autoscaling_config)
+    config = ray.get(found.remote(ray.get_runtime_context().gcs_address))
+    return [
+        NodeType(name, {key: float(amount) for key, amount in kind.get("resources", {}).items()}, kind["max_workers"])
+        for name, kind in config.get("available_node_types", {}).items()
+        if kind.get("max_workers")
+    ]
+
+
+def _autoscaling_config(gcs_address: str) -> dict[str, Any]:
+    """On the head: the file that its autoscaler was started with, {} if with none."""
+    for process in psutil.process_iter(["cmdline"]):
+        given = dict(word.removeprefix("--").partition("=")[::2] for word in process.info["cmdline"] or ())
+        if given.get("gcs-address") == gcs_address and "autoscaling-config" in given:
+            with open(os.path.expanduser(given["autoscaling-config"])) as file:
+                return yaml.safe_load(file)
+    return {}

@@ -1,0 +1,88 @@
+"""What trials need of a cluster, and what its nodes hold: arithmetic without Ray."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ffsd_ray.spec.scale import ScaleSettings
+
+#: Amounts by Ray's names: CPU, GPU, memory (bytes), and whatever else a node says it has.
+Resources = Mapping[str, float]
+
+GIB = 2**30
+#: Ray counts in ten-thousandths.
+_SMALLEST = 1e-4
+
+
+class Needs(NamedTuple):
+    """What a trial reserves while it trains: its workers may lie on different nodes, one worker on one."""
+
+    workers: int
+    each: Resources
+
+    def __str__(self) -> str:
+        return f"{self.workers} workers of {spelled(self.each)} each" if self.workers > 1 else spelled(self.each)
+
+
+class NodeType(NamedTuple):
+    """A kind of node that an autoscaler may start, and how many of it."""
+
+    name: str
+    resources: Resources
+    most: int
+
+
+def worker_resources(scale: ScaleSettings) -> dict[str, float]:
+    """What Ray reserves for one worker."""
+    resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
+    if scale.uses_gpu:
+        resources["GPU"] = scale.gpu_share
+    if scale.memory_per_worker_gib:
+        resources["memory"] = int(scale.memory_per_worker_gib * GIB)
+    return resources
+
+
+def needs(scale: ScaleSettings) -> Needs:
+    return Needs(scale.fewest_workers, worker_resources(scale))
+
+
+def held(nodes: Iterable[Resources], trials: Iterable[Needs]) -> int:
+    """How many of the trials, taken in this order, the nodes hold together; each worker on the first with room."""
+    free = [dict(node) for node in nodes]
+    count = 0
+    for workers, each in trials:
+        for _ in range(workers):
+            place = next((node for node in free if _fits(each, node)), None)
+            if place is None:
+                return count
+            for name, amount in each.items():
+                place[name] -= amount
+        count += 1
+    return count
+
+
+def grown(nodes: Sequence[Resources], types: Iterable[NodeType], trials: Iterable[Needs]) -> list[Resources]:
+    """The nodes, and as many more of each type as these trials' workers could ask for."""
+    workers = sum(trial.workers for trial in trials)
+    return [*nodes, *(kind.resources for kind in types for _ in range(min(kind.most, workers)))]
+
+
+def largest(nodes: Mapping[str, Resources]) -> str:
+    """The name of the node with the most GPUs, CPUs and memory, in this order, and what it has."""
+    name, resources = max(nodes.items(), key=lambda node: [node[1].get(key, 0) for key in ("GPU", "CPU", "memory")])
+    return f"{name} with {spelled({'CPU': 0, 'GPU': 0} | dict(resources))}"
+
+
+def spelled(resources: Resources) -> str:
+    """CPUs, GPUs and memory in words."""
+    amounts = [
+        f"{resources[name]:g} {name}{'' if resources[name] == 1 else 's'}"
+        for name in ("CPU", "GPU")
+        if name in resources
+    ]
+    if "memory" in resources:
+        amounts.append(f"{resources['memory'] / GIB:.1f} GiB of memory")
+    return ", ".join(amounts)
+
+
+def _fits(asked: Resources, node: Resources) -> bool:
+    return all(node.get(name, 0) - amount > -_SMALLEST for name, amount in asked.items())

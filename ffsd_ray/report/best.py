@@ -1,0 +1,97 @@
+"""The best configuration of a run as a job file: --best."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ffsd_ray.errors import JobError, RecordsError
+from ffsd_ray.report.captions import images_of
+from ffsd_ray.report.collect import Trial
+from ffsd_ray.report.ranking import IMAGES, best, split_of
+from ffsd_ray.report.row import Row
+from ffsd_ray.report.table import Table
+from ffsd_ray.spec.job import JobSpec
+from ffsd_ray.spec.yaml_file import dump
+
+#: Of the job's own sections those that say how trials are run, and not which ones or what becomes of the results.
+_KEPT = ("context", "records", "failures", "watch")
+
+
+def best_job(job: Mapping[str, Any], table: Table, trials: Sequence[Trial], *, by_test: bool) -> str:
+    """A job file that trains the best row of `table`, which is of one epoch, with the seeds that the run has for it.
+
+    Best is the highest headline accuracy on the split that chose the epochs.
+
+    Args:
+        job: as `RunRecords.job` has it.
+        trials: those of the run.
+        by_test: rank by the test images, which is refused otherwise where no images are held out for validation.
+
+    Raises:
+        RecordsError: nothing to choose from, or nothing to choose by.
+    """
+    completed = [row for row in table.rows if row.ranking is not None]
+    if not completed:
+        raise RecordsError(f"--best: no trial of {job['name']} has completed")
+    images = list(dict.fromkeys(images_of(row.spec.data) for row in completed))
+    if len(images) > 1:
+        raise RecordsError(
+            f"--best: accuracies on different images do not compare: {', '.join(images)}; choose with --where data=NAME"
+        )
+    if split_of(completed, "--best", by_test=by_test) == "test" and not by_test:
+        raise RecordsError(
+            f"--best: {job['name']} held out no images for validation, so it can be ranked by the test images only, "
+            "which then no longer measure fairly what was chosen.\n"
+            "Do it all the same: --by-test (or report.rank_by: test in the job file); the result says so.  "
+            "Or train with data.validation above 0."
+        )
+    row = best(completed, by_test=by_test)
+    assert row is not None
+    identity = row.spec.identity()
+    seeds = [trial.spec.seed for trial in trials if trial.spec.configuration().identity() == identity]
+    comments = "".join(f"# {line}\n" for line in _comments(job, row, len(completed), seeds, by_test=by_test))
+    return comments + dump(_job(job, row, seeds))
+
+
+def _comments(job: Mapping[str, Any], row: Row, count: int, seeds: Sequence[int], *, by_test: bool) -> list[str]:
+    cell = row.accuracy if by_test else row.ranking
+    assert cell is not None
+    split = IMAGES["test" if by_test else row.selection]
+    kind = "ranked by test accuracy" if by_test else "ranked by validation accuracy"
+    lines = [
+        f"The best of {count} configurations of {job['name']}, {kind}: {row.configuration}",
+        f"{row.headline} {cell.text()} % on {split} at the {row.epoch} epoch, over seeds "
+        f"{', '.join(map(str, row.seeds))}",
+    ]
+    if row.selection == "test":
+        lines.append("The test images also chose the epoch, as the paper did.")
+    missing = [str(seed) for seed in seeds if seed not in row.seeds]
+    return [*lines, f"Not completed: seed {', '.join(missing)}."] if missing else lines
+
+
+def _job(job: Mapping[str, Any], row: Row, seeds: Sequence[int]) -> dict[str, Any]:
+    """What is as by default is left out of the job's own sections; those of the trial are complete."""
+    defaults = JobSpec(name="default").model_dump(mode="json")
+    changed = {name: _changed(job[name], defaults[name]) for name in _KEPT if job[name] != defaults[name]}
+    spec = row.spec.model_dump(mode="json", exclude={"variant", "seed"})
+    return {"name": f"{job['name']}-best", **spec, "seed": list(seeds), **changed}
+
+
+def _changed(value: Any, default: Any) -> Any:
+    if not isinstance(value, Mapping) or not isinstance(default, Mapping):
+        return value
+    return {key: _changed(below, default.get(key)) for key, below in value.items() if below != default.get(key)}
+
+
+def write_best(text: str, out: str) -> Path:
+    """
+    Raises:
+        JobError: the file cannot be written, or is there already.
+    """
+    path = Path(out)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise JobError(f"--best {out}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+    return path

@@ -1,0 +1,67 @@
+"""A table for LaTeX, with the rules of the booktabs package."""
+
+from collections.abc import Sequence
+
+from ffsd_ray.report.sheet import PLUS_MINUS, Tabular
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # A row that begins with one would be an option of the \\ before it.
+    "[": "{[}",
+    "]": "{]}",
+    # What pdfLaTeX has no letter for.
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "≤": r"$\leq$",
+    "√": r"$\surd$",
+    "²": r"\textsuperscript{2}",
+    "α": r"$\alpha$",
+    "λ": r"$\lambda$",
+    "Δ": r"$\Delta$",
+    "’": "'",
+    "…": r"\dots{}",
+} | {character: f"\\{character}" for character in "&%$#_"}
+
+
+def escaped(text: str) -> str:
+    """Plain text as LaTeX that prints it, unless it has letters beyond Latin ones."""
+    return text.translate(str.maketrans(_SPECIAL))
+
+
+def render_latex(table: Tabular) -> str:
+    """A `table` environment with title and captions as its caption, a group of rows a section, and the notes below."""
+    sheet = table.sheet()
+    columns = "l" * sheet.words + "r" * (len(sheet.head) - sheet.words)
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{' '.join(_sentence(text) for text in (sheet.title, *sheet.captions))}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        _row(sheet.head),
+    ]
+    for section in sheet.sections:
+        lines.append(r"\midrule")
+        if section.title:
+            lines.append(rf"\multicolumn{{{len(sheet.head)}}}{{l}}{{\emph{{{escaped(section.title)}}}}} \\")
+        lines += map(_row, section.rows)
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par{{\footnotesize {escaped(f'[{number}] {note}')}}}" for number, note in enumerate(sheet.notes, 1)]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(escaped(cell).replace(escaped(PLUS_MINUS), r" $\pm$ ") for cell in cells) + r" \\"
+
+
+def _sentence(text: str) -> str:
+    return f"{escaped(text[:1].upper() + text[1:])}."

@@ -1,0 +1,44 @@
+"""Where a run can be watched beside TensorBoard: the `watch` section of a job file."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from ffsd_ray.settings import Settings
+
+
+def _without_password(uri: str) -> str:
+    if "@" in urlsplit(uri).netloc:
+        said = "Should not hold a user or password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        raise PydanticCustomError("credentials", "{said}", {"said": said})
+    return uri
+
+
+class WandbSettings(Settings):
+    """Weights & Biases. The key comes from WANDB_API_KEY or `wandb login`; WANDB_MODE=offline keeps runs on disk."""
+
+    project: str = Field(min_length=1, description="The project in which every trial is a run.")
+    entity: str | None = Field(None, description="The user or team whose project it is; null: the key's own.")
+
+
+class MlflowSettings(Settings):
+    """MLflow. Users, passwords and tokens come from the environment (MLFLOW_TRACKING_...)."""
+
+    experiment: str = Field(min_length=1, description="The experiment in which every trial is a run.")
+    tracking_uri: Annotated[str, AfterValidator(_without_password)] | None = Field(
+        None, description="A server's address, or sqlite:///FILE; null: MLFLOW_TRACKING_URI, or else MLflow's default."
+    )
+
+
+class WatchSettings(Settings):
+    """Services that are sent every trial's settings and epochs. TensorBoard's files are written in any case."""
+
+    wandb: WandbSettings | None = Field(None, description="Weights & Biases, if given.")
+    mlflow: MlflowSettings | None = Field(None, description="MLflow, if given.")
+
+    @property
+    def services(self) -> list[str]:
+        """The keys of those that are asked for."""
+        return [name for name in type(self).model_fields if getattr(self, name) is not None]

@@ -1,0 +1,77 @@
+"""Filesystems by location: a path, or the URI of an object store. Records and images are reached through here."""
+
+import functools
+import os
+import urllib.parse
+
+import pyarrow as pa
+from pyarrow import fs
+
+#: Tries of a request to S3. The AWS SDK waits 50 ms after the first and twice as long after each further one, 51 s in
+#: all; a server that takes a request and does not answer adds 3 s a try.
+ATTEMPTS = 11
+
+#: Seconds that Google's client goes on trying.
+PATIENCE = 60
+
+#: What a URI may say after its "?": where an S3 server is that is not Amazon's.
+_QUERY = {"region", "scheme", "endpoint_override"}
+
+
+def is_uri(location: str) -> bool:
+    return "://" in location
+
+
+def open_location(location: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem that a path or a URI (s3://bucket/folder, gs://...) names, and the path on it.
+
+    Credentials and, for an S3 server that is not Amazon's, AWS_ENDPOINT_URL come from the environment. A request that
+    fails as it may on a bad day is tried again for about a minute.
+
+    Raises:
+        ValueError: no filesystem is known for the URI, or it holds credentials; the message does not.
+    """
+    if not is_uri(location):
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(location))
+    parts = urllib.parse.urlsplit(location)
+    _refuse_secrets(parts)
+    try:
+        filesystem, root = _open_root(parts.scheme, parts.netloc, parts.query)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{shown(location)}: expected a URI such as s3://bucket/folder: {error}") from error
+    path = f"{root.rstrip('/')}{urllib.parse.unquote(parts.path)}"
+    return filesystem, path.rstrip("/") or "/"
+
+
+def shown(location: str) -> str:
+    """A location as messages give it: without what a URI says before its host and after its path."""
+    if not is_uri(location):
+        return location
+    parts = urllib.parse.urlsplit(location)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _refuse_secrets(parts: urllib.parse.SplitResult) -> None:
+    query = urllib.parse.parse_qs(parts.query, keep_blank_values=True)
+    place = shown(parts.geturl())
+    if parts.password is not None or (parts.username and parts.scheme == "s3") or "@" in str(query):
+        raise ValueError(
+            f"{place}: the URI holds credentials, which would end up in records and logs; expected them in the "
+            "environment, for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    if unknown := sorted(set(query) - _QUERY):
+        raise ValueError(f"{place}: the URI sets {', '.join(unknown)}, expected only {', '.join(sorted(_QUERY))}")
+
+
+@functools.cache  # a client of its own for every folder would connect, and sign in, anew
+def _open_root(scheme: str, host: str, query: str) -> tuple[fs.FileSystem, str]:
+    if scheme in ("gs", "gcs"):
+        query = f"retry_limit_seconds={PATIENCE}"
+    filesystem, root = fs.FileSystem.from_uri(f"{scheme}://{host}{'/' if not host else ''}{query and '?' + query}")
+    if filesystem.type_name == "s3":
+        # What from_uri took from the URI and the environment, as it is pickled, and what a URI cannot say.
+        _, (options,) = filesystem.__reduce__()
+        options["retry_strategy"] = fs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS)
+        options["allow_delayed_open"] = True  # one request writes a small file, not three
+        filesystem = fs.S3FileSystem(**options)
+    return filesystem, root

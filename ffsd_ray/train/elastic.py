@@ -1,0 +1,84 @@
+"""A global batch in a fixed number of parts, computed by however many workers there are.
+
+Each part is what one worker would compute if there were as many as parts: its own batch norm, the statistics from
+before the step, and of all parts only the first moves them. So nothing but the order of summation depends on the number
+of workers.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def parts_of(rank: int, workers: int, parts: int) -> range:
+    """The parts that a worker computes; the first worker has the first part."""
+    base, more = divmod(parts, workers)
+    first = rank * base + min(rank, more)
+    return range(first, first + base + (rank < more))
+
+
+#: What keeps DDP from giving every worker the first one's buffers in each forward pass, by torch's name for it.
+_OWN_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
+
+
+def wrapped(method: nn.Module, **options: Any) -> DistributedDataParallel:
+    """The group of an elastic trial's worker in DDP."""
+    return DistributedDataParallel(method, **{_OWN_BUFFERS: False}, **options)
+
+
+class Parts:
+    """A worker's parts of every step."""
+
+    def __init__(self, group: nn.Module, own: range, workers: int, parts: int) -> None:
+        """`group`: the method or its DDP wrapper, which leaves its buffers alone."""
+        self._group, self._own = group, own
+        self._buffers = list(group.buffers())
+        #: Of each part's loss: DDP averages over the workers what is to be the mean over the parts.
+        self.factor = workers / parts
+
+    def begin(self) -> None:
+        """Before a step: every worker has the first one's statistics."""
+        if dist.is_initialized():
+            for dtype in dict.fromkeys(buffer.dtype for buffer in self._buffers):  # in one order everywhere
+                _broadcast([buffer for buffer in self._buffers if buffer.dtype == dtype])
+        self._before = [buffer.clone() for buffer in self._buffers]
+        self._after = self._before
+
+    def end(self) -> None:
+        """After a step: its statistics are those of the first part."""
+        self._restore(self._after)
+
+    @contextlib.contextmanager
+    def part(self, index: int) -> Iterator[None]:
+        """The forward and backward pass of the worker's part `index`; gradients are shared in the last."""
+        self._restore(self._before)
+        last = index == len(self._own) - 1
+        alone = last or not isinstance(self._group, DistributedDataParallel)
+        with contextlib.nullcontext() if alone else self._group.no_sync():  # type: ignore[operator]
+            yield
+        if self._own[index] == 0:
+            self._after = [buffer.clone() for buffer in self._buffers]
+
+    @torch.no_grad()
+    def _restore(self, values: list[torch.Tensor]) -> None:
+        for buffer, value in zip(self._buffers, values, strict=True):
+            buffer.copy_(value)
+
+
+@torch.no_grad()
+def _broadcast(tensors: list[torch.Tensor]) -> None:
+    """The first worker's values, in one message."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.broadcast(flat, 0)
+    for tensor, value in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(value.view_as(tensor))

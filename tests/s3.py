@@ -1,0 +1,100 @@
+"""A real S3 server in a process of its own, on this machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+#: What the server's users have in their environment; any key is good enough for it.
+SECRET = "a-key-that-stays-in-the-environment"
+
+
+class Server:
+    """moto's server with an empty bucket. It keeps its objects in memory."""
+
+    def __init__(self, log: Path) -> None:
+        self.bucket = "bucket"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.environment = {
+            "AWS_ACCESS_KEY_ID": "someone",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        self._log = log
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        with log.open("wb") as stream:
+            self._process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        until = time.monotonic() + 60
+        while True:
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            assert self._process.poll() is None, log.read_text()
+            assert time.monotonic() < until, "the S3 server did not start"
+            time.sleep(0.1)
+        self.filesystem = fs.S3FileSystem(
+            access_key="someone",
+            secret_key=SECRET,
+            region="us-east-1",
+            endpoint_override=self.environment["AWS_ENDPOINT_URL"],
+            allow_bucket_creation=True,
+        )
+        self.filesystem.create_dir(self.bucket)
+
+    def requests(self) -> int:
+        """Requests so far."""
+        return self._log.read_bytes().count(b" HTTP/1.1")
+
+    def objects(self, folder: str = "") -> dict[str, bytes]:
+        """What is in the bucket below a folder, by name."""
+        root = f"{self.bucket}/{folder}".rstrip("/")
+        found = self.filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+        files = [info.path for info in found if info.type == fs.FileType.File]
+        return {path.removeprefix(f"{root}/"): self.filesystem.open_input_file(path).read() for path in files}
+
+    def put(self, name: str, content: bytes) -> None:
+        with self.filesystem.open_output_stream(f"{self.bucket}/{name}") as stream:
+            stream.write(content)
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """An outage: connections are taken and nothing is answered."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    """A server, and this process's environment set for it. Skips the test where moto is not installed."""
+    pytest.importorskip("moto.server", reason="the S3 server of the tests (moto[server]) is not installed")
+    server = Server(folder / "s3.log")
+    before = {name: os.environ.get(name) for name in server.environment}
+    os.environ.update(server.environment)
+    try:
+        yield server
+    finally:
+        server.stop()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

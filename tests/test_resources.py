@@ -1,0 +1,63 @@
+"""What trials need, and what nodes hold."""
+
+import pytest
+
+from ffsd_ray.launch.packing import share
+from ffsd_ray.launch.resources import GIB, Needs, NodeType, grown, held, largest, needs
+from ffsd_ray.spec.scale import ScaleSettings
+from ffsd_ray.train.peak import Reading
+
+CPU = Needs(1, {"CPU": 1})
+THIRD = Needs(1, {"CPU": 1, "GPU": 0.3333})
+
+
+def test_a_trial_needs_what_its_workers_reserve() -> None:
+    scale = ScaleSettings(workers=2, cpus_per_worker=4, gpus_per_worker=0.5, memory_per_worker_gib=1.5)
+    assert needs(scale) == Needs(2, {"CPU": 4, "GPU": 0.5, "memory": 1.5 * GIB})
+    assert needs(ScaleSettings()) == CPU
+    assert str(needs(scale)) == "2 workers of 4 CPUs, 0.5 GPUs, 1.5 GiB of memory each"
+
+
+def test_trials_are_held_in_order_until_one_has_no_room() -> None:
+    assert held([{"CPU": 2}, {"CPU": 1}], [CPU] * 9) == 3
+    assert held([{"CPU": 2}, {"CPU": 1}], [CPU, Needs(1, {"CPU": 2}), CPU]) == 1
+    assert held([{"CPU": 8}], [Needs(1, {"CPU": 1, "GPU": 1})]) == 0
+    assert held([], []) == 0
+
+
+def test_a_worker_lies_on_one_node_and_a_trial_on_several() -> None:
+    nodes = [{"CPU": 2}, {"CPU": 2}]
+    assert held(nodes, [Needs(1, {"CPU": 3})]) == 0
+    assert held(nodes, [Needs(4, {"CPU": 1})]) == 1
+    assert held(nodes, [Needs(3, {"CPU": 1}), CPU, CPU]) == 2
+
+
+@pytest.mark.parametrize("part", [3, 6, 7, 9, 10, 48])
+def test_shares_of_a_gpu_add_up(part: int) -> None:
+    gpus = share(Reading(free=100 * part, peak=90))
+    assert held([{"GPU": 1}], [Needs(1, {"GPU": gpus})] * 2 * part) == part
+
+
+def test_an_autoscaler_adds_no_more_than_its_types_allow() -> None:
+    gpu = NodeType("gpu", {"CPU": 4, "GPU": 1}, 2)
+    assert held(grown([{"CPU": 1}], [gpu], [THIRD] * 20), [THIRD] * 20) == 6
+    assert len(grown([], [gpu._replace(most=1000)], [THIRD] * 3)) == 3
+
+
+def test_gpus_are_packed_by_measured_memory() -> None:
+    gib = 2**30
+    assert share(Reading(free=80 * gib, peak=10 * gib)) == pytest.approx(1 / 7, abs=1e-4)
+    assert share(Reading(free=80 * gib, peak=36 * gib)) == 0.5
+    assert share(Reading(free=80 * gib, peak=37 * gib)) == 1
+    assert share(Reading(free=10 * gib, peak=20 * gib)) == 1
+    assert share(Reading(free=80 * gib, peak=1)) == 0.0001
+
+
+def test_the_largest_node_is_the_one_with_most_gpus() -> None:
+    nodes = {
+        "node 192.0.2.1": {"CPU": 64, "memory": 2.5 * GIB},
+        "node type a100": {"CPU": 8, "GPU": 1, "memory": 16 * GIB},
+    }
+    assert largest(nodes) == "node type a100 with 8 CPUs, 1 GPU, 16.0 GiB of memory"
+    del nodes["node type a100"]
+    assert largest(nodes) == "node 192.0.2.1 with 64 CPUs, 0 GPUs, 2.5 GiB of memory"
