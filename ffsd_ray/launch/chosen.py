@@ -50,7 +50,7 @@ def optuna(search: SearchSettings, settings: Optuna, run: RunRecords, headline: 
         OptunaSearch.convert_search_space(space),
         metric=RANKED,
         mode=settings.direction,
-        seed=settings.seed,
+        seed=settings.seed + len(points),  # the same one would choose again what is trained already
         points_to_evaluate=points or None,
         evaluated_rewards=rewards or None,
     )

@@ -81,7 +81,7 @@ def connected(trials: Sequence[Needs], *, verbose: bool) -> Iterator[Cluster]:
     if own:
         # CPUs are Ray's book-keeping: a trial of more workers than there are cores runs, if slowly.
         needed = max(int(trial.workers * trial.each["CPU"]) for trial in trials)
-        options = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
+        options = {"address": "local", "num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
     environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
