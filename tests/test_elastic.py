@@ -116,7 +116,7 @@ def test_a_trial_goes_on_with_fewer_workers_and_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_stopped_inside_an_epoch_is_never_stopped(workers: int, tmp_path: Path) -> None:
-    """A notice after 10 steps of an epoch, and the end of the machine after 20."""
+    """A notice within the first 10 steps of an epoch."""
     spec = digits_spec({"name": "ffsd"}, workers=workers, epochs=2, steps_per_epoch=22)
     whole = train_with(spec, tmp_path / "whole")
     stopped = train_with(spec, tmp_path / "stopped", noticed=True)

@@ -94,7 +94,9 @@ WRONG = [
     Wrong("unknown data", edited("digits", "cifar_10"), "2:14", 'data.name = "cifar_10"', ("`cifar10`",)),
     Wrong("unknown backbone", edited("resnet20", "resnet23"), "3:18", 'backbone.name = "resnet23"', ("resnet20",)),
     Wrong("name is a list", edited("digits", "[digits]"), "2:14", 'data.name = ["digits"]', ("one of cifar10",)),
-    Wrong("no kind", edited("name: ffsd, ", ""), "4:1", "method.name", ("Missing", "one of afd, amln, at, baseline, dml")),
+    Wrong(
+        "no kind", edited("name: ffsd, ", ""), "4:1", "method.name", ("Missing", "one of afd, amln, at, baseline, dml")
+    ),
     Wrong("only the kind", edited("{name: ffsd, students: 2}", "ffsd"), "4:9", 'method = "ffsd"', ("{name: ffsd}",)),
     Wrong("no name", edited("name: good", "seed: 1"), "1:1", "name", ("Missing", "run's folder")),
     Wrong("no backbone", edited("backbone: {name: resnet20}", "seed: 1"), "1:1", "backbone", ("Missing. The network",)),

@@ -27,19 +27,17 @@ class Worker:
 
     def __init__(self, rank: int, world_size: int, stop_after: int | None, noticed: bool) -> None:
         self.rank, self.world_size, self._stop_after = rank, world_size, stop_after
-        self._notices = 1 if noticed else None
+        self._noticed = noticed
 
     def report(self, row: Row) -> None:
         if row["epoch"] == self._stop_after:
             self._stop()
 
     def leaving(self) -> bool:
-        if self._notices is None:
-            return False
-        if self._notices == 0:
-            self._stop()
-        self._notices -= 1
-        return True
+        return self._noticed
+
+    def leave(self) -> None:
+        self._stop()
 
     def _stop(self) -> None:
         if self.world_size > 1:

@@ -6,6 +6,8 @@ import os
 # epochs wait), no traffic to Ray's makers, and Ctrl-C left to us.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# How soon workers learn that a spot node is taken back: its own 5 s are a fifth of what Google gives.
+os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 # Tune's own files of every epoch (CSV, JSON, TensorBoard under its own names) would say again what the records say.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")

@@ -18,6 +18,9 @@ from ffsd_ray.spec.scale import ScaleSettings
 
 #: A function that watches its workers needs no CPU, and stays on the head, whose node outlives the trials.
 _WATCHER = {"CPU": 0, **ON_HEAD}
+#: Seconds between two looks whether an elastic trial could have more workers. Ray's own list of what nodes there are is
+#: up to 20 s old.
+_RESIZE_SECONDS = 20.0
 
 
 def backend(scale: ScaleSettings) -> str:
@@ -59,6 +62,7 @@ def _watch(config: dict[str, Any]) -> None:
             num_workers=workers,  # type: ignore[arg-type]
             use_gpu=scale.uses_gpu,
             resources_per_worker=worker_resources(scale),
+            elastic_resize_monitor_interval_s=_RESIZE_SECONDS,  # type: ignore[call-arg]
         ),
         run_config=RunConfig(
             name=f"train-{tune.get_context().get_trial_id()}",

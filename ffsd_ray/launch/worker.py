@@ -1,12 +1,16 @@
 """What the process that trains a trial runs: each of its workers, or Tune's own."""
 
+import math
 import os
+import time
 from typing import Any
 
 import ray.train
 import ray.train.torch
 import torch
 from ray import tune
+from ray.exceptions import RayActorError
+from ray.train.collective import broadcast_from_rank_zero
 
 from ffsd_ray.errors import DataError, TrialError
 from ffsd_ray.launch.population import donor, pointer
@@ -17,25 +21,53 @@ from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train.context import Context, LocalContext
 from ffsd_ray.train.trainer import Donor, train
 
+#: Seconds for which workers that could be more expect to be replaced once a node has come; between checkpoints then.
+_EXPECT, _BETWEEN = 60.0, 5.0
+
 
 class WorkerContext:
     """A worker of a Ray Train worker group."""
 
-    def __init__(self, ranked: str | None) -> None:
+    def __init__(self, ranked: str | None, most_workers: int) -> None:
         """`ranked`: the column of the history that a scheduler ranks trials by."""
         context = ray.train.get_context()
-        self._ranked, self._left = ranked, False
+        self._ranked = ranked
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
+        self._may_grow = self.world_size < most_workers
+        self._nodes = _nodes()
+        self._came = self._saved = -math.inf
 
     def report(self, row: Row) -> None:
         ray.train.report(_reported(row, self._ranked))
 
     def leaving(self) -> bool:
-        if self._left or ray.train.get_preemption_info() is None:
+        self._preempted = ray.train.get_preemption_info() is not None
+        return self._preempted or (self._may_grow and broadcast_from_rank_zero(self._expects_more()))
+
+    def leave(self) -> None:
+        # Going on until the node goes would only be work to do again, and put off the search for another node. This is
+        # what Ray Train counts as a preemption, not as a failure.
+        if self._preempted:
+            raise RayActorError(error_msg="left a node that is taken back", preempted=True)
+
+    def _expects_more(self) -> bool:
+        """Whether a node has come lately, and the last checkpoint is no longer fresh.
+
+        Ray replaces the workers by more of them at a moment of its own, without a word.
+        """
+        now = time.monotonic()
+        if not (nodes := _nodes()) <= self._nodes:
+            self._came, self._saved = now, -math.inf
+        self._nodes = nodes
+        if now - self._came > _EXPECT or now - self._saved < _BETWEEN:
             return False
-        self._left = True
+        self._saved = now
         return True
+
+
+def _nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 class TuneContext(LocalContext):
@@ -70,7 +102,8 @@ def train_worker(config: dict[str, Any]) -> None:
     `directory` (the driver's, from which relative paths to images count where this node has it too), `ranked` (the
     column that a scheduler ranks by, or None), `mutable` (dotted keys that a population changes).
     """
-    _train(config, WorkerContext(config["ranked"]))
+    most_workers = TrialSpec.model_validate(config["spec"]).scale.most_workers
+    _train(config, WorkerContext(config["ranked"], most_workers))
 
 
 def train_here(config: dict[str, Any]) -> None:

@@ -13,7 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ffsd_ray.methods.base import Blueprint, Losses, Method, MethodSettings, Role, Teacher
+from ffsd_ray.methods.alone import Alone
+from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Teacher
 from ffsd_ray.settings import Positive
 
 
@@ -50,7 +51,7 @@ class End2Settings(MethodSettings):
         return f"end2 of {self.ensemble}"
 
 
-class End2(Method):
+class End2(Alone):
     """The student, and the members, whose weights do not change."""
 
     Settings = End2Settings
@@ -59,9 +60,12 @@ class End2(Method):
 
     def __init__(self, settings: End2Settings, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint)
-        self.student = blueprint.network()
         self.ensemble = nn.ModuleList(blueprint.network() for _ in range(settings.ensemble)).requires_grad_(False)
         self.register_buffer("temperature", torch.tensor(settings.temperature), persistent=False)
+
+    @property
+    def teachers(self) -> list[nn.Module]:
+        return list(self.ensemble)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -84,28 +88,6 @@ class End2(Method):
             predictions = torch.stack([member.logits for member in members])
         loss = dirichlet_nll(logits, predictions, self.temperature, self.settings.smoothing)
         return Losses({"student/dirichlet": self.settings.weight * loss}, {"student": logits.detach()})
-
-    def predict(self, images: Tensor) -> dict[str, Tensor]:
-        return {"student": self.features(self.student, images).logits}
-
-    def roles(self) -> dict[Role, list[nn.Module]]:
-        return {"student": [self.student]}
-
-    @property
-    def teachers(self) -> list[nn.Module]:
-        return list(self.ensemble)
-
-    @property
-    def deployed(self) -> tuple[str, nn.Module]:
-        return "student", self.student
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        return {"student": self.student}
-
-    @property
-    def members(self) -> list[str]:
-        return ["student"]
 
 
 def dirichlet_nll(logits: Tensor, members: Tensor, temperature: Tensor, smoothing: float) -> Tensor:

@@ -67,9 +67,7 @@ class FfsdSettings(LeaderSettings, MutualSettings):
         if self.diversity in ("l2", "l2_last"):
             choices.append("FFSD, L2 diversity: maps normalised per sample, every pair of students, weight λ_div")
         if self.diversity == "l2_last" and self.students_distil:
-            choices.append(
-                "FFSD, L2 with SD: earlier maps are driven from what the module makes of the student before"
-            )
+            choices.append("FFSD, L2 with SD: earlier maps are driven from what the module makes of the student before")
         if not self.fusion:
             choices.append("FFSD w/o fusion: the leader learns from the mean of the students' logits alone")
         return tuple(choices)

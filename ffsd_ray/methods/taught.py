@@ -10,7 +10,8 @@ from ffsd_ray.backbone_name import BackboneName
 from ffsd_ray.backbones import backbone
 from ffsd_ray.errors import RecordsError, TrialError
 from ffsd_ray.leader import load_leader
-from ffsd_ray.methods.base import Blueprint, Method, MethodSettings, Role, Teacher
+from ffsd_ray.methods.alone import Alone
+from ffsd_ray.methods.base import Blueprint, MethodSettings, Teacher
 
 
 class TaughtSettings(MethodSettings):
@@ -34,15 +35,18 @@ class TaughtSettings(MethodSettings):
         return f"{self.name} from {self.teacher}" if self.teacher else self.name
 
 
-class Taught(Method):
+class Taught(Alone):
     """A student beside a teacher whose weights do not change."""
 
     def __init__(self, settings: Any, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint)
-        self.student = blueprint.network()
         build = backbone(settings.teacher) if settings.teacher else blueprint.backbone
         self.teacher = build(blueprint.classes).requires_grad_(False)
         self._classes = blueprint.classes
+
+    @property
+    def teachers(self) -> list[nn.Module]:
+        return [self.teacher]
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -65,25 +69,3 @@ class Taught(Method):
             raise TrialError(
                 f"method.teacher_weights: {self.settings.teacher_weights}: expected {expected}, found {found}"
             ) from error
-
-    def predict(self, images: Tensor) -> dict[str, Tensor]:
-        return {"student": self.features(self.student, images).logits}
-
-    def roles(self) -> dict[Role, list[nn.Module]]:
-        return {"student": [self.student]}
-
-    @property
-    def teachers(self) -> list[nn.Module]:
-        return [self.teacher]
-
-    @property
-    def deployed(self) -> tuple[str, nn.Module]:
-        return "student", self.student
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        return {"student": self.student}
-
-    @property
-    def members(self) -> list[str]:
-        return ["student"]

@@ -6,34 +6,70 @@ from collections.abc import Sequence
 
 from ffsd_ray.command import command
 from ffsd_ray.records.run import RunRecords
+from ffsd_ray.report.best import STDOUT, best_job, write_best
 from ffsd_ray.report.collect import collect
 from ffsd_ray.report.comparison import compare
+from ffsd_ray.report.frame import write_frame
 from ffsd_ray.report.page import write_page
 from ffsd_ray.report.paper import paper_tables
 from ffsd_ray.report.plot import plot
-from ffsd_ray.report.row import Epoch
+from ffsd_ray.report.scores import Epoch
 from ffsd_ray.report.show import FORMATS, show
-from ffsd_ray.report.table import result_table
+from ffsd_ray.report.sort import in_order
+from ffsd_ray.report.table import chosen, table_of
+
+#: What does not go with another way to show a run.
+_APART = {
+    "paper": ("where", "by", "sort", "reverse", "by_test", "against"),
+    "plot": ("by", "against"),
+    "html": ("by",),
+    "best": ("by", "sort", "reverse", "against"),
+}
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.epoch == "both" and (arguments.paper or arguments.plot):
-        parser.error("--paper and --plot show one epoch: best or last")
-    if arguments.out and not arguments.plot:
-        parser.error("--out is for --plot; a table goes to the standard output")
+    _check(parser, arguments)
     run = RunRecords.open(arguments.run)
-    if arguments.plot:
-        print(plot(run, result_table(run, [arguments.epoch or "best"]), arguments.plot, arguments.out))
-    elif arguments.html:
-        print(write_page(run, result_table(run, _epochs(arguments.epoch)), collect(run), arguments.html))
-    elif arguments.paper:
+    if arguments.paper:
         show(compare(run, arguments.paper, arguments.epoch or "best"), arguments.format)
+        return 0
+    job, trials = run.job(), collect(run)
+    by_test = arguments.by_test or job.get("report", {}).get("rank_by") == "test"
+    epochs = _epochs(arguments.epoch or ("best" if arguments.plot or arguments.best else None))
+    table = table_of(job, trials, epochs, conditions=arguments.where, by=arguments.by, against=arguments.against)
+    if arguments.sort:
+        table = in_order(table, arguments.sort, reverse=arguments.reverse, by_test=by_test)
+    if arguments.best:
+        write_best(best_job(job, table, trials, by_test=by_test), arguments.best)
+    elif arguments.plot:
+        print(plot(run, table, arguments.plot, arguments.out))
+    elif arguments.html:
+        print(write_page(run, table, chosen(trials, arguments.where), arguments.html))
+    elif arguments.format == "parquet":
+        print(write_frame(table, arguments.out))
     else:
-        show(result_table(run, _epochs(arguments.epoch)), arguments.format)
+        show(table, arguments.format)
     return 0
+
+
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    for way, others in _APART.items():
+        for other in others if getattr(arguments, way) else ():
+            if getattr(arguments, other):
+                parser.error(f"--{other.replace('_', '-')} does not go with --{way}")
+    if arguments.epoch == "both" and (arguments.paper or arguments.plot or arguments.best):
+        parser.error("--paper, --plot and --best are of one epoch: best or last")
+    if arguments.reverse and not arguments.sort:
+        parser.error("--reverse turns the order of --sort round; give that too")
+    if arguments.format == "parquet" and (arguments.paper or arguments.plot or arguments.html or arguments.best):
+        parser.error("--format parquet is of the run's own table")
+    if arguments.format == "parquet" and not arguments.out:
+        parser.error("--format parquet needs --out FILE")
+    if arguments.out and not arguments.plot and arguments.format != "parquet":
+        parser.error("--out is for --plot and --format parquet; other tables go to the standard output")
 
 
 def _epochs(asked: str | None) -> Sequence[Epoch]:
@@ -55,10 +91,47 @@ def _parser() -> argparse.ArgumentParser:
         "parallel coordinates; the word epochs: training curves",
     )
     what.add_argument("--html", metavar="FILE", help="all of it as one page that opens offline")
-    parser.add_argument("--out", metavar="FILE", help="of --plot: .png, .svg or .pdf; default: JOB-KEY.png")
-    parser.add_argument("--format", choices=FORMATS, default="terminal", help="of tables")
+    what.add_argument(
+        "--best",
+        nargs="?",
+        const=STDOUT,
+        metavar="FILE",
+        help="the best configuration as a job file, ready to run; without FILE it is printed",
+    )
+    rows = parser.add_argument_group("rows", "KEY is a dotted key of trials; method, backbone and data mean their name")
+    rows.add_argument(
+        "--where", action="append", default=[], metavar="KEY=VALUE", help="only trials with this setting; repeatable"
+    )
+    rows.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="a row for each value of this key, the mean of all trials that have it; repeatable",
+    )
+    rows.add_argument(
+        "--sort",
+        metavar="COLUMN|KEY",
+        help="rows by a column (leader, gain, ...; accuracy: each method's own), the highest first, compared on the "
+        "validation split where there is one; or by a key, ascending",
+    )
+    rows.add_argument("--reverse", action="store_true", help="the other way round")
+    rows.add_argument(
+        "--by-test",
+        action="store_true",
+        help="--sort and --best by accuracy on the test images, as report.rank_by: test in the job file",
+    )
+    rows.add_argument(
+        "--against",
+        metavar="KEY=VALUE,...",
+        help="differences from the row with these settings, paired over seeds, with the p value of a paired t-test",
+    )
     parser.add_argument(
-        "--epoch", choices=["best", "last", "both"], help="default: both; with --paper and --plot: best"
+        "--out", metavar="FILE", help="of --format parquet; of --plot: .png, .svg or .pdf, default: JOB-KEY.png"
+    )
+    parser.add_argument("--format", choices=(*FORMATS, "parquet"), default="terminal", help="of tables")
+    parser.add_argument(
+        "--epoch", choices=["best", "last", "both"], help="default: both; with --paper, --plot and --best: best"
     )
     return parser
 

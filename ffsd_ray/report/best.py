@@ -16,6 +16,9 @@ from ffsd_ray.spec.yaml_file import dump
 #: Of the job's own sections those that say how trials are run, and not which ones or what becomes of the results.
 _KEPT = ("context", "records", "failures", "watch")
 
+#: In place of a file's name.
+STDOUT = "-"
+
 
 def best_job(job: Mapping[str, Any], table: Table, trials: Sequence[Trial], *, by_test: bool) -> str:
     """A job file that trains the best row of `table`, which is of one epoch, with the seeds that the run has for it.
@@ -83,15 +86,18 @@ def _changed(value: Any, default: Any) -> Any:
     return {key: _changed(below, default.get(key)) for key, below in value.items() if below != default.get(key)}
 
 
-def write_best(text: str, out: str) -> Path:
-    """
+def write_best(text: str, out: str) -> None:
+    """To a file, whose name is printed, or to the standard output.
+
     Raises:
         JobError: the file cannot be written, or is there already.
     """
-    path = Path(out)
+    if out == STDOUT:
+        print(text, end="")
+        return
     try:
-        with path.open("x", encoding="utf-8") as file:
+        with Path(out).open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         raise JobError(f"--best {out}: cannot be written: {(error.strerror or str(error)).lower()}") from error
-    return path
+    print(out)

@@ -1,6 +1,7 @@
 """What a run's records say of its trials."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +45,11 @@ def _spec(run: RunRecords, planned: dict[str, Any]) -> TrialSpec:
 
 
 def _end(records: TrialRecords) -> tuple[dict[str, Any] | None, str | None]:
-    """Result and error."""
-    state = records.state()
-    if state == "failed":
+    """Result and error. Reads straight away: to ask first would be as slow again on an object store."""
+    with suppress(FileNotFoundError):
+        return records.result(), None
+    with suppress(FileNotFoundError):
         found = records.error()
         first = next(iter(found["message"].splitlines()), "")
         return None, f"{found['kind']}: {first}"
-    return (records.result() if state == "completed" else None), None
+    return None, None

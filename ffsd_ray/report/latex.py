@@ -1,39 +1,43 @@
 """A table for LaTeX, with the rules of the booktabs package."""
 
+import re
 from collections.abc import Sequence
 
-from ffsd_ray.report.sheet import PLUS_MINUS, Tabular
+from ffsd_ray.report.sheet import Tabular
 
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    # A row that begins with one would be an option of the \\ before it.
-    "[": "{[}",
-    "]": "{]}",
-    # What pdfLaTeX has no letter for.
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "−": "$-$",
-    "≤": r"$\leq$",
-    "√": r"$\surd$",
-    "²": r"\textsuperscript{2}",
-    "α": r"$\alpha$",
-    "λ": r"$\lambda$",
-    "Δ": r"$\Delta$",
-    "’": "'",
-    "…": r"\dots{}",
-} | {character: f"\\{character}" for character in "&%$#_"}
+_SPECIAL = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        # A row that begins with one would be an option of the \\ before it.
+        "[": "{[}",
+        "]": "{]}",
+        # What pdfLaTeX has no letter for.
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "−": "$-$",
+        "≤": r"$\leq$",
+        "√": r"$\surd$",
+        "²": r"\textsuperscript{2}",
+        "α": r"$\alpha$",
+        "λ": r"$\lambda$",
+        "Δ": r"$\Delta$",
+        "’": "'",
+        "…": r"\dots{}",
+        **{character: f"\\{character}" for character in "&%$#_"},
+    }
+)
 
 
 def escaped(text: str) -> str:
     """Plain text as LaTeX that prints it, unless it has letters beyond Latin ones."""
-    return text.translate(str.maketrans(_SPECIAL))
+    return text.translate(_SPECIAL)
 
 
 def render_latex(table: Tabular) -> str:
@@ -44,7 +48,7 @@ def render_latex(table: Tabular) -> str:
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{' '.join(_sentence(text) for text in (sheet.title, *sheet.captions))}}}",
+        rf"\caption{{{escaped(sheet.title)}. {' '.join(map(_sentence, sheet.captions))}}}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         _row(sheet.head),
@@ -60,7 +64,8 @@ def render_latex(table: Tabular) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return " & ".join(escaped(cell).replace(escaped(PLUS_MINUS), r" $\pm$ ") for cell in cells) + r" \\"
+    # A minus sign, not a hyphen.
+    return " & ".join(re.sub(r"^-(?=\d)", "$-$", escaped(cell)) for cell in cells) + r" \\"
 
 
 def _sentence(text: str) -> str:

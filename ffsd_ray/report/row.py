@@ -109,9 +109,8 @@ def make_row(group: Group, epoch: Epoch, completed: Mapping[str, dict[str, Any]]
         selected |= _beside_baseline(scores, led, "selection")
         over |= {"Baseline": scores, "Gain": led}
     elif led:
-        lacking = list(dict.fromkeys(str(score.seed) for score in led if not score.baseline))
-        some = any(score.baseline for score in led)
-        which = f"for seed{'s' * (len(lacking) > 1)} {', '.join(lacking)} " if some else ""
+        lacking = [score.seed for score in led if not score.baseline]
+        which = f"for {_which(lacking)} " if len(lacking) < len(led) else ""
         marks["Gain"] = (notes.number(f"no gain: {which}{_NO_BASELINE}"),)
     for column, having in over.items():
         if len(having) < len(scores):
@@ -144,14 +143,25 @@ def make_row(group: Group, epoch: Epoch, completed: Mapping[str, dict[str, Any]]
 
 
 def _missing(group: Group) -> Iterator[str]:
+    """A note a failed trial, or an error where seeds do not tell trials apart; and one for what has not finished."""
+    failed: dict[str, list[int]] = {}
     for trial in group.trials:
         if trial.error:
-            yield f"{group.name}, seed {trial.spec.seed}: {trial.error}"
-    seeds = list(
-        dict.fromkeys(str(trial.spec.seed) for trial in group.trials if trial.result is None and not trial.error)
+            failed.setdefault(trial.error, []).append(trial.spec.seed)
+    for error, seeds in failed.items():
+        each = [[seed] for seed in seeds] if len(set(seeds)) == len(seeds) else [seeds]
+        yield from (f"{group.name}, {_which(some)}: {error}" for some in each)
+    unfinished = [trial.spec.seed for trial in group.trials if trial.result is None and not trial.error]
+    if unfinished:
+        yield f"{group.name}: not finished for {_which(unfinished)}"
+
+
+def _which(seeds: Sequence[int]) -> str:
+    """Trials by their seeds; their number where these do not tell them apart."""
+    distinct = list(dict.fromkeys(map(str, seeds)))
+    return (
+        f"{len(seeds)} trials" if len(distinct) < len(seeds) else f"seed{'s' * (len(seeds) > 1)} {', '.join(distinct)}"
     )
-    if seeds:
-        yield f"{group.name}: not finished for seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
 
 
 def _cells(over: Mapping[str, Sequence[Scores]], split: On) -> dict[str, Cell]:

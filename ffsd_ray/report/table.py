@@ -75,13 +75,12 @@ class Table:
         return [self.notes[number - 1] for numbers in row.notes.values() for number in numbers]
 
     def _line(self, row: Row) -> tuple[str, ...]:
-        values = [
-            _marked(row, column, row.cells[column].text() if column in row.cells else "") for column in self.columns
-        ]
+        texts = {"configuration": row.configuration, "n": str(len(row.seeds))}
+        texts |= {column: row.cells[column].text() if column in row.cells else "" for column in self.columns}
         if self.compares:
-            values += [_marked(row, column, text) for column, text in zip(COMPARED, comparison_texts(row), strict=True)]
-        values += [_ended(row.ended)] if self.ends else []
-        return _marked(row, "configuration", row.configuration), _marked(row, "n", str(len(row.seeds))), *values
+            texts |= dict(zip(COMPARED, comparison_texts(row), strict=True))
+        marked = [f"{text} {marks(row.notes.get(column, ()))}".strip() for column, text in texts.items()]
+        return *marked, *([_ended(row.ended)] if self.ends else [])
 
 
 def _number(value: float | None) -> str:

@@ -18,7 +18,10 @@ class Context(Protocol):
         """Called by every worker at the end of every epoch."""
 
     def leaving(self) -> bool:
-        """Whether a worker's node is about to go, for the first time that this is seen; called by every worker."""
+        """Whether the workers may be replaced any moment, so that a checkpoint is due now; called by every worker."""
+
+    def leave(self) -> None:
+        """After that checkpoint: ends the worker if they are sure to be replaced; called by every worker."""
 
 
 class LocalContext:
@@ -34,3 +37,6 @@ class LocalContext:
 
     def leaving(self) -> bool:
         return False
+
+    def leave(self) -> None:
+        pass

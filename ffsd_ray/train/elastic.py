@@ -33,7 +33,8 @@ _OWN_BUFFERS = (
 
 def wrapped(method: nn.Module, **options: Any) -> DistributedDataParallel:
     """The group of an elastic trial's worker in DDP."""
-    return DistributedDataParallel(method, **{_OWN_BUFFERS: False}, **options)
+    options[_OWN_BUFFERS] = False
+    return DistributedDataParallel(method, **options)
 
 
 class Parts:

@@ -28,7 +28,7 @@ from ffsd_ray.train.execution import Executor
 from ffsd_ray.train.meters import AccuracyMeter, TermMeter
 from ffsd_ray.train.similarity import similarity
 
-#: Steps between two questions whether a worker's node is about to go.
+#: Steps between two questions whether the workers are about to be replaced.
 NOTICE_STEPS = 10
 
 
@@ -229,9 +229,13 @@ class Trainer:
                 if weight:  # an empty share took part with an image that does not count
                     terms.update(losses.terms, index, len(labels))
                     accuracy.update(losses.logits, labels)
-            if index + 1 < steps and self._should_save(index + 1):
-                seconds = before + time.perf_counter() - began
-                self._save_within(Within(epoch, index + 1, seconds, terms.state(), accuracy.state()))
+            if index + 1 < steps:
+                leaving = (index + 1) % NOTICE_STEPS == 0 and self._context.leaving()
+                if leaving or self._is_due(index + 1):
+                    seconds = before + time.perf_counter() - began
+                    self._save_within(Within(epoch, index + 1, seconds, terms.state(), accuracy.state()))
+                if leaving:
+                    self._context.leave()
         measured = terms.read(epoch) | accuracy.read("train")
         seconds = before + time.perf_counter() - began
         images = min(steps * settings.batch_size, len(self._dataset.train))
@@ -245,12 +249,10 @@ class Trainer:
             **measured,
         }
 
-    def _should_save(self, steps: int) -> bool:
-        """Whether to write a checkpoint after so many steps of the epoch; every worker says the same."""
+    def _is_due(self, steps: int) -> bool:
+        """Whether the settings want a checkpoint after so many steps of the epoch."""
         every = self._spec.train.checkpoint_steps
-        if every is not None and steps % every == 0:
-            return True
-        return steps % NOTICE_STEPS == 0 and self._context.leaving()
+        return every is not None and steps % every == 0
 
     def _save_within(self, within: Within) -> None:
         """A checkpoint inside an epoch, with what its meters hold over all workers."""
