@@ -1,12 +1,20 @@
 """Trials that Ray Tune stops, or has go on from one another, on a cluster of this machine."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import ray
 import torch
+from ray.cluster_utils import Cluster
 
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.run import main
+
+from test_launchers import alive
+from test_run import wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -105,3 +113,30 @@ search:
     )
     assert len(run.trials()) == 4
     assert specs.items() < run.trials().items()
+
+
+def test_a_stopped_trial_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Workers of Ray Train, whose trial a scheduler ends while they train."""
+    head = {"num_cpus": 2, "object_store_memory": 10**8, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        ray.init(cluster.address, log_to_driver=False)
+        file = tmp_path / "job.yaml"
+        search = (
+            "{grid: {train.lr: [0.05, 1.0e-7]}, scheduler: {name: asha, reduction_factor: 2, metric: term/leader/ce}}"
+        )
+        file.write_text(JOB.replace("launcher: trial, trials_at_once: 2", "trials_at_once: 1") + f"search: {search}\n")
+        command = [sys.executable, "-m", "ffsd_ray.run", str(file), "--storage", str(tmp_path / "runs")]
+        done = subprocess.run(
+            command, env=os.environ | {"RAY_ADDRESS": cluster.address}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        run = RunRecords.open(str(tmp_path / "runs" / "searched"))
+        ends = [run.trial(identity).result()["ended"] for identity in run.trials()]
+        assert ends[0] == "completed"
+        assert ends[1].startswith("stopped at ")
+        # Ray's own helper, which holds nothing, sees that its controller has gone only where there is a dashboard.
+        wait_for(lambda: alive() in (([], 0), (["PlacementGroupCleaner"], 0)), "no worker, no placement group", 30)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
