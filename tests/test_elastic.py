@@ -19,12 +19,12 @@ from specs import digits_spec
 from test_trainer import assert_equal, assert_same_end
 from workers import run_workers, train_with
 
-STEPS, PARTS = 20, 2
+STEPS, PARTS = 20, 4
 
 
-def elastic(**train: object) -> TrialSpec:
+def elastic(parts: int = PARTS, **train: object) -> TrialSpec:
     spec = digits_spec({"name": "ffsd"}, **train).model_dump()
-    spec["scale"]["workers"] = {"min": 1, "max": PARTS}
+    spec["scale"]["workers"] = {"min": 1, "max": parts}
     return TrialSpec.model_validate(spec)
 
 
@@ -100,7 +100,7 @@ def test_what_is_computed_does_not_depend_on_the_number_of_workers(tmp_path: Pat
 
 
 def test_a_trial_goes_on_with_fewer_workers_and_says_so(tmp_path: Path) -> None:
-    spec = elastic(epochs=3, data={"validation": 0.2})
+    spec = elastic(2, epochs=3, data={"validation": 0.2})
     train_with(spec, tmp_path / "a", workers=2, stop_after=2)
     records = train_with(spec, tmp_path / "a", workers=1)
     assert [row["workers"] for row in records.history()] == [2, 2, 1]
