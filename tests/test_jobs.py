@@ -62,7 +62,12 @@ def test_header_gives_command_and_expectation(job: Path) -> None:
     assert any(line.startswith(("# Paper:", "# Paper,", "# Paper (", "# Expected:", "# Cost:")) for line in comment)
 
 
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+@pytest.mark.parametrize(
+    "job",
+    # those of large networks take minutes
+    [pytest.param(job, marks=pytest.mark.slow if job.stem in ("table3", "vgg16_end2") else ()) for job in JOBS],
+    ids=lambda job: job.stem,
+)
 def test_smoke_form(job: Path, tmp_path: Path) -> None:
     """In this process, without Ray."""
     settings = [argument for setting in here(job) for argument in ("--set", setting)]
@@ -73,7 +78,7 @@ def test_smoke_form(job: Path, tmp_path: Path) -> None:
 
 @pytest.mark.ray
 def test_smoke_form_through_ray(tmp_path: Path) -> None:
-    job = next(job for job in JOBS if job.stem == "table5")
+    job = next(job for job in JOBS if job.stem == "fig2")
     settings = [argument for setting in here(job)[:-1] for argument in ("--set", setting)]
     assert main([str(job), "--smoke", "--storage", str(tmp_path), *settings]) == 0
 
