@@ -57,17 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             _reuse(run, plan.trials, console)
         _train(run, plan, console, verbose=arguments.verbose)
     except KeyboardInterrupt:
-        done = _states(run, plan.trials).count("completed")
+        done = _states(run).count("completed") if run.exists() else 0
         console.print(
-            f"Interrupted. {done} of {len(plan.trials)} trials are completed; the others go on from their last "
+            f"Interrupted. {done} of {plan.total} trials are completed; the others go on from their last "
             "checkpoints with the same command and --resume.",
             highlight=False,
         )
         return INTERRUPTED
     console.print(render_terminal(result_table(run)))
     console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
-    states = [run.trial(identity).state() for identity in run.trials()]
-    return FINISHED if all(state == "completed" for state in states) else SOME_FAILED
+    return FINISHED if all(state == "completed" for state in _states(run)) else SOME_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _refuse_used(run: RunRecords) -> None:
     if run.exists():
-        trials = [run.trial(identity).state() for identity in run.trials()]
+        trials = _states(run)
         raise RecordsError(
             f"{run.store.location}: a run is here already "
             f"({trials.count('completed')} of {len(trials)} trials completed).\n"
@@ -116,10 +115,9 @@ def _reuse(run: RunRecords, trials: Sequence[TrialSpec], console: Console) -> No
 def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> None:
     console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
     if plan.template is not None:
-        pending, total = [plan.template], plan.job.search.samples or 0
+        pending = [plan.template]
     else:
         pending = [spec for spec in plan.trials if run.trial(spec.identity()).state() != "completed"]
-        total = len(plan.trials)
     if not pending:
         return
     names = trial_labels(plan.trials, plan.job.report.rows)
@@ -132,7 +130,7 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
         chosen = [f"{key.rpartition('.')[2]}={value_at(spec, key):g}" for key in plan.job.search.random]
         names[identity], headline[identity] = ", ".join([spec.method.label(), *chosen]), spec.method.headline
 
-    with open_view(console, names, headline, total=total) as view:
+    with open_view(console, names, headline, total=plan.total) as view:
         for wave in _waves(pending):
             if plan.job.context == "local":
                 from ffsd_ray.train.local import run_locally
@@ -152,8 +150,8 @@ def _waves(trials: Sequence[TrialSpec]) -> list[list[TrialSpec]]:
     return [wave for wave in waves if wave]
 
 
-def _states(run: RunRecords, trials: Sequence[TrialSpec]) -> list[str]:
-    return [run.trial(spec.identity()).state() for spec in trials]
+def _states(run: RunRecords) -> list[str]:
+    return [run.trial(identity).state() for identity in run.trials()]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -32,7 +32,7 @@ def _per_channel(value: Sequence[float] | Tensor, device: torch.device) -> Tenso
     return torch.as_tensor(value, dtype=torch.float32, device=device).view(3, 1, 1)
 
 
-def _share(start: int, stop: int, rank: int, world_size: int) -> slice:
+def share(start: int, stop: int, rank: int, world_size: int) -> slice:
     """This rank's part of start..stop, as torch.tensor_split cuts it: the first ranks have one more."""
     base, more = divmod(stop - start, world_size)
     first = start + rank * base + min(rank, more)
@@ -94,7 +94,7 @@ class TrainBatches:
         """Which part of the epoch's order this rank sees in a step, and what it weighs."""
         start = step * self._batch_size
         stop = min(start + self._batch_size, len(self._images))
-        part = _share(start, stop, self._rank, self._world_size)
+        part = share(start, stop, self._rank, self._world_size)
         weight = (part.stop - part.start) * self._world_size / (stop - start)
         # every rank must take part in the step: one image that does not count
         return (part, weight) if weight else (slice(start, start + 1), 0.0)
@@ -117,9 +117,10 @@ class EvalBatches:
         world_size: int = 1,
     ) -> None:
         self._images = images
-        share = _share(0, len(images), rank, world_size)
-        starts = range(share.start, share.stop, batch_size)
-        self._parts = [slice(start, min(start + batch_size, share.stop)) for start in starts]
+        own = share(0, len(images), rank, world_size)
+        self._parts = [
+            slice(start, min(start + batch_size, own.stop)) for start in range(own.start, own.stop, batch_size)
+        ]
         self._mean, self._std = (_per_channel(value, images.device) for value in (mean, std))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

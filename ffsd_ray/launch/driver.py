@@ -79,13 +79,11 @@ def _tuner(
     *,
     verbose: bool,
 ) -> tune.Tuner:
-    # Nobody reads what Ray writes beside the records: in an object store it would be most of a run's requests, with
-    # Ray's few retries the first thing to fail in an outage.
-    ray_storage = tempfile.mkdtemp(prefix=f"ffsd_ray-{job.name}-")
     chooses = job.search.scheduler
     mutable = list(chooses.mutate) if isinstance(chooses, Pbt) else []
-    if mutable:  # Tune hands its checkpoints from one node to another
-        ray_storage = run.store.child("ray").location
+    # A population's checkpoints Tune hands from one node to another. Else nobody reads what Ray writes beside the
+    # records: in an object store it would be most of a run's requests, with Ray's few retries the first to fail.
+    ray_storage = run.store.child("ray").location if mutable else tempfile.mkdtemp(prefix=f"ffsd_ray-{job.name}-")
     configs = [
         {
             "spec": spec.model_dump(),

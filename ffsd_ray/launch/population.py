@@ -15,6 +15,8 @@ from ray import tune
 
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
+from ffsd_ray.spec.load import value_at
+from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train.trainer import Donor
 
 _FILE = "checkpoint.json"
@@ -41,10 +43,6 @@ def donor(config: dict[str, Any]) -> Donor | None:
     if found["identity"] == config["identity"]:
         return None
     records = TrialRecords(Store(config["records"]).parent.child(found["identity"]))
-    changed = {dotted: _value(config["spec"], dotted) for dotted in config["mutable"]}
+    spec = TrialSpec.model_validate(config["spec"])
+    changed = {dotted: value_at(spec, dotted) for dotted in config["mutable"]}
     return Donor(found["identity"], records, found["epoch"], changed)
-
-
-def _value(spec: dict[str, Any], dotted: str) -> Any:
-    section, _, key = dotted.partition(".")
-    return spec[section][key]

@@ -17,6 +17,7 @@ from ffsd_ray.launch.population import donor, pointer
 from ffsd_ray.launch.schedulers import RANKED
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import Row, TrialRecords
+from ffsd_ray.spec.scale import ScaleSettings
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train.context import Context, LocalContext
 from ffsd_ray.train.trainer import Donor, train
@@ -102,8 +103,8 @@ def train_worker(config: dict[str, Any]) -> None:
     `directory` (the driver's, from which relative paths to images count where this node has it too), `ranked` (the
     column that a scheduler ranks by, or None), `mutable` (dotted keys that a population changes).
     """
-    most_workers = TrialSpec.model_validate(config["spec"]).scale.most_workers
-    _train(config, WorkerContext(config["ranked"], most_workers))
+    scale = ScaleSettings.model_validate(config["spec"]["scale"])
+    _train(config, WorkerContext(config["ranked"], scale.most_workers))
 
 
 def train_here(config: dict[str, Any]) -> None:

@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Builder, Features
 from ffsd_ray.nets.grouped import forward_grouped
-from ffsd_ray.nets.precision import Precision, features, in_full, mixed
+from ffsd_ray.nets.precision import Precision, features, several
 from ffsd_ray.settings import Problem, Settings
 
 #: A parameter's role decides its optimiser (`ffsd_ray.train.optimisers`).
@@ -184,6 +185,4 @@ class Method(nn.Module, ABC):
         """The same for several networks of one shape, all on the same images."""
         if not self._grouped or len(networks) == 1:
             return [self.features(network, images) for network in networks]
-        with mixed(images, self._precision):
-            found = forward_grouped(networks, images)
-        return [in_full(one) for one in found]
+        return several(partial(forward_grouped, networks), images, self._precision)

@@ -10,7 +10,7 @@ from ffsd_ray.methods.base import Blueprint, Method, MethodSettings, Role
 from ffsd_ray.methods.peers import student_names
 from ffsd_ray.methods.ramp import Ramp
 from ffsd_ray.nets.branches import Branches
-from ffsd_ray.nets.precision import in_full, mixed
+from ffsd_ray.nets.precision import several
 from ffsd_ray.settings import Positive
 
 
@@ -38,9 +38,7 @@ class BranchGroup(Method):
 
     def branch_features(self, images: Tensor) -> list[Features]:
         """Of every branch, in full precision; all maps but the last are the trunk's."""
-        with mixed(images, self._precision):
-            found = self.branches(images)
-        return [in_full(each) for each in found]
+        return several(self.branches, images, self._precision)
 
     def roles(self) -> dict[Role, list[nn.Module]]:
         return {"student": [self.branches]}

@@ -21,7 +21,7 @@ from ffsd_ray.methods.branching import BranchSettings
 from ffsd_ray.methods.peers import student_names
 from ffsd_ray.methods.ramp import Ramp
 from ffsd_ray.nets.branches import Branches
-from ffsd_ray.nets.precision import in_full, mixed
+from ffsd_ray.nets.precision import several
 
 
 class OkddipSettings(BranchSettings):
@@ -84,9 +84,7 @@ class Okddip(Method):
         """Of the peers, then of the leader."""
         if not isinstance(self.group, Branches):
             return self.features_of_all(list(self.group), images)
-        with mixed(images, self._precision):
-            found = self.group(images)
-        return [in_full(each) for each in found]
+        return several(self.group, images, self._precision)
 
     def _attention(self, peers: list[Features]) -> Tensor:
         """a_ij [B, n, n]."""

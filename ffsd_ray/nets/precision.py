@@ -1,6 +1,7 @@
 """Running networks in bfloat16 while everything around them stays in full precision."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -27,10 +28,17 @@ def features(net: nn.Module, x: Tensor, precision: Precision) -> Features:
     """A network's forward pass, its results in full precision for the losses."""
     with mixed(x, precision):
         out = net(x)
-    return in_full(out)
+    return _in_full(out)
 
 
-def in_full(out: Features) -> Features:
+def several(nets: Callable[[Tensor], list[Features]], x: Tensor, precision: Precision) -> list[Features]:
+    """The same for what gives the features of several networks."""
+    with mixed(x, precision):
+        found = nets(x)
+    return [_in_full(out) for out in found]
+
+
+def _in_full(out: Features) -> Features:
     """Logits and maps in full precision."""
     return Features(full(out.logits), [full(m) for m in out.maps])
 

@@ -38,6 +38,11 @@ class Plan:
     #: The template with each chosen key at the ends of what it is chosen from.
     edges: tuple[TrialSpec, ...] = ()
 
+    @property
+    def total(self) -> int:
+        """How many trials there are in the end."""
+        return len(self.trials) if self.template is None else self.job.search.samples or 0
+
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     """Read a job file; each of `overrides` is a `dotted.key=value` that goes over what the file says.

@@ -26,10 +26,16 @@ def share_statistics(module: nn.Module) -> None:
 
     Called before an evaluation, so that all workers evaluate, and worker 0 saves, the same network.
     """
-    if dist.is_initialized():
+    if not dist.is_initialized():
+        return
+    buffers = list(module.buffers())
+    for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):  # in one order everywhere
+        alike = [buffer for buffer in buffers if buffer.dtype == dtype]
+        flat = torch.cat([buffer.flatten() for buffer in alike])  # one message
+        dist.broadcast(flat, 0)
         with torch.no_grad():
-            for buffer in module.buffers():
-                dist.broadcast(buffer, 0)
+            for buffer, value in zip(alike, flat.split([buffer.numel() for buffer in alike]), strict=True):
+                buffer.copy_(value.view_as(buffer))
 
 
 def random_states(device: torch.device) -> list[list[torch.Tensor]]:

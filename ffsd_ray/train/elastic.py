@@ -11,16 +11,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from ffsd_ray.data.batches import share
+from ffsd_ray.train.distributed import share_statistics
 
 
 def parts_of(rank: int, workers: int, parts: int) -> range:
     """The parts that a worker computes; the first worker has the first part."""
-    base, more = divmod(parts, workers)
-    first = rank * base + min(rank, more)
-    return range(first, first + base + (rank < more))
+    own = share(0, parts, rank, workers)
+    return range(own.start, own.stop)
 
 
 #: What keeps DDP from giving every worker the first one's buffers in each forward pass, by torch's name for it.
@@ -49,9 +50,7 @@ class Parts:
 
     def begin(self) -> None:
         """Before a step: every worker has the first one's statistics."""
-        if dist.is_initialized():
-            for dtype in dict.fromkeys(buffer.dtype for buffer in self._buffers):  # in one order everywhere
-                _broadcast([buffer for buffer in self._buffers if buffer.dtype == dtype])
+        share_statistics(self._group)
         self._before = [buffer.clone() for buffer in self._buffers]
         self._after = self._before
 
@@ -74,12 +73,3 @@ class Parts:
     def _restore(self, values: list[torch.Tensor]) -> None:
         for buffer, value in zip(self._buffers, values, strict=True):
             buffer.copy_(value)
-
-
-@torch.no_grad()
-def _broadcast(tensors: list[torch.Tensor]) -> None:
-    """The first worker's values, in one message."""
-    flat = torch.cat([tensor.flatten() for tensor in tensors])
-    dist.broadcast(flat, 0)
-    for tensor, value in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(value.view_as(tensor))
