@@ -23,6 +23,12 @@ class ClusterError(UserError):
     """The Ray cluster that was named cannot be reached."""
 
 
+class ClusterLost(ClusterError):
+    """The Ray cluster, or every node that a run could go on on, has gone; the run can be resumed later."""
+
+    status = 1
+
+
 class TrialError(Exception):
     """Training cannot go on and would fail in the same way if repeated (a term that is not finite, say)."""
 
@@ -35,3 +41,7 @@ class StorageError(UserError):
 
 class StorageFull(StorageError, TrialError):
     """A disk has no space left for what was to be written. The message names file, filesystem, size and space."""
+
+
+class DamagedRecords(RecordsError, TrialError):
+    """A file of the records is not what was written there. Nothing in it has been run. The message names it."""

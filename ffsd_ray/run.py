@@ -29,7 +29,9 @@ FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 all trials finished, 1 some failed, 2 the job file or an argument is wrong, 130 interrupted."""
+    """Exit status: 0 all trials finished; 1 some failed, or cluster or storage went away; 2 the job file or an argument
+    is wrong; 130 interrupted.
+    """
     arguments = _parser().parse_args(argv)
     plan = load_job(arguments.job, arguments.set)
     if arguments.smoke:
@@ -49,10 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # what stopping a submitted job sends
     try:
         _read_images(plan)
-        specs = {spec.identity(): spec.model_dump() for spec in plan.trials}
-        if plan.template is not None and run.exists():
-            specs = run.trials()  # those that were chosen so far
-        run.begin(plan.text, plan.job.model_dump(), plan.overrides, specs)
+        _begin(run, plan)
         if plan.job.records.reuse:
             _reuse(run, plan.trials, console)
         _train(run, plan, console, verbose=arguments.verbose)
@@ -105,6 +104,13 @@ def _read_images(plan: Plan) -> None:
         data.load(settings, progress=True)
 
 
+def _begin(run: RunRecords, plan: Plan) -> None:
+    specs = {spec.identity(): spec.model_dump() for spec in plan.trials}
+    if plan.template is not None and run.exists():
+        specs = run.trials()  # those that were chosen so far
+    run.begin(plan.text, plan.job.model_dump(), plan.overrides, specs)
+
+
 def _reuse(run: RunRecords, trials: Sequence[TrialSpec], console: Console) -> None:
     identities = [spec.identity() for spec in trials]
     reused = run.reuse([identity for identity in identities if run.trial(identity).state() != "completed"])
@@ -114,10 +120,7 @@ def _reuse(run: RunRecords, trials: Sequence[TrialSpec], console: Console) -> No
 
 def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> None:
     console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
-    if plan.template is not None:
-        pending = [plan.template]
-    else:
-        pending = [spec for spec in plan.trials if run.trial(spec.identity()).state() != "completed"]
+    pending = _pending(run, plan)
     if not pending:
         return
     names = trial_labels(plan.trials, plan.job.report.rows)
@@ -141,6 +144,13 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
                 from ffsd_ray.launch.driver import run_on_ray
 
                 run_on_ray(wave, plan.job, run, view, names, announce, verbose=verbose)
+
+
+def _pending(run: RunRecords, plan: Plan) -> list[TrialSpec]:
+    """The trials still to be trained; where they are chosen one after the other, what they are made from."""
+    if plan.template is not None:
+        return [plan.template]
+    return [spec for spec in plan.trials if run.trial(spec.identity()).state() != "completed"]
 
 
 def _waves(trials: Sequence[TrialSpec]) -> list[list[TrialSpec]]:

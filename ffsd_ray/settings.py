@@ -10,8 +10,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 #: they do not enter a trial's identity (`ffsd_ray.spec.trial.TrialSpec.identity`).
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+#: Up to what a float32 holds.
+NonNegative = Annotated[float, Field(ge=0, le=1e38, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e38, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):

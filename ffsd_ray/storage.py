@@ -1,18 +1,48 @@
 """Filesystems by location: a path, or the URI of an object store. Records and images are reached through here."""
 
+import errno
 import functools
 import os
+import time
 import urllib.parse
+from collections.abc import Callable
+from typing import TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
+
+from ffsd_ray.credentials import hidden, secret_in
 
 #: Tries of a request to S3. The AWS SDK waits 50 ms after the first and twice as long after each further one, 51 s in
 #: all; a server that takes a request and does not answer adds 3 s a try.
 ATTEMPTS = 11
 
-#: Seconds that Google's client goes on trying.
+#: Seconds that Google's client and `patiently` go on trying.
 PATIENCE = 60
+
+#: Seconds between the first two tries of `patiently`, and between later ones at most.
+_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+
+#: What a disk or a network share says that is away, or read-only, for a while.
+_PASSING = {
+    errno.EIO,
+    errno.EROFS,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ENOTCONN,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EREMOTEIO,
+}
+
+T = TypeVar("T")
 
 #: What a URI may say after its "?": where an S3 server is that is not Amazon's.
 _QUERY = {"region", "scheme", "endpoint_override"}
@@ -43,18 +73,37 @@ def open_location(location: str) -> tuple[fs.FileSystem, str]:
     return filesystem, path.rstrip("/") or "/"
 
 
+def patiently(act: Callable[[], T]) -> T:
+    """What `act` returns: tried again for a minute while a filesystem fails as it may on a bad day.
+
+    The clients of object stores go on trying by themselves (`open_location`), and their errors have no number.
+
+    Raises:
+        OSError: it still fails; or another try would only fail in the same way (a full disk, a missing right).
+    """
+    until, pause = time.monotonic() + PATIENCE, _PAUSE
+    while True:
+        try:
+            return act()
+        except OSError as error:
+            if error.errno not in _PASSING or time.monotonic() > until:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
 def shown(location: str) -> str:
     """A location as messages give it: without what a URI says before its host and after its path."""
     if not is_uri(location):
         return location
     parts = urllib.parse.urlsplit(location)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return hidden(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
 
 
 def _refuse_secrets(parts: urllib.parse.SplitResult) -> None:
     query = urllib.parse.parse_qs(parts.query, keep_blank_values=True)
     place = shown(parts.geturl())
-    if parts.password is not None or (parts.username and parts.scheme == "s3") or "@" in str(query):
+    if secret_in(parts.geturl()) is not None or "@" in str(query):
         raise ValueError(
             f"{place}: the URI holds credentials, which would end up in records and logs; expected them in the "
             "environment, for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

@@ -7,7 +7,7 @@ from torch import Tensor
 from ffsd_ray.losses import attention, mimic
 from ffsd_ray.methods import Method
 from ffsd_ray.methods.ffsd import Ffsd
-from ffsd_ray.train.trainer import build_method
+from ffsd_ray.train.build import build_method
 
 from specs import digits_spec
 

@@ -24,8 +24,8 @@ from ffsd_ray.nets.self_distillation import SelfDistillation
 from ffsd_ray.spec.load import load_job
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train import optimisers
+from ffsd_ray.train.build import build_method
 from ffsd_ray.train.step import Step
-from ffsd_ray.train.trainer import build_method
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "backbone_forward.json").read_text())["backbones"]
 

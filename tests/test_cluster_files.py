@@ -4,6 +4,7 @@ import contextlib
 import copy
 import http.server
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -203,14 +204,15 @@ def simulated() -> Iterator[str]:
         ip, port = ray.util.get_node_ip_address(), str(one.getsockname()[1])
     address = f"{ip}:{port}"
     config = read("local")
-    config["provider"]["gcs_address"] = address
     config["idle_timeout_minutes"] = 0.05
     (folder / "local.yaml").write_text(yaml.safe_dump(config))
     words = shlex.split(next(command for command in readme_commands() if "--autoscaling-config" in command))
-    environment = os.environ | dict(word.split("=") for word in words[:3]) | {"RAY_AUTH_MODE": "disabled"}
+    assignments = list(itertools.takewhile(lambda word: "=" in word, words))
+    environment = os.environ | dict(word.split("=") for word in assignments) | {"RAY_AUTH_MODE": "disabled"}
+    environment |= {"PYTHONPATH": str(PROJECT / environment["PYTHONPATH"]), "TMPDIR": str(folder)}
     options = [f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false", "--block"]
     options += ["--object-store-memory=100000000"]
-    start = [sys.executable, "-m", "ray.scripts.scripts", *words[4:6], words[6], *options]
+    start = [sys.executable, "-m", "ray.scripts.scripts", *words[len(assignments) + 1 : -1], *options]
     start += [f"--autoscaling-config={folder / 'local.yaml'}"]
     head = psutil.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(120):  # until the head answers

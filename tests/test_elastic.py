@@ -11,9 +11,9 @@ from ffsd_ray.data.base import Drawn
 from ffsd_ray.data.batches import Batch, TrainBatches
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train import optimisers
+from ffsd_ray.train.build import build_method
 from ffsd_ray.train.elastic import Parts, parts_of, wrapped
 from ffsd_ray.train.execution import Executor
-from ffsd_ray.train.trainer import build_method
 
 from specs import digits_spec
 from test_trainer import assert_equal, assert_same_end
@@ -68,7 +68,7 @@ def _steps(rank: int, workers: int, folder: Path, first: int, last: int) -> None
     for _, drawn in zip(
         range(last - first), zip(*(each.drawn(1, first) for each in batches), strict=True), strict=False
     ):
-        found = executor.train_parts(drawn)
+        found = executor.train(drawn)
         total = sum(
             sum(each.terms.values()).detach() * w / PARTS for (each, _), (_, w) in zip(found, drawn, strict=True)
         )

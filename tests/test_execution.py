@@ -12,9 +12,9 @@ from ffsd_ray.methods import Method
 from ffsd_ray.nets.grouped import forward_grouped
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train import optimisers
+from ffsd_ray.train.build import build_method, train_batches
 from ffsd_ray.train.execution import Executor, resolve
 from ffsd_ray.train.replay import WARM_UP, Replay
-from ffsd_ray.train.trainer import build_method, train_batches
 
 from specs import digits_spec
 
@@ -33,9 +33,9 @@ def trained(spec: TrialSpec, steps: int, *, asked: str, device: str = "cpu") -> 
     executor = Executor(method, method, built, batches, train.execution)
     method.begin_epoch(1)
     totals = []
-    for index, (drawn, weight) in zip(range(steps), batches.drawn(1), strict=False):
+    for index, batch in zip(range(steps), batches.drawn(1), strict=False):
         built.set_learning_rates(optimisers.learning_rate_factor(spec.train, 1, index, batches.steps))
-        losses, _ = executor.train(drawn, weight)
+        [(losses, _)] = executor.train([batch])
         totals.append(torch.stack(list(losses.terms.values())).sum().item())
     return method, totals, executor
 

@@ -62,9 +62,9 @@ WRONG = [
     Wrong("no text as a key", GOOD + r'"\ud800": 1', "6:1", "", ("A key should be one word",)),
     Wrong("endless number", edited("epochs: 4", f"epochs: {'9' * 5000}"), "5:17", "train.epochs = ", ("!!int",)),
     Wrong("list as a key", edited("train:", "[train]:"), "5:1", "", ("A key should be one word",)),
-    Wrong("alias bomb", GOOD + BOMB, "1:1", "", ("more than 50,000 values",)),
-    Wrong("bottomless", "a: " + "[" * 5000, "1:1", "", ("Nested too deeply",)),
-    Wrong("recursive alias", GOOD + "seed: &a [*a]\n", "1:1", "", ("Nested too deeply",)),
+    Wrong("alias bomb", GOOD + BOMB, "6:35", "e[3]", ("more than 50,000 values",)),
+    Wrong("bottomless", "a: " + "[" * 5000, "1:103", "", ("nested more than 100 deep",)),
+    Wrong("recursive alias", GOOD + "seed: &a [*a]\n", "6:7", "seed[0][0]", ("nested more than 100 deep",)),
     # Keys and kinds that do not exist.
     Wrong(
         "unknown key",

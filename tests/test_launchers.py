@@ -130,6 +130,7 @@ def test_what_raises_is_retried_then_recorded(job: Path) -> None:
     records = RunRecords.open(str(job.parent / "runs" / "broken")).trial(identity)
     assert records.state() == "failed"
     assert "the trial's process failed" in records.error()["message"]
+    assert "Failure # 1" in records.error()["details"]
     assert done.stdout.count("it is begun again") == 1
 
 

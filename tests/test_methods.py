@@ -1,5 +1,6 @@
 """All methods at once: their losses by hand, who learns from which, stopping, workers, branches and teachers."""
 
+import copy
 import itertools
 import shutil
 from collections.abc import Callable
@@ -16,11 +17,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ffsd_ray import data
 from ffsd_ray.backbones import BACKBONES, Features, backbone
-from ffsd_ray.data.batches import TrainBatches
+from ffsd_ray.data.batches import Batch, TrainBatches
 from ffsd_ray.errors import TrialError
 from ffsd_ray.methods import METHODS, Method
 from ffsd_ray.methods.branching import BranchGroup
 from ffsd_ray.methods.kdcl import Kdcl, convex_weights, general_weights
+from ffsd_ray.methods.one import One
 from ffsd_ray.nets.branches import Branches
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
@@ -30,11 +32,15 @@ from ffsd_ray.run import main
 from ffsd_ray.spec.flops import components
 from ffsd_ray.spec.load import load_job
 from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.train import optimisers
+from ffsd_ray.train.build import build_method
 from ffsd_ray.train.context import LocalContext
-from ffsd_ray.train.trainer import Trainer, build_method, train
+from ffsd_ray.train.engine import Engine
+from ffsd_ray.train.step import Step
+from ffsd_ray.train.trainer import Trainer, train
 
 from specs import digits_spec
-from test_trainer import assert_same_end
+from test_trainer import assert_equal, assert_same_end
 from workers import run_workers, train_with
 
 #: Every method that the paper compares with, in every form, as `method` sections.
@@ -71,6 +77,8 @@ def group_of(form: str) -> tuple[Method, list[Tensor], Tensor]:
     """A group in float64 and evaluation mode, in an epoch within every ramp; views of images, labels."""
     method = build_method(spec_of(form), CLASSES, 12).double().eval()
     method.begin_epoch(EPOCH)
+    if isinstance(method, One):
+        method.gate.weigh[1].bias.data = torch.tensor([-3.0, 0.0, 1.0]).double()
     generator = torch.Generator().manual_seed(1)
     views = [torch.randn(IMAGES, 3, 12, 12, generator=generator, dtype=torch.float64) for _ in range(method.views)]
     return method, views, torch.arange(IMAGES) % CLASSES
@@ -101,12 +109,12 @@ def looks(maps: Tensor) -> Tensor:
 
 
 def expect_kd(method: Any, views: list[Tensor], y: Tensor) -> dict[str, Tensor]:
-    student, teacher = method.student(views[0]).logits, method.teacher(views[0]).logits
+    student, teacher = method.student(views[0]).logits, method.teachers[0](views[0]).logits
     return {"student/ce": 0.1 * ce(student, y), "student/kd": 0.9 * kd(student, teacher, 4)}
 
 
 def expect_at(method: Any, views: list[Tensor], y: Tensor) -> dict[str, Tensor]:
-    student, teacher = method.student(views[0]), method.teacher(views[0])
+    student, teacher = method.student(views[0]), method.teachers[0](views[0])
     stages = [((looks(a) - looks(b)) ** 2).mean() for a, b in zip(student.maps, teacher.maps, strict=True)]
     return {"student/ce": ce(student.logits, y), "student/attention": 1000 * sum(stages)}
 
@@ -181,6 +189,8 @@ def expect_one(method: Any, views: list[Tensor], y: Tensor) -> dict[str, Tensor]
     pooled = branches[0].maps[1].mean((2, 3))
     before = pooled @ linear.weight.T + linear.bias
     normed = (before - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+    assert (normed < 0).any()
+    assert (normed > 0).any()
     g = normed.clamp(min=0).softmax(1)
     mixed = sum(g[:, i, None] * branch.logits for i, branch in enumerate(branches))
     terms = {"ensemble/ce": ce(mixed, y)}
@@ -251,7 +261,7 @@ def expect_end2(method: Any, views: list[Tensor], y: Tensor) -> dict[str, Tensor
     t, gamma = 10, 1e-3
     alpha = (method.student(views[0]).logits / t).exp()
     likelihoods = []
-    for member in method.ensemble:
+    for member in method.teachers:
         p = (member(views[0]).logits / t).softmax(1)
         p = (1 - gamma) * (p - 1 / CLASSES) + 1 / CLASSES
         # torch's Dirichlet wants p on the simplex, as it is up to rounding
@@ -292,6 +302,45 @@ def test_losses_are_the_formulas(form: str) -> None:
     assert all(abs(value.item()) > 1e-9 for value in terms.values()), "every term says something"
 
 
+@torch.no_grad()
+def test_attention_of_other_sizes_and_numbers_of_maps() -> None:
+    """Pairs from the deepest on; the larger map's entries averaged down to the smaller's, before they are squared."""
+    spec = digits_spec({"name": "at", "teacher": "resnet18"}, data={"image_size": 32})
+    method: Any = build_method(spec, CLASSES, 32).double().eval()
+    images, labels = torch.randn(2, 3, 32, 32, dtype=torch.float64), torch.tensor([0, 1])
+    student, teacher = method.student(images), method.teachers[0](images)
+    assert [m.shape[2] for m in student.maps] == [32, 16, 8]
+    assert [m.shape[2] for m in teacher.maps] == [8, 4, 2, 1]
+
+    def smaller(maps: Tensor, side: int) -> Tensor:
+        by = maps.shape[2] // side
+        return maps.view(*maps.shape[:2], side, by, side, by).mean((3, 5))
+
+    pairs = zip(student.maps, teacher.maps[1:], strict=True)
+    stages = [((looks(smaller(a, b.shape[2])) - looks(b)) ** 2).mean() for a, b in pairs]
+    term = method([images], labels, "all").terms["student/attention"]
+    assert term.item() == pytest.approx(1000 * float(sum(stages)), rel=1e-11)
+
+
+def test_defaults_are_those_of_the_comparison() -> None:
+    """What Table II's job file leaves to the methods: members, target and form. Losses' settings: see the formulas."""
+    labels = {name: method.Settings().label() for name, method in METHODS.items()}
+    assert labels == {
+        "baseline": "baseline",
+        "kd": "kd",
+        "at": "at",
+        "dml": "dml n=2",
+        "afd": "afd n=2",
+        "amln": "amln n=2",
+        "one": "one n=3",
+        "ffl": "ffl",
+        "kdcl": "kdcl min_logit n=2",
+        "okddip": "okddip branches n=3",
+        "end2": "end2 of 10",
+        "ffsd": "ffsd n=2",
+    }
+
+
 def test_kdcl_learns_its_mixture_on_held_out_images() -> None:
     """C of the errors over both batches; a well-conditioned C gives C⁻¹1 / 1ᵀC⁻¹1 up to the ridge."""
     method, views, labels = group_of("kdcl general")
@@ -328,10 +377,10 @@ def test_end2_temperature_and_large_concentrations() -> None:
     method = METHODS["end2"].Settings(ensemble=2, hold_epochs=2, anneal_epochs=3)
     group = build_method(digits_spec(method.model_dump()), CLASSES, 12)
     found = []
-    for epoch in range(1, 9):
-        group.begin_epoch(epoch)
+    for epochs in (0, 1, 2, 2.5, 3, 4, 5, 6):
+        group.begin_step(epochs)
         found.append(float(group.temperature))  # type: ignore[arg-type]
-    assert found == pytest.approx([10, 10, 10, 7, 4, 1, 1, 1])
+    assert found == pytest.approx([10, 10, 10, 8.5, 7, 4, 1, 1])
     from ffsd_ray.methods.end2 import dirichlet_nll
 
     z = torch.randn(4, CLASSES, generator=torch.Generator().manual_seed(0)) + 20
@@ -341,6 +390,11 @@ def test_end2_temperature_and_large_concentrations() -> None:
     )
     assert single.dtype == torch.float32
     assert single.item() == pytest.approx(double.item(), rel=1e-6)
+    z, members, t, gamma = z.double() - 20, members.double(), 2.5, 0.01
+    p = (1 - gamma) * ((members / t).softmax(2) - 1 / CLASSES) + 1 / CLASSES
+    density = torch.distributions.Dirichlet((z / t).exp(), validate_args=False).log_prob(p)
+    found = dirichlet_nll(z, members, torch.tensor(t, dtype=torch.float64), gamma)
+    assert found.item() == pytest.approx(-(t**2) * density.mean().item(), rel=1e-12)
 
 
 # (b) who learns from which term
@@ -434,6 +488,79 @@ def test_each_term_trains_exactly_its_parts(form: str) -> None:
                 parts[id(p)] for p, g in zip(parameters, gradients, strict=True) if g is not None and g.abs().max() > 0
             }
     assert found == wanted_gradients(form, len(method.common))
+
+
+#: Of a part: optimiser, learning rate, weight decay; of all others SGD's.
+OPTIMISERS = {"fusion": ("SGD", 0.05, 1e-5), "discriminator": ("Adam", 2e-5, 0)}
+
+
+@EVERY
+def test_each_part_has_its_optimiser(form: str) -> None:
+    """In AFD's adversarial step the students have an Adam beside their SGD."""
+    method = build_method(spec_of(form), CLASSES, 12)
+    parts = {parameter: part.rstrip("123") for parameter, part in parts_of(method).items()}
+    found = set()
+    for optimiser in optimisers.build(method, spec_of(form).train).by_name.values():
+        for group in optimiser.param_groups:
+            rates = (type(optimiser).__name__, group["lr"], group["weight_decay"])
+            assert rates[0] == "Adam" or (group["momentum"], group["nesterov"]) == (0.9, True)
+            found |= {(parts[id(parameter)], *rates) for parameter in group["params"]}
+    wanted = {(part, *OPTIMISERS.get(part, ("SGD", 0.05, 1e-4))) for part in parts.values()}
+    assert found == wanted | ({("student", "Adam", 2e-5, 0)} if form == "afd" else set())
+
+
+def test_end2_falls_step_by_step_and_does_not_diverge_where_members_agree() -> None:
+    """At T = 1 ever larger concentrations are ever more likely there: without clipping they end in infinities."""
+    settings = {"name": "end2", "ensemble": 2, "hold_epochs": 0, "anneal_epochs": 1}
+    spec = digits_spec(settings, epochs=8, steps_per_epoch=10, lr=0.5)
+    engine = Engine(spec, data.load(spec.data), torch.device("cpu"))
+    for teacher in engine.method.teachers:
+        teacher.load_state_dict(engine.method.teachers[0].state_dict())
+    losses, temperatures = [], []
+    for epoch in range(1, 9):
+        engine.begin(epoch)
+        meters = engine.meters()
+        temperatures += [float(engine.method.temperature) for _ in engine.epoch(epoch, meters)]  # type: ignore[arg-type]
+        losses.append(meters.terms.read(epoch)["term/student/dirichlet"])
+    assert temperatures == pytest.approx([10 - 0.9 * step for step in range(10)] + [1] * 70)
+    assert losses[-1] < losses[1], "both at T = 1"
+
+
+def test_the_adversarial_step_follows_the_logit_step() -> None:
+    """AFD on one batch: SGD on the logit terms, then, at the new weights, Adam for networks and for discriminators."""
+    method, views, labels = group_of("afd")
+    method.train()
+    by_hand: Any = copy.deepcopy(method)
+    Step(method, optimisers.build(method, spec_of("afd").train))(Batch(views, labels, 1.0))
+    students, judges = (list(module.parameters()) for module in (by_hand.students, by_hand.discriminators))
+    sgd = torch.optim.SGD(students, 0.05, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    adams = [torch.optim.Adam(parameters, 2e-5) for parameters in (students, judges)]
+    for phase, steps in (("logit", [sgd]), ("feature", adams)):
+        by_hand.zero_grad()
+        sum(by_hand(views, labels, phase).terms.values()).backward()
+        for optimiser in steps:
+            optimiser.step()
+    assert_equal(method.state_dict(), by_hand.state_dict())
+
+
+@EVERY
+@torch.no_grad()
+def test_members_are_who_they_are_called(form: str) -> None:
+    """In training and in evaluation the logits under a name are that network's, and so is what is deployed."""
+    method, [image, *_], labels = group_of(form)
+    views = [image] * method.views
+    predicted = method.predict(image)
+    assert list(predicted) == method.members
+    seen = method(views, labels, method.phases[0].name).logits
+    assert seen.keys() == predicted.keys()
+    for name, logits in predicted.items():
+        torch.testing.assert_close(seen[name], logits, rtol=1e-12, atol=0)
+    for name, network in method.networks.items():
+        torch.testing.assert_close(predicted[name], network(image).logits, rtol=1e-12, atol=0)
+    name, network = method.deployed
+    assert network is method.networks[name]
+    assert method.settings.headline in {name, "students_mean"}
+    assert len({logits.sum().item() for logits in predicted.values()}) == len(predicted)
 
 
 @pytest.mark.parametrize("form", ["kd", "at", "end2"])
@@ -655,14 +782,14 @@ def test_teachers_are_trials_trained_once_and_first(taught: tuple[RunRecords, li
     last_teacher = max(ended[s.identity()] for s in specs if s.method.name == "baseline")
     assert all(ended[s.identity()] >= last_teacher for s in specs if s.method.name != "baseline")
     for spec in specs:
-        prefixes = {"kd": ["teacher."], "at": ["teacher."], "end2": ["ensemble.0.", "ensemble.1."]}.get(
-            spec.method.name, []
-        )
-        checkpoint = run.trial(spec.identity()).latest_checkpoint()
+        records = run.trial(spec.identity())
+        checkpoint = records.latest_checkpoint()
         assert checkpoint is not None
-        for prefix, needed in zip(prefixes, spec.prerequisites(), strict=True):
+        assert {key.partition(".")[0] for key in checkpoint["method"]} == {"student"}
+        teachers = Trainer(spec, records, LocalContext(torch.device("cpu")), None)._method.teachers
+        for teacher, needed in zip(teachers, spec.prerequisites(), strict=True):
             weights = load(run.trial(needed.identity()).store.read("leader_last.safetensors"))
-            assert all(torch.equal(checkpoint["method"][prefix + key], value) for key, value in weights.items())
+            assert_equal(dict(teacher.state_dict()), weights)
     last = [run.trial(s.identity()).store.read("leader_last.safetensors") for s in specs]
     assert len(set(last)) == len(specs), "a student is not its teacher"
 
@@ -692,14 +819,13 @@ def test_unconfirmed_choices_are_those_in_force() -> None:
     assert len(set(choices)) == len(choices)
 
 
-def test_a_resumed_student_needs_no_teacher(tmp_path: Path) -> None:
-    """Its own checkpoint has the teacher's weights."""
+def test_a_resumed_student_needs_its_teacher(tmp_path: Path) -> None:
+    """Its own checkpoint has no teacher."""
     spec = spec_of("kd")
     train_with(spec, tmp_path / "student", stop_after=1)
     shutil.rmtree(tmp_path / spec.prerequisites()[0].identity())
-    records = TrialRecords(Store(str(tmp_path / "student")))
-    train(spec, records, LocalContext(torch.device("cpu")))
-    assert records.state() == "completed"
+    with pytest.raises(TrialError, match="which has not completed"):
+        train(spec, TrialRecords(Store(str(tmp_path / "student"))), LocalContext(torch.device("cpu")))
 
 
 def test_a_teacher_that_failed_is_named(tmp_path: Path) -> None:
@@ -727,15 +853,57 @@ def test_teacher_from_a_file(taught: tuple[RunRecords, list[TrialSpec]], tmp_pat
 
     assert student().prerequisites() == ()
     records = train_with(student(), tmp_path / "right")
-    checkpoint = records.latest_checkpoint()
-    assert checkpoint is not None
-    assert all(torch.equal(checkpoint["method"][f"teacher.{key}"], value) for key, value in load(content).items())
+    [teacher] = Trainer(student(), records, LocalContext(torch.device("cpu")), None)._method.teachers
+    assert_equal(dict(teacher.state_dict()), load(content))
     with pytest.raises(
         TrialError, match=r"teacher.safetensors: expected resnet32 for 10 classes, found resnet20 for 10"
     ):
         train_with(student(teacher="resnet32"), tmp_path / "wrong")
-    with pytest.raises(TrialError, match=r"method.teacher_weights: .*nowhere.*expected a safetensors file"):
-        train_with(student(teacher_weights=str(tmp_path / "nowhere")), tmp_path / "missing")
+    planned = student()
+    file.unlink()
+    with pytest.raises(TrialError, match=r"method.teacher_weights: .*teacher.*expected a safetensors file"):
+        train_with(planned, tmp_path / "missing")
+
+
+def test_a_teachers_file_counts_by_its_content(
+    taught: tuple[RunRecords, list[TrialSpec]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not by its path: another content is another trial, also under --resume, and is not taken for the first one."""
+    run, specs = taught
+    first, second = (
+        run.trial(spec.identity()).store.read("leader_last.safetensors")
+        for spec in specs
+        if spec.method.name == "baseline" and spec.backbone.name == "resnet20" and spec.seed < 2
+    )
+    one, other, job = tmp_path / "one.safetensors", tmp_path / "other.safetensors", tmp_path / "job.yaml"
+
+    def planned(file: Path) -> TrialSpec:
+        job.write_text(f"{JOB.partition('seed:')[0]}method: {{name: kd, teacher_weights: {file}}}\n")
+        [spec] = load_job(job).trials
+        return spec
+
+    one.write_bytes(first)
+    other.write_bytes(first)
+    before = planned(one)
+    assert planned(other).identity() == before.identity()
+    assert main([str(job), "--storage", str(tmp_path / "runs")]) == 0
+    other.write_bytes(second)
+    after = planned(other)
+    assert after.identity() != before.identity()
+    assert main([str(job), "--storage", str(tmp_path / "runs"), "--resume"]) == 0
+    trials = RunRecords.open(str(tmp_path / "runs" / "taught"))
+    assert list(trials.trials()) == [after.identity()]
+    ends = [trials.trial(spec.identity()).store.read("leader_last.safetensors") for spec in (before, after)]
+    assert ends[0] != ends[1]
+    other.write_bytes(first)  # between the job's loading and the trial's beginning
+    with pytest.raises(TrialError, match="expected the file with the SHA-256"):
+        train_with(after, tmp_path / "changed")
+    assert TrialSpec.model_validate(after.model_dump()) == after, "records are read wherever the file has gone"
+    other.unlink()
+    capsys.readouterr()
+    assert main([str(job), "--storage", str(tmp_path / "runs"), "--resume"]) == 2
+    assert "job.yaml:7" in (said := capsys.readouterr().err)
+    assert "Should be a weights file that can be read here: no such file" in said
 
 
 @EVERY

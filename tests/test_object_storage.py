@@ -17,7 +17,7 @@ import torch
 
 from ffsd_ray import load_leader, storage
 from ffsd_ray.data import SOURCES, Dataset, load
-from ffsd_ray.errors import DataError, RecordsError, StorageError
+from ffsd_ray.errors import DataError, RecordsError, StorageError, StorageFull
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
@@ -217,6 +217,105 @@ def test_an_outage_while_training(s3: Server, job: Path) -> None:
     assert_same_end(trials("s3://bucket/outage/small")["ffsd"], trials(str(job.parent / "runs" / "small"))["ffsd"])
 
 
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """A filesystem of its own."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no filesystem can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    yield from mounted(tmp_path / "disk", "100m")
+
+
+def remount(folder: Path, mode: str) -> None:
+    """`ro`: as a kernel does on its own when a disk fails. Refused while a file is being written, so tried again."""
+    wait_for(
+        lambda: not subprocess.run(["mount", "-o", f"remount,{mode}", folder], capture_output=True).returncode,
+        f"a moment for {mode}",
+        20,
+    )
+
+
+def test_a_local_filesystem_that_comes_back_gets_the_write(disk: Path) -> None:
+    store = Store(str(disk / "runs"))
+    store.write("a", b"1")
+    remount(disk, "ro")
+    acts = [lambda: store.write("a", b"22"), lambda: store.child("new").write("b", b"3"), lambda: store.delete("c")]
+    threads = [threading.Thread(target=act) for act in acts]
+    for thread in threads:
+        thread.start()
+    time.sleep(3)
+    assert threads[0].is_alive()
+    assert threads[1].is_alive()
+    assert store.read("a") == b"1", "what can be read is read"
+    remount(disk, "rw")
+    for thread in threads:
+        thread.join(30)
+    assert store.read("a") == b"22"
+    assert store.child("new").read("b") == b"3"
+    assert store.names() == ["a", "new"], "and nothing half-written"
+
+
+def test_a_local_filesystem_that_stays_away_is_one_message(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "PATIENCE", 1)
+    store = Store(str(disk / "runs"))
+    store.write("a", b"1")
+    remount(disk, "ro")
+    with pytest.raises(StorageError, match=r"runs/a: cannot be written: Read-only file system$"):
+        store.write("a", b"22")
+    with pytest.raises(StorageError, match=r"runs/a: cannot be deleted: .*Read-only file system"):
+        store.delete("a")
+
+
+def test_what_does_not_pass_is_not_waited_for(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, a folder that is a file: else this test would not end."""
+    monkeypatch.setattr(storage, "PATIENCE", 10**6)
+    store = Store(str(small_disk))
+    with pytest.raises(StorageFull, match="No space left on device"):
+        store.write("a", bytes(6 << 20))
+    store.write("a", b"1")
+    with pytest.raises(StorageError, match=r"a/b: cannot be written: (Not a directory|File exists)"):
+        store.child("a").write("b", b"1")
+
+
+def test_a_local_filesystem_fails_while_training(disk: Path, job: Path) -> None:
+    settings = ["train.epochs=5", "search.grid={}", "method.name=ffsd", "context=local"]
+    process = subprocess.Popen(
+        command(job, str(disk / "runs"), *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for(lambda: list(disk.glob("runs/small/trials/*/checkpoints/epoch-000002.pt")), "a checkpoint")
+    remount(disk, "ro")
+    moment = time.time()
+    wait_for(lambda: waits(process.pid), "a trial that waits for its storage")
+    time.sleep(3)
+    assert not list(disk.glob("runs/small/trials/*/checkpoints/epoch-000005.pt")), "not at its end"
+    remount(disk, "rw")
+    print(f"read-only for {time.time() - moment:.0f} s")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    whole = run(job, str(job.parent / "runs"), *settings)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    (failing,), (undisturbed,) = (trials(str(folder / "runs" / "small")).values() for folder in (disk, job.parent))
+    assert_same_end(failing, undisturbed)
+
+
+def waits(process: int) -> bool:
+    """Whether it computes nothing for a second."""
+    seen = []
+    for _ in range(5):
+        time.sleep(0.2)
+        seen.append(psutil.Process(process).status())
+    return set(seen) == {psutil.STATUS_SLEEPING}
+
+
 # ---- a whole job
 
 
@@ -279,18 +378,8 @@ def test_killed_and_resumed(s3: Server, job: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A filesystem of its own with room for one checkpoint of ResNet-20 and not for two."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no filesystem can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+    """With room for one checkpoint of ResNet-20 and not for two."""
+    yield from mounted(tmp_path / "disk", "5m")
 
 
 @pytest.mark.parametrize("context", ["local", pytest.param("ray", marks=pytest.mark.ray)])

@@ -102,7 +102,7 @@ def test_what_is_inconsistent_in_the_paper_stays_as_printed() -> None:
     assert printed["table1", "WRN-16-2, FFSD", "Gain"] == "3.83"
     assert printed["table2", "WRN-16-2, FFSD", "Gain"] == "3.84"
     assert printed["table1", "ResNet-32, FFSD", "Gain"] == "4.90"
-    assert printed["table2", "WRN-16-2, AT", "Accuracy"] == "73.70"
+    assert printed["table2", "WRN-16-2, AT from WRN-40-2", "Accuracy"] == "73.70"
     assert any("73.71" in note for row in tables["table2"].rows for note in row.notes.values())
     assert any("WRN-16-1" in caption for caption in tables["table7"].captions)
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,13 +105,18 @@ def test_a_failing_trial_leaves_the_others_alone(job: Path) -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_and_resumed(job: Path, sent: signal.Signals) -> None:
+def test_interrupted_and_resumed(job: Path, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = job.parent / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # paths of sockets must be short
     settings = ["--set", "train.epochs=8", "--set", "scale.trials_at_once=1"]
     process = subprocess.Popen(
         command(job, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     folder = job.parent / "runs" / "small" / "trials"
     wait_for(lambda: len(list(folder.glob("*/checkpoints/epoch-*"))) == 2, "the second trial's first checkpoint")
+    assert list(temporary.glob("ffsd_ray-small-*"))
     if sent == signal.SIGINT:
         os.killpg(process.pid, sent)  # as a terminal does, to every process of the foreground
     else:
@@ -119,6 +125,7 @@ def test_interrupted_and_resumed(job: Path, sent: signal.Signals) -> None:
     assert process.returncode == 130, output
     assert "Interrupted. 1 of 2 trials are completed" in output
     assert "Traceback" not in output
+    assert not list(temporary.glob("ffsd_ray-small-*"))
     resumed = run(job, *settings, "--resume")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "goes on after epoch" in resumed.stdout
@@ -135,8 +142,13 @@ def test_a_killed_worker_is_replaced(job: Path) -> None:
     process = subprocess.Popen(command(job, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     folder = job.parent / "runs" / "small" / "trials"
     wait_for(lambda: list(folder.glob("*/checkpoints/epoch-000002*")), "the second epoch's checkpoint")
-    victim = ray_worker_below(process.pid)
+    victim, moment = ray_worker_below(process.pid), time.time()
     os.kill(victim, signal.SIGKILL)
+    wait_for(
+        lambda: any(path.stat().st_mtime > moment for path in folder.glob("*/environment.json")), "workers that go on"
+    )
+    checkpoint = max(path.name for path in folder.glob("*/checkpoints/*.pt"))
+    print(f"trains again {time.time() - moment:.0f} s later, from {checkpoint}: at most 3 steps are done again")
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     whole = run(job, *settings, "--set", "name=whole")

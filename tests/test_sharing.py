@@ -7,7 +7,7 @@ import torch
 
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
-from ffsd_ray.records.trial import TrialRecords
+from ffsd_ray.records.trial import Row, TrialRecords
 from ffsd_ray.report.collect import collect
 from ffsd_ray.run import main
 from ffsd_ray.spec.trial import TrialSpec
@@ -34,6 +34,15 @@ def run(folder: Path, name: str, rates: list[float], *options: str) -> RunRecord
     file.write_text(JOB.format(name=name, rates=rates))
     assert main([str(file), "--storage", str(folder / "runs"), *options]) == 0
     return RunRecords.open(str(folder / "runs" / name))
+
+
+class _Ended(Exception):
+    """Somebody has ended a worker."""
+
+
+class _EndedContext(LocalContext):
+    def report(self, row: Row) -> None:
+        raise _Ended
 
 
 def trained(records: TrialRecords, spec: TrialSpec, donor: Donor | None = None) -> None:
@@ -84,10 +93,18 @@ def test_a_stopped_trials_result_is_how_it_stood(tmp_path: Path) -> None:
     assert complete["ended"] == "completed"
     assert not records.store.exists("standing.json")
     stopped = TrialRecords(Store(str(tmp_path / "stopped")))
-    stopped.stand(complete)
+    with pytest.raises(_Ended):
+        train(spec, stopped, _EndedContext(torch.device("cpu")), stoppable=True)
     stopped.stop()
-    assert stopped.result() == complete | {"ended": "stopped at 2"}
+    assert not stopped.store.exists("standing.json")
+    result = stopped.result()
+    assert result.keys() == complete.keys() - {"similarity"}
+    assert (result["ended"], result["last"]["epoch"]) == ("stopped at 1", 1)
     assert stopped.state() == "completed"
+    other = TrialRecords(Store(str(tmp_path / "other")))
+    with pytest.raises(_Ended):
+        train(spec, other, _EndedContext(torch.device("cpu")))
+    assert not other.store.exists("standing.json"), "of use to schedulers only"
 
 
 def test_a_trial_goes_on_from_exactly_the_donors_checkpoint(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import torch
 
 from ffsd_ray import data
 from ffsd_ray.data.batches import EvalBatches
+from ffsd_ray.train.build import build_method
 from ffsd_ray.train.similarity import cosines, similarity
-from ffsd_ray.train.trainer import build_method
 
 from specs import digits_spec
 from workers import run_workers, train_with

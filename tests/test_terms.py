@@ -8,7 +8,7 @@ import torch
 from ffsd_ray import data
 from ffsd_ray.bench.terms import main, pulls
 from ffsd_ray.methods.ffsd import Ffsd
-from ffsd_ray.train.trainer import build_method, train_batches
+from ffsd_ray.train.build import build_method, train_batches
 
 from specs import digits_spec
 

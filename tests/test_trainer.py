@@ -15,9 +15,9 @@ from ffsd_ray.errors import TrialError
 from ffsd_ray.methods import METHODS, Method
 from ffsd_ray.records.trial import Row, TrialRecords
 from ffsd_ray.train import optimisers
+from ffsd_ray.train.build import build_method
 from ffsd_ray.train.meters import AccuracyMeter, TermMeter
 from ffsd_ray.train.step import Step
-from ffsd_ray.train.trainer import build_method
 
 from specs import digits_spec
 from workers import run_workers, train_with

@@ -218,7 +218,7 @@ def test_tensorboard_on_a_store_with_a_uri(tmp_path: Path) -> None:
     [
         ("{wandb: {project: p, api_key: abc}}", "watch.wandb.api_key = "),
         ("{mlflow: {experiment: e, tracking_token: abc}}", "watch.mlflow.tracking_token = "),
-        ("{mlflow: {experiment: e, tracking_uri: 'https://me:secret@host'}}", "Should not hold a user or password"),
+        ("{mlflow: {experiment: e, tracking_uri: 'https://me:secret@host'}}", "Holds a user, password or key"),
         ("{mlflow: {}}", "watch.mlflow.experiment"),
     ],
 )

@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from ffsd_ray.bench.workload import with_train
 from ffsd_ray.nets.precision import Precision
 from ffsd_ray.spec.trial import TrialSpec
-from ffsd_ray.train.trainer import build_method
+from ffsd_ray.train.build import build_method
 
 #: Sides of the matrices, and bytes copied.
 _SIDE = {"cpu": 1536, "cuda": 8192}

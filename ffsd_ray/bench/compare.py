@@ -14,7 +14,7 @@ from ffsd_ray.bench.ceiling import bytes_per_image, probes
 from ffsd_ray.bench.kernels import kernels
 from ffsd_ray.bench.loader import loader_rate
 from ffsd_ray.bench.timing import Timing, time_interleaved
-from ffsd_ray.bench.workload import Workload, on_device
+from ffsd_ray.bench.workload import Workload
 from ffsd_ray.bench.yardstick import Yardstick, yardstick_of
 from ffsd_ray.data import Dataset
 from ffsd_ray.data.stream import StreamableSettings
@@ -62,7 +62,7 @@ class _Subject:
             if measure and device.type == "cpu":
                 dataset = self.dataset
                 self.peak = memory.on_cpu(self.spec, dataset.num_classes, dataset.image_size, literal=self.literal)
-            self.dataset = on_device(self.dataset, device)  # before, since images are no part of a step's memory
+            self.dataset = self.dataset.to(device)  # before, since images are no part of a step's memory
             if device.type == "cuda":
                 work, self.peak = memory.on_gpu(partial(self._begun, device, WARM_UP + 2), device)
                 return work

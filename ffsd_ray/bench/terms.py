@@ -25,8 +25,8 @@ from ffsd_ray.report.picture import check_picture, write_picture
 from ffsd_ray.spec.load import load_job
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train import optimisers
+from ffsd_ray.train.build import build_method, train_batches
 from ffsd_ray.train.step import Step
-from ffsd_ray.train.trainer import build_method, train_batches
 
 
 class Pull(NamedTuple):

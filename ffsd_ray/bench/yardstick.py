@@ -8,11 +8,11 @@ import torch.utils.data
 from torch import Tensor
 
 from ffsd_ray.bench.literal import LiteralAlgorithm1
-from ffsd_ray.bench.workload import EPOCH, cut, use_threads, with_train
+from ffsd_ray.bench.workload import EPOCH, use_threads, with_train
 from ffsd_ray.data import Dataset, Images
 from ffsd_ray.methods.ffsd import Ffsd, FfsdSettings
 from ffsd_ray.spec.trial import TrialSpec
-from ffsd_ray.train.trainer import build_method, train_batches
+from ffsd_ray.train.build import build_method, train_batches
 
 _LOADER_PROCESSES = 2
 
@@ -39,7 +39,7 @@ class Yardstick:
         assert isinstance(group, Ffsd)
         self._algorithm = LiteralAlgorithm1(group, spec.train)
         self.steps = train_batches(spec, dataset, device, views=1).steps
-        first = next(train_batches(cut(spec, 1), dataset, device, views=1).epoch(EPOCH))
+        first = next(train_batches(with_train(spec, steps_per_epoch=1), dataset, device, views=1).epoch(EPOCH))
         self._resident = first.views[0], first.labels
 
     @property

@@ -73,15 +73,15 @@ class TrainBatches:
         """The batches from `first_step` on of an epoch (counted from 1)."""
         return (self.batch(drawn, weight) for drawn, weight in self.drawn(epoch, first_step))
 
-    def drawn(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Drawn, float]]:
-        """What `batch` makes each of them from, and its weight.
+    def drawn(self, epoch: int, first_step: int = 0, stop: int | None = None) -> Iterator[tuple[Drawn, float]]:
+        """What `batch` makes each of them from, those before the step `stop`, and its weight.
 
         The host waits for the device only before the first of resident images, for the decoding of streamed ones.
         """
         generator = torch.Generator().manual_seed(int(random_bits(torch.tensor(self._seed), epoch)))
         order = torch.randperm(len(self._images), generator=generator)
         keys = torch.stack([random_bits(order, self._seed, epoch, view) for view in range(self._views)], dim=1)
-        shares = [self._step(step) for step in range(first_step, self.steps)]
+        shares = [self._step(step) for step in range(self.steps)[first_step:stop]]
         drawn = self._augmentation.draw(order, keys, [part for part, _ in shares])
         return zip(drawn, (weight for _, weight in shares), strict=True)
 

@@ -11,5 +11,7 @@ os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 # Tune's own files of every epoch (CSV, JSON, TensorBoard under its own names) would say again what the records say.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+# Nor its tracebacks: of a trial's process that fails, the view says why, and its records hold all of it.
+os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 # A trial that fails before its first epoch has nothing to be ranked by; it is in the records as failed.
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from ray import tune
 
-from ffsd_ray.errors import ClusterError
+from ffsd_ray.errors import ClusterLost
 from ffsd_ray.launch.cluster import Cluster
 from ffsd_ray.launch.resources import Needs
 
@@ -57,7 +57,7 @@ class Admission(tune.Callback):
     def _admit(self) -> None:
         """
         Raises:
-            ClusterError: for a minute the cluster could have held nothing of what is left.
+            ClusterLost: for a minute the cluster could have held nothing of what is left.
         """
         self._looked = time.monotonic()
         left = list(self._left.values())
@@ -67,7 +67,7 @@ class Admission(tune.Callback):
         if not left or any(self._cluster.could_hold(left)):
             self._held = self._looked
         elif self._looked - self._held > LOST:
-            raise ClusterError(
+            raise ClusterLost(
                 f"for {LOST:.0f} s the cluster has had no node for any of the {len(left)} trials that are left "
                 f"({left[0]}). Go on when it has one again: the same command with --resume"
             )

@@ -11,6 +11,7 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.result import TRAINING_ITERATION
 
+from ffsd_ray.credentials import hidden
 from ffsd_ray.records.trial import Row, TrialRecords
 from ffsd_ray.view import View
 
@@ -146,7 +147,8 @@ class InBackground(tune.Callback):
         """Say so once: a service that is away is so at every epoch."""
         if not self._warned:
             self._warned = True
-            self._view.warned(f"{self._name}: {message}. Training is none the worse; the records have everything.")
+            said = f"{self._name}: {hidden(message)}. Training is none the worse; the records have everything."
+            self._view.warned(said)
 
 
 def _first_line(error: Exception) -> str:

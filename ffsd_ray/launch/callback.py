@@ -45,8 +45,9 @@ class ViewCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         # The trial function records what training ends with; this is all else that may happen in its process.
-        message = f"the trial's process failed: {_why(trial)} (all of it: {trial.path}/error.txt)"
-        self._run.trial(str(trial)).fail("TrialProcessFailed", message)
+        records = self._run.trial(str(trial))
+        message = f"the trial's process failed: {_why(trial)} (all of it: {records.store.location}/error.json)"
+        records.fail("TrialProcessFailed", message, Path(trial.error_file).read_text())
         self._view.ended(str(trial), "failed", message)
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,6 +20,10 @@ from ffsd_ray.launch.resources import Needs, NodeType, Resources, grown, held, l
 PATIENCE = 30
 #: What every head has; a task that asks for a little of it runs there.
 ON_HEAD = {"node:__internal_head__": 0.001}
+#: Where Ray keeps the token of a cluster that it starts.
+_TOKEN = Path("~/.ray/auth_token")
+#: What Kubernetes mounts in every pod with a service account, beside the account's token.
+_KUBERNETES_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class Cluster:
@@ -94,6 +99,8 @@ def connected(trials: Sequence[Needs], *, verbose: bool) -> Iterator[Cluster]:
     except ConnectionError as error:
         raise ClusterError(f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}: {error.__cause__}") from error
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in this place
+    with contextlib.suppress(OSError):  # Ray lets everybody read the token that it makes, and so run code as this user
+        _TOKEN.expanduser().chmod(0o600)
     try:
         yield Cluster([], 0) if own else Cluster(_node_types(), PATIENCE)
     finally:
@@ -101,11 +108,11 @@ def connected(trials: Sequence[Needs], *, verbose: bool) -> Iterator[Cluster]:
 
 
 def _node_types() -> list[NodeType] | None:
-    """What the cluster's autoscaler may start; [] without one, None where that is written nowhere."""
-    if "KUBERAY_GEN_RAY_START_CMD" in os.environ:
-        return None  # a pod of KubeRay, whose autoscaler asks Kubernetes
+    """What the cluster's autoscaler may start; [] without one, None where that cannot be read."""
     found = ray.remote(num_cpus=0, resources=ON_HEAD)(_autoscaling_config)
     config = ray.get(found.remote(ray.get_runtime_context().gcs_address))
+    if config is None:
+        return None
     return [
         NodeType(name, {key: float(amount) for key, amount in kind.get("resources", {}).items()}, kind["max_workers"])
         for name, kind in config.get("available_node_types", {}).items()
@@ -113,11 +120,32 @@ def _node_types() -> list[NodeType] | None:
     ]
 
 
-def _autoscaling_config(gcs_address: str) -> dict[str, Any]:
-    """On the head: the file that its autoscaler was started with, {} if with none."""
+def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
+    """On the head: what its autoscaler goes by, {} where there is none, None where that cannot be read."""
+    if "KUBERAY_GEN_RAY_START_CMD" in os.environ:  # in every pod of KubeRay
+        return _kuberay_config()
     for process in psutil.process_iter(["cmdline"]):
         given = dict(word.removeprefix("--").partition("=")[::2] for word in process.info["cmdline"] or ())
         if given.get("gcs-address") == gcs_address and "autoscaling-config" in given:
             with open(os.path.expanduser(given["autoscaling-config"])) as file:
                 return yaml.safe_load(file)
     return {}
+
+
+def _kuberay_config() -> dict[str, Any] | None:
+    """In the head's pod: what its autoscaler makes of the RayCluster resource.
+
+    KubeRay gives the head's service account the right to read it, with `enableInTreeAutoscaling`; without, Kubernetes
+    refuses.
+    """
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+    from ray.autoscaler._private.kuberay.node_provider import KubernetesHttpApiClient
+
+    try:
+        namespace = _KUBERNETES_NAMESPACE.read_text()
+        resource = KubernetesHttpApiClient(namespace).get(f"rayclusters/{os.environ['RAY_CLUSTER_NAME']}")
+        if not resource["spec"].get("enableInTreeAutoscaling"):
+            return {}
+        return _derive_autoscaling_config_from_ray_cr(resource)
+    except (OSError, KeyError, ValueError):  # no right, no answer, or one that this version of Ray does not understand
+        return None

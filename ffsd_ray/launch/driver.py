@@ -2,19 +2,24 @@
 
 import contextlib
 import os
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
+from ffsd_ray.errors import ClusterLost
 from ffsd_ray.launch.admission import Admission
 from ffsd_ray.launch.callback import ViewCallback
 from ffsd_ray.launch.chosen import Announce, optuna, samples_left, spec_of
 from ffsd_ray.launch.cluster import Cluster, connected
+from ffsd_ray.launch.head import head_watched
 from ffsd_ray.launch.packing import packed
 from ffsd_ray.launch.resources import needs
 from ffsd_ray.launch.schedulers import ranked, scheduler
@@ -22,7 +27,7 @@ from ffsd_ray.launch.trial import run_trial, trains_here, trial_resources
 from ffsd_ray.launch.watch import watchers
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.spec.job import JobSpec
-from ffsd_ray.spec.search import Optuna, Pbt
+from ffsd_ray.spec.search import Asha, MedianStopping, Optuna, Pbt
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.view import View
 
@@ -47,16 +52,30 @@ def run_on_ray(
 
     Where a searcher chooses the trials, the only one here is what they are made from, and each is announced.
 
-    A trial that the cluster could never hold is recorded as failed, and the others go on.
+    A trial that the cluster could never hold is recorded as failed, and the others go on. Where the cluster's head is
+    gone the process ends with a message and the status of ClusterLost.
 
     Raises:
-        ClusterError: the cluster cannot be reached, or has lost the nodes for what is left.
+        ClusterError: the cluster cannot be reached.
+        ClusterLost: it has lost the nodes for what is left.
     """
-    with connected([needs(spec.scale) for spec in trials], verbose=verbose) as cluster:
+    with (
+        # for what Ray writes beside the records; deleted once Ray has let go of it
+        tempfile.TemporaryDirectory(prefix=f"ffsd_ray-{job.name}-", ignore_cleanup_errors=True) as scratch,
+        connected([needs(spec.scale) for spec in trials], verbose=verbose) as cluster,
+        head_watched(ray.get_runtime_context().gcs_address, lambda error: _end(error, view, scratch)),
+    ):
         if held := packed(_held(trials, cluster, run, view)):
-            tuner = _tuner(held, job, run, view, labels, announce, cluster, verbose=verbose)
+            tuner = _tuner(held, job, run, view, labels, announce, cluster, scratch, verbose=verbose)
             with contextlib.nullcontext() if verbose else _silenced():
                 tuner.fit()
+
+
+def _end(error: ClusterLost, view: View, scratch: str) -> None:
+    view.__exit__(None, None, None)  # gives a terminal its cursor back
+    print(error, file=sys.__stderr__, flush=True)
+    shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(error.status)
 
 
 def _held(trials: Sequence[TrialSpec], cluster: Cluster, run: RunRecords, view: View) -> list[TrialSpec]:
@@ -76,6 +95,7 @@ def _tuner(
     labels: Mapping[str, str],
     announce: Announce,
     cluster: Cluster,
+    scratch: str,
     *,
     verbose: bool,
 ) -> tune.Tuner:
@@ -83,13 +103,14 @@ def _tuner(
     mutable = list(chooses.mutate) if isinstance(chooses, Pbt) else []
     # A population's checkpoints Tune hands from one node to another. Else nobody reads what Ray writes beside the
     # records: in an object store it would be most of a run's requests, with Ray's few retries the first to fail.
-    ray_storage = run.store.child("ray").location if mutable else tempfile.mkdtemp(prefix=f"ffsd_ray-{job.name}-")
+    ray_storage = run.store.child("ray").location if mutable else scratch
     configs = [
         {
             "spec": spec.model_dump(),
             "trials": run.store.child("trials").location,
             # of a population any epoch may be taken over by another trial
             "keep_checkpoints": job.records.keep_checkpoints == "all" or bool(mutable),
+            "stoppable": isinstance(chooses, Asha | MedianStopping),
             "ranked": ranked(job.search, spec),
             "mutable": mutable,
             "max_retries": job.failures.max_retries,

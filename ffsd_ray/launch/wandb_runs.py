@@ -4,7 +4,8 @@ import os
 from typing import Any
 
 import ray
-from ray.air.integrations.wandb import WandbLoggerCallback
+from ray.air.integrations.wandb import WANDB_ENV_VAR, WandbLoggerCallback, _WandbLoggingActor
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ffsd_ray.launch.background import PATIENCE
 from ffsd_ray.records.store import Store
@@ -12,6 +13,15 @@ from ffsd_ray.spec.watch import WandbSettings
 
 #: The longest tag that the service takes.
 _LONGEST = 64
+
+
+class _Sender(_WandbLoggingActor):
+    """Gets the key as an argument: Ray's callback puts it into a runtime environment, which Ray writes to its logs."""
+
+    def __init__(self, *arguments: Any, key: str | None, **options: Any) -> None:
+        if key is not None:
+            os.environ[WANDB_ENV_VAR] = key
+        super().__init__(*arguments, **options)
 
 
 class WandbRuns(WandbLoggerCallback):
@@ -25,7 +35,16 @@ class WandbRuns(WandbLoggerCallback):
             dir=None if "://" in store.location else store.location,
             resume="allow",
             upload_timeout=PATIENCE,
+            key=os.environ.get(WANDB_ENV_VAR),
         )
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "max_restarts": -1,
+            "max_task_retries": -1,
+            "scheduling_strategy": here,
+        }
+        self._remote_logger_class = ray.remote(**options)(_Sender)  # type: ignore[assignment]
 
     def log_trial_start(self, trial: Any) -> None:
         tags = [trial.job, f"seed {trial.config['seed']}", trial.label]

@@ -9,6 +9,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray import tune
+from ray._private.state import state as cluster_state
 from ray.exceptions import RayActorError
 from ray.train.collective import broadcast_from_rank_zero
 
@@ -22,6 +23,8 @@ from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train.context import Context, LocalContext
 from ffsd_ray.train.trainer import Donor, train
 
+#: Seconds between two looks whether the node is taken back.
+_LOOK = 1.0
 #: Seconds for which workers that could be more expect to be replaced once a node has come; between checkpoints then.
 _EXPECT, _BETWEEN = 60.0, 5.0
 
@@ -47,10 +50,8 @@ class WorkerContext:
         return self._preempted or (self._may_grow and broadcast_from_rank_zero(self._expects_more()))
 
     def leave(self) -> None:
-        # Going on until the node goes would only be work to do again, and put off the search for another node. This is
-        # what Ray Train counts as a preemption, not as a failure.
         if self._preempted:
-            raise RayActorError(error_msg="left a node that is taken back", preempted=True)
+            raise _taken_back()
 
     def _expects_more(self) -> bool:
         """Whether a node has come lately, and the last checkpoint is no longer fresh.
@@ -71,12 +72,22 @@ def _nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
+def _taken_back() -> RayActorError:
+    """What Ray Train and Tune count as a preemption, not as a failure.
+
+    Going on until the node goes would only be work to do again, and put off the search for another node.
+    """
+    return RayActorError(error_msg="left a node that is taken back", preempted=True)
+
+
 class TuneContext(LocalContext):
     """The only worker, in Tune's own process."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(torch.device("cuda" if config["spec"]["scale"]["gpus_per_worker"] != 0 else "cpu"))
         self._config = config
+        self._node = ray.get_runtime_context().get_node_id()
+        self._looked = -math.inf
 
     def report(self, row: Row) -> None:
         reported = _reported(row, self._config["ranked"])
@@ -85,6 +96,16 @@ class TuneContext(LocalContext):
             return
         with pointer(self._config["identity"], int(row["epoch"])) as checkpoint:
             tune.report(reported, checkpoint=checkpoint)
+
+    def leaving(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
+            return False
+        self._looked = now
+        return self._node in cluster_state.get_draining_nodes()  # where Ray Train looks for its workers
+
+    def leave(self) -> None:
+        raise _taken_back()
 
 
 def _reported(row: Row, ranked: str | None) -> dict[str, Any]:
@@ -100,8 +121,9 @@ def train_worker(config: dict[str, Any]) -> None:
     """Train as a worker of a Ray Train worker group.
 
     `config`: `identity`, `spec` (a TrialSpec as plain data), `records` (the trial's folder), `keep_checkpoints`,
-    `directory` (the driver's, from which relative paths to images count where this node has it too), `ranked` (the
-    column that a scheduler ranks by, or None), `mutable` (dotted keys that a population changes).
+    `stoppable` (whether a scheduler may end it), `directory` (the driver's, from which relative paths to images count
+    where this node has it too), `ranked` (the column that a scheduler ranks by, or None), `mutable` (dotted keys that a
+    population changes).
     """
     scale = ScaleSettings.model_validate(config["spec"]["scale"])
     _train(config, WorkerContext(config["ranked"], scale.most_workers))
@@ -119,7 +141,14 @@ def _train(config: dict[str, Any], context: Context, giver: Donor | None = None)
     records = TrialRecords(Store(config["records"]))
     spec = TrialSpec.model_validate(config["spec"])
     try:
-        train(spec, records, context, keep_checkpoints=config["keep_checkpoints"], donor=giver)
+        train(
+            spec,
+            records,
+            context,
+            keep_checkpoints=config["keep_checkpoints"],
+            stoppable=config["stoppable"],
+            donor=giver,
+        )
     except (TrialError, DataError) as error:
         if context.rank == 0:
             records.fail(type(error).__name__, str(error))

@@ -15,17 +15,16 @@ from torch import Tensor, nn
 from ffsd_ray.backbones import Features
 from ffsd_ray.losses import soft_kl
 from ffsd_ray.methods.adversarial import Discriminator, fooling, telling_apart
-from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Phase, Role
-from ffsd_ray.methods.peers import Peers
+from ffsd_ray.methods.base import Blueprint, Losses, Phase, Role
+from ffsd_ray.methods.peers import Peers, PeersSettings
 from ffsd_ray.methods.ramp import Ramp
 from ffsd_ray.settings import Positive
 
 
-class AfdSettings(MethodSettings):
+class AfdSettings(PeersSettings):
     """Peers whose last feature maps a discriminator cannot tell from each other's."""
 
     name: Literal["afd"] = "afd"
-    students: int = Field(2, ge=2, description="Peers n; each learns from the next one, the last from the first.")
     temperature: Positive = Field(3.0, description="Temperature of the logit step's distillation.")
     ramp_epochs: int = Field(80, ge=0, description="Epochs over which that term rises as exp(−5 (1 − e/R)²), e from 0.")
     adversarial_lr: Positive = Field(2e-5, description="Learning rate of Adam in the adversarial step.")
@@ -34,16 +33,10 @@ class AfdSettings(MethodSettings):
     def unconfirmed(self) -> tuple[str, ...]:
         ramp = f"the ramp of {self.ramp_epochs} epochs on the logit term"
         return (
+            *super().unconfirmed,
             f"AFD: its discriminators, Adam's learning rate of {self.adversarial_lr:g}, {ramp}; no layer transfers the "
             "maps, which are of one shape",
         )
-
-    @property
-    def headline(self) -> str:
-        return "students_mean"
-
-    def label(self) -> str:
-        return f"afd n={self.students}"
 
 
 class Afd(Peers):

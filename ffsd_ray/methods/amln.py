@@ -16,16 +16,15 @@ from torch import Tensor, nn
 from ffsd_ray.backbones import Features
 from ffsd_ray.losses import soft_kl
 from ffsd_ray.methods.adversarial import Discriminator, fooling, telling_apart
-from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Role
-from ffsd_ray.methods.peers import Peers
+from ffsd_ray.methods.base import Blueprint, Losses, Role
+from ffsd_ray.methods.peers import Peers, PeersSettings
 from ffsd_ray.settings import NonNegative, Positive
 
 
-class AmlnSettings(MethodSettings):
+class AmlnSettings(PeersSettings):
     """Peers that are aligned block by block."""
 
     name: Literal["amln"] = "amln"
-    students: int = Field(2, ge=2, description="Peers n; each learns from the next one, the last from the first.")
     temperature: Positive = Field(3.0, description="Temperature of the distillation at the end.")
     weight_adversarial: NonNegative = Field(0.1, description="Weight of a network's adversarial terms.")
     weight_container: NonNegative = Field(0.1, description="Weight of the alignment containers' terms.")
@@ -35,16 +34,10 @@ class AmlnSettings(MethodSettings):
     def unconfirmed(self) -> tuple[str, ...]:
         weights = f"the weights {self.weight_adversarial:g} (adversarial) and {self.weight_container:g} (containers)"
         return (
+            *super().unconfirmed,
             f"AMLN: a reconstruction; {weights}, T = {self.temperature:g}, its discriminators, its containers and how "
             "they are trained",
         )
-
-    @property
-    def headline(self) -> str:
-        return "students_mean"
-
-    def label(self) -> str:
-        return f"amln n={self.students}"
 
 
 class Amln(Peers):

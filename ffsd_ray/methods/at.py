@@ -38,7 +38,7 @@ class At(Taught):
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         student = self.features(self.student, views[0])
         with torch.no_grad():
-            teacher = self.features(self.teacher, views[0])
+            teacher = self.features(self.teachers[0], views[0])
         pairs = zip(reversed(student.maps), reversed(teacher.maps), strict=False)
         stages = [mimic(attention(a), attention(b), "published") for a, b in (_same_size(*pair) for pair in pairs)]
         terms = {

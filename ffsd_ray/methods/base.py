@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -110,6 +110,9 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.settings = settings
         self._precision, self._grouped = blueprint.precision, blueprint.grouped
+        #: Backbones that teach and are not trained, all of one kind, in evaluation mode. In a plain list, so that they
+        #: are no part of the group's state: they come from where they were trained (`load_teachers`).
+        self.teachers: list[nn.Module] = []
 
     @abstractmethod
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
@@ -142,11 +145,6 @@ class Method(nn.Module, ABC):
         """The backbone of every member that is one (the fusion module is not), in the order of `members`."""
 
     @property
-    def teachers(self) -> list[nn.Module]:
-        """Backbones that teach and are not trained, all of one kind."""
-        return []
-
-    @property
     def common(self) -> list[str]:
         """Names of the common students, whose mean and ensembles are reported."""
         return []
@@ -161,8 +159,15 @@ class Method(nn.Module, ABC):
         """Roles that have an Adam of their own, without weight decay, and its learning rate."""
         return {}
 
+    @property
+    def clip_norm(self) -> float | None:
+        """What a step's gradients are clipped to, by their norm over all parameters of its roles; None: nothing."""
+        return None
+
     def load_teachers(self, weights: Sequence[Mapping[str, Tensor]]) -> None:
-        """The trained weights of the settings' `teachers`, in that order; called once, before a trial's first epoch."""
+        """The trained weights of the settings' `teachers`, in that order; called once, before anything is trained."""
+        for teacher, state in zip(self.teachers, weights, strict=True):
+            teacher.load_state_dict(state)
 
     def see_held_out(self, batches: Iterable[tuple[Tensor, Tensor]], total: Callable[[Tensor], Tensor]) -> None:
         """Learn from the validation images (normalised [B, 3, S, S], labels [B]) after an epoch, in evaluation mode.
@@ -173,9 +178,18 @@ class Method(nn.Module, ABC):
     def begin_epoch(self, epoch: int) -> None:
         """Set what depends on the epoch (from 1)."""
 
+    def begin_step(self, epochs: float) -> None:
+        """Set what changes within an epoch; `epochs`: how many have been trained, the last one in part."""
+
     def weights(self) -> dict[str, float]:
         """The loss weights in force, by the name they have in the job file."""
         return {}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to` goes through: teachers go along."""
+        for teacher in self.teachers:
+            teacher._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     def features(self, net: nn.Module, x: Tensor) -> Features:
         """A network's forward pass under the precision in force, its results in full precision for the losses."""

@@ -21,7 +21,7 @@ from ffsd_ray.settings import Positive
 class MutualSettings(MethodSettings):
     """What every method with mutually teaching students is given."""
 
-    students: int = Field(2, ge=2, description="Common students n, which teach each other.")
+    students: int = Field(2, ge=2, le=100, description="Common students n, which teach each other.")
     temperature: Positive = Field(2.0, description="T of Eq. 1, which softens the predictions.")
     formulation: Formulation = Field(
         "published",

@@ -6,12 +6,11 @@ smoothed predictions, p = softmax(z_member / T), p ← (1 − γ)(p − 1/K) + 1
 first and then falls linearly to 1.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ffsd_ray.methods.alone import Alone
 from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Teacher
@@ -22,20 +21,22 @@ class End2Settings(MethodSettings):
     """A student that distils the distribution of an ensemble's predictions."""
 
     name: Literal["end2"] = "end2"
-    ensemble: int = Field(10, ge=2, description="Members m, each trained alone before the student.")
+    ensemble: int = Field(10, ge=2, le=100, description="Members m, each trained alone before the student.")
     temperature: Positive = Field(10.0, description="T at first.")
     hold_epochs: int = Field(60, ge=0, description="Epochs for which T is held.")
     anneal_epochs: int = Field(60, ge=1, description="Epochs after them over which T falls linearly to 1.")
     smoothing: float = Field(1e-3, gt=0, lt=1, description="γ of the members' predictions.")
-    weight: Positive = Field(
-        0.01, description="Weight of the loss: SGD at the learning rate of the other methods diverges with 1."
+    weight: Positive = Field(0.01, description="Weight of the loss, which is T² times a likelihood's.")
+    clip_norm: Positive = Field(
+        1.0, description="Most that the norm of a step's gradient counts: where members agree, it grows without bound."
     )
 
     @property
     def unconfirmed(self) -> tuple[str, ...]:
         return (
             f"EnD²: T is held for {self.hold_epochs} epochs and falls over {self.anneal_epochs}, "
-            f"γ = {self.smoothing:g}, and its loss has the weight {self.weight:g} under SGD",
+            f"γ = {self.smoothing:g}, its loss has the weight {self.weight:g}, and gradients are clipped to a norm of "
+            f"{self.clip_norm:g}",
             "EnD²: members' predictions are softened by the T in force",
         )
 
@@ -60,31 +61,23 @@ class End2(Alone):
 
     def __init__(self, settings: End2Settings, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint)
-        self.ensemble = nn.ModuleList(blueprint.network() for _ in range(settings.ensemble)).requires_grad_(False)
+        self.teachers = [blueprint.network().requires_grad_(False).eval() for _ in range(settings.ensemble)]
         self.register_buffer("temperature", torch.tensor(settings.temperature), persistent=False)
 
     @property
-    def teachers(self) -> list[nn.Module]:
-        return list(self.ensemble)
+    def clip_norm(self) -> float:
+        return self.settings.clip_norm
 
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.ensemble.eval()
-        return self
-
-    def load_teachers(self, weights: Sequence[Mapping[str, Tensor]]) -> None:
-        for member, state in zip(self.ensemble, weights, strict=True):
-            member.load_state_dict(state)
-
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_step(self, epochs: float) -> None:
         settings = self.settings
-        fallen = min(max((epoch - 1 - settings.hold_epochs) / settings.anneal_epochs, 0.0), 1.0)
+        # Step by step: concentrations are exponential in 1 / T, and would jump with it by orders of magnitude.
+        fallen = min(max((epochs - settings.hold_epochs) / settings.anneal_epochs, 0.0), 1.0)
         self.temperature.fill_(settings.temperature + fallen * (1 - settings.temperature))
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         logits = self.features(self.student, views[0]).logits
         with torch.no_grad():
-            members = self.features_of_all(list(self.ensemble), views[0])
+            members = self.features_of_all(self.teachers, views[0])
             predictions = torch.stack([member.logits for member in members])
         loss = dirichlet_nll(logits, predictions, self.temperature, self.settings.smoothing)
         return Losses({"student/dirichlet": self.settings.weight * loss}, {"student": logits.detach()})

@@ -40,7 +40,7 @@ class Kd(Taught):
         settings = self.settings
         logits = self.features(self.student, views[0]).logits
         with torch.no_grad():
-            target = self.features(self.teacher, views[0]).logits
+            target = self.features(self.teachers[0], views[0]).logits
         terms = {
             "student/ce": settings.weight_ce * F.cross_entropy(logits, labels),
             "student/kd": settings.weight_kd * soft_kl(logits, target, settings.temperature),

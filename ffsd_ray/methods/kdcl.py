@@ -19,8 +19,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ffsd_ray.losses import soft_kl
-from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings
-from ffsd_ray.methods.peers import Peers
+from ffsd_ray.methods.base import Blueprint, Losses
+from ffsd_ray.methods.peers import Peers, PeersSettings
 from ffsd_ray.settings import Positive
 
 #: Steps of exponentiated gradient towards the convex weights of `linear`.
@@ -30,11 +30,11 @@ _STEPS = 30
 _RIDGE = 1e-3
 
 
-class KdclSettings(MethodSettings):
+class KdclSettings(PeersSettings):
     """Students that learn from a target made of all their logits."""
 
     name: Literal["kdcl"] = "kdcl"
-    students: int = Field(2, ge=2, description="Students n.")
+    students: int = Field(2, ge=2, le=100, description="Students n.")
     temperature: Positive = Field(2.0, description="Temperature of the distillation term.")
     target: Literal["min_logit", "naive", "linear", "general"] = Field(
         "min_logit", description="How the target is made of the students' logits."
@@ -42,16 +42,12 @@ class KdclSettings(MethodSettings):
 
     @property
     def unconfirmed(self) -> tuple[str, ...]:
-        choices = [f"KDCL: which target the paper's table used; here {self.target}"]
+        choices = [*super().unconfirmed, f"KDCL: which target the paper's table used; here {self.target}"]
         if self.target == "linear":
             choices.append("KDCL: one set of weights a batch (a worker's share of it), by exponentiated gradient")
         if self.target == "general":
             choices.append(f"KDCL: the covariance's diagonal is raised by {_RIDGE:g} of its mean before it is inverted")
         return tuple(choices)
-
-    @property
-    def headline(self) -> str:
-        return "students_mean"
 
     @property
     def wants_held_out(self) -> bool:

@@ -28,7 +28,7 @@ class OkddipSettings(BranchSettings):
     """Peers with attention-weighted targets, and a leader that learns from their mean."""
 
     name: Literal["okddip"] = "okddip"
-    students: int = Field(3, ge=2, description="Peers; the leader comes on top.")
+    students: int = Field(3, ge=2, le=100, description="Peers; the leader comes on top.")
     form: Literal["branches", "networks"] = Field(
         "branches", description="branches: peers and leader share all but the last stage; networks: nothing."
     )

@@ -27,7 +27,7 @@ class OneSettings(LeaderSettings, BranchSettings):
     """Branches that learn from their gated ensemble; what it says of a leader counts only with one."""
 
     name: Literal["one"] = "one"
-    students: int = Field(3, ge=2, description="Branches.")
+    students: int = Field(3, ge=2, le=100, description="Branches.")
     leader: bool = Field(False, description="Add FFSD's leader and fusion module (Table V, +SL).")
     formulation: Formulation = Field("published", description="Of the leader's losses, as in ffsd.")
 

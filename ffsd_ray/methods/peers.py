@@ -2,14 +2,34 @@
 
 from typing import Any
 
+from pydantic import Field
 from torch import Tensor, nn
 
-from ffsd_ray.methods.base import Blueprint, Method, Role
+from ffsd_ray.methods.base import Blueprint, Method, MethodSettings, Role
 
 
 def student_names(students: int) -> list[str]:
     """student1 … studentN."""
     return [f"student{index + 1}" for index in range(students)]
+
+
+class PeersSettings(MethodSettings):
+    """Peers of which none leads."""
+
+    students: int = Field(
+        2, ge=2, le=100, description="Peers n; each learns from the next one, the last from the first."
+    )
+
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        return (f"{self.name.upper()}: that its accuracy in the paper is the mean peer's",)
+
+    @property
+    def headline(self) -> str:
+        return "students_mean"
+
+    def label(self) -> str:
+        return f"{self.name} n={self.students}"
 
 
 class Peers(Method):

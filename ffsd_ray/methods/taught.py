@@ -1,10 +1,11 @@
 """Learning from a teacher that is trained already and stays as it is: what KD and AT have in common."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from pydantic import Field
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from torch import Tensor
 
 from ffsd_ray.backbone_name import BackboneName
 from ffsd_ray.backbones import backbone
@@ -12,6 +13,7 @@ from ffsd_ray.errors import RecordsError, TrialError
 from ffsd_ray.leader import load_leader
 from ffsd_ray.methods.alone import Alone
 from ffsd_ray.methods.base import Blueprint, MethodSettings, Teacher
+from ffsd_ray.settings import NOT_IDENTITY, Problem, refuse
 
 
 class TaughtSettings(MethodSettings):
@@ -23,6 +25,25 @@ class TaughtSettings(MethodSettings):
         description="A weights file (leader_best.safetensors of a trial) to take the teacher from; null: it is trained "
         "in the job, once for each seed, as a baseline with the same data and optimisation.",
     )
+    teacher_sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        json_schema_extra=NOT_IDENTITY,
+        description="SHA-256 of that file, which tells trials apart in place of its path, and which it must still have "
+        "when a trial begins; null: as the file is when the job is read.",
+    )
+
+    @model_validator(mode="after")
+    def _knows_the_files_content(self) -> Self:
+        if self.teacher_weights is None and self.teacher_sha256 is not None:
+            refuse(self, [Problem(("teacher_sha256",), self.teacher_sha256, "Needs teacher_weights: of which file")])
+        if self.teacher_weights is not None and self.teacher_sha256 is None:
+            try:
+                object.__setattr__(self, "teacher_sha256", _sha256(self.teacher_weights))
+            except OSError as error:
+                expected = f"Should be a weights file that can be read here: {(error.strerror or str(error)).lower()}"
+                refuse(self, [Problem(("teacher_weights",), self.teacher_weights, expected)])
+        return self
 
     @property
     def headline(self) -> str:
@@ -41,31 +62,29 @@ class Taught(Alone):
     def __init__(self, settings: Any, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint)
         build = backbone(settings.teacher) if settings.teacher else blueprint.backbone
-        self.teacher = build(blueprint.classes).requires_grad_(False)
+        self.teachers = [build(blueprint.classes).requires_grad_(False).eval()]
         self._classes = blueprint.classes
 
-    @property
-    def teachers(self) -> list[nn.Module]:
-        return [self.teacher]
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.teacher.eval()
-        return self
-
     def load_teachers(self, weights: Sequence[Mapping[str, Tensor]]) -> None:
-        if self.settings.teacher_weights is None:
-            self.teacher.load_state_dict(weights[0])
+        path, wanted = self.settings.teacher_weights, self.settings.teacher_sha256
+        if path is None:
+            super().load_teachers(weights)
             return
         try:
-            leader = load_leader(self.settings.teacher_weights)
+            leader = load_leader(path)
         except RecordsError as error:
             raise TrialError(f"method.teacher_weights: {error}") from error
+        if (there := _sha256(path)) != wanted:
+            said = f"expected the file with the SHA-256 {wanted}, found one with {there}"
+            raise TrialError(f"method.teacher_weights: {path}: {said}")
         try:
-            self.teacher.load_state_dict(leader.backbone.state_dict())
+            super().load_teachers([leader.backbone.state_dict()])
         except RuntimeError as error:
             expected = f"{self.settings.teacher or 'the backbone of the trial'} for {self._classes} classes"
             found = f"{leader.card.backbone} for {len(leader.classes)}"
-            raise TrialError(
-                f"method.teacher_weights: {self.settings.teacher_weights}: expected {expected}, found {found}"
-            ) from error
+            raise TrialError(f"method.teacher_weights: {path}: expected {expected}, found {found}") from error
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,14 +6,16 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
 
 from pyarrow import fs
 
-from ffsd_ray.errors import RecordsError, StorageError, StorageFull
-from ffsd_ray.storage import is_uri, open_location, shown
+from ffsd_ray.errors import DamagedRecords, RecordsError, StorageError, StorageFull
+from ffsd_ray.storage import is_uri, open_location, patiently, shown
+
+T = TypeVar("T")
 
 
 class Store:
@@ -58,13 +60,13 @@ class Store:
         return type(self)(f"{self._base}/{name}{self._query}")
 
     def exists(self, name: str) -> bool:
-        with self._explained(name, "be looked for"):
-            return self._filesystem.get_file_info(self._at(name)).type == fs.FileType.File
+        info = self._try(name, "be looked for", lambda: self._filesystem.get_file_info(self._at(name)))
+        return info.type == fs.FileType.File
 
     def names(self) -> list[str]:
         """Names of the files and folders here, sorted; none where the folder does not exist."""
-        with self._explained("", "be listed"):
-            found = self._filesystem.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
+        here = fs.FileSelector(self._path, allow_not_found=True)
+        found = self._try("", "be listed", lambda: self._filesystem.get_file_info(here))
         return sorted(info.base_name for info in found)
 
     def read(self, name: str) -> bytes:
@@ -72,9 +74,13 @@ class Store:
         Raises:
             FileNotFoundError: there is no such file.
         """
-        # As a file, not as a stream: that one asks an object store for each MB by itself.
-        with self._explained(name, "be read"), self._filesystem.open_input_file(self._at(name)) as file:
-            return file.read()
+
+        def act() -> bytes:
+            # As a file, not as a stream: that one asks an object store for each MB by itself.
+            with self._filesystem.open_input_file(self._at(name)) as file:
+                return file.read()
+
+        return self._try(name, "be read", act)
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
@@ -88,23 +94,41 @@ class Store:
         Raises:
             StorageFull: the local filesystem has no space for it; the old file is intact.
         """
-        with self._explained(name, "be written", len(content)):
+
+        def act() -> None:
             if self._local:
                 self._replace(Path(self._at(name)), content)
                 return
             with self._filesystem.open_output_stream(self._at(name)) as stream:
                 stream.write(content)  # an object store shows an object when its upload completes
 
+        self._try(name, "be written", act, len(content))
+
     def copy(self, name: str, source: "Store") -> None:
         """Write what stands under `name` in another folder, on whatever filesystem."""
         self.write(name, source.read(name))
 
     def delete(self, name: str) -> None:
-        with self._explained(name, "be deleted"):
-            self._filesystem.delete_file(self._at(name))
+        """Does nothing where there is no such file: a server may have deleted it and not said so."""
+        with contextlib.suppress(FileNotFoundError):
+            self._try(name, "be deleted", lambda: self._filesystem.delete_file(self._at(name)))
 
     def read_json(self, name: str) -> Any:
-        return json.loads(self.read(name))
+        """
+        Raises:
+            DamagedRecords: it is no JSON.
+        """
+        return self.parsed(name, json.loads, "JSON")
+
+    def parsed(self, name: str, parse: Callable[[bytes], T], what: str) -> T:
+        """What `parse` makes of a file, which must not run what it finds there. Raises DamagedRecords."""
+        content = self.read(name)
+        try:
+            return parse(content)
+        except Exception as error:  # whatever a parser meets in bytes from somewhere else
+            file = shown(f"{self._base}/{name}")
+            said = f"expected {what}, as a run writes it; it is damaged, or from elsewhere ({type(error).__name__})"
+            raise DamagedRecords(f"{file}: {said}") from error
 
     def write_json(self, name: str, content: object) -> None:
         self.write(name, json.dumps(content, indent=1, ensure_ascii=False).encode())
@@ -127,12 +151,11 @@ class Store:
                 temporary.unlink(missing_ok=True)
             raise
 
-    @contextlib.contextmanager
-    def _explained(self, name: str, what: str, size: int = 0) -> Iterator[None]:
-        """What the filesystem raises as one message that names the file."""
+    def _try(self, name: str, what: str, act: Callable[[], T], size: int = 0) -> T:
+        """What `act` returns, however often it must be tried; what it raises, as one message that names the file."""
         file = shown(f"{self._base}/{name}".rstrip("/"))
         try:
-            yield
+            return patiently(act)
         except FileNotFoundError:
             raise
         except OSError as error:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors.torch
 import torch
 
 from ffsd_ray.records.store import Store
@@ -75,9 +76,9 @@ class TrialRecords:
         standing = self.store.read_json("standing.json")
         self.finish(standing | {"ended": f"stopped at {standing['last']['epoch']}"})
 
-    def fail(self, kind: str, message: str) -> None:
-        """Write why the trial ended without a result."""
-        self.store.write_json("error.json", {"kind": kind, "message": message})
+    def fail(self, kind: str, message: str, details: str = "") -> None:
+        """Write why the trial ended without a result; `details`: what is too long for a message."""
+        self.store.write_json("error.json", {"kind": kind, "message": message, "details": details})
 
     def take(self, other: "TrialRecords", run: str) -> bool:
         """Become a copy of another run's records of this trial, if it has trained to its end there; whether it has."""
@@ -92,8 +93,12 @@ class TrialRecords:
         """The rows so far, by epoch; none where no epoch has ended."""
         if not self.store.exists("history.parquet"):
             return []
-        rows = pq.read_table(io.BytesIO(self.store.read("history.parquet"))).to_pylist()
-        return [{key: value for key, value in row.items() if value is not None} for row in rows]
+        rows = self.store.parsed("history.parquet", lambda content: pq.read_table(io.BytesIO(content)), "Parquet")
+        return [{key: value for key, value in row.items() if value is not None} for row in rows.to_pylist()]
+
+    def last_weights(self) -> dict[str, torch.Tensor]:
+        """Of the deployed network, from LEADER_LAST."""
+        return self.store.parsed(LEADER_LAST, safetensors.torch.load, "safetensors")
 
     def write_history(self, rows: Sequence[Row]) -> None:
         with self.store.writing("history.parquet") as stream:
@@ -120,7 +125,10 @@ class TrialRecords:
         return self._load(_checkpoint_name(epoch))
 
     def _load(self, name: str) -> dict[str, Any]:
-        return torch.load(io.BytesIO(self._checkpoints.read(name)), map_location="cpu", weights_only=True)
+        def tensors(content: bytes) -> dict[str, Any]:
+            return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+
+        return self._checkpoints.parsed(name, tensors, "a checkpoint of tensors and plain values")
 
     def _checkpoint_names(self) -> list[str]:
         return [name for name in self._checkpoints.names() if _CHECKPOINT.fullmatch(name)]

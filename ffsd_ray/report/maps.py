@@ -28,7 +28,7 @@ from ffsd_ray.report.maps_plot import draw
 from ffsd_ray.report.picture import check_picture, write_picture
 from ffsd_ray.report.where import where
 from ffsd_ray.spec.trial import TrialSpec
-from ffsd_ray.train.trainer import build_method
+from ffsd_ray.train.build import build_method
 
 Level = Literal["mid", "top"]
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -98,13 +99,18 @@ def _blocks(widths: Mapping[int, int], room: int, gap: int) -> list[list[int]]:
 def render_markdown(table: Tabular) -> str:
     """A heading, the captions, a table a section and the notes."""
     sheet = table.sheet()
-    lines = [f"### {sheet.title}", *(f"\n{caption}" for caption in sheet.captions)]
+    lines = [f"### {_plain(sheet.title)}", *(f"\n{_plain(caption)}" for caption in sheet.captions)]
     dashes = ["---" if index < sheet.words else "---:" for index in range(len(sheet.head))]
     for section in sheet.sections:
-        lines += [f"\n**{section.title}**"] if section.title else []
+        lines += [f"\n**{_plain(section.title)}**"] if section.title else []
         lines += ["", _line(sheet.head), _line(dashes), *map(_line, section.rows)]
-    lines += [f"\n{note}" for note in _numbered(sheet)]
+    lines += [f"\n[{number}] {_plain(note)}" for number, note in enumerate(sheet.notes, 1)]
     return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is: names and errors may hold elements, links and table borders."""
+    return re.sub(r"([\\`*<|]|(?<=\])[(:])", r"\\\1", " ".join(text.split()))
 
 
 def render_csv(table: Tabular) -> str:
@@ -119,5 +125,4 @@ def _numbered(sheet: Sheet) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    escaped = [cell.replace("|", "\\|") for cell in cells]
-    return f"| {' | '.join(escaped)} |"
+    return f"| {' | '.join(map(_plain, cells))} |"

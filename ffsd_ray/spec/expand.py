@@ -74,7 +74,11 @@ def expand(job: Node, problems: Problems) -> Expansion:
     random = {
         key: random[key] for key in _known({key: [node] for key, (_, node) in random.items()}, "random", problems)
     }
+    samples = _count(_setting(job, "samples")) if random else 1
     if _setting(job, "searcher", "name") == "optuna":
+        if samples > _MOST_TRIALS:
+            _report_too_many(job, samples, problems)
+            return Expansion()
         template = _with(
             base, _changes({key: nodes(one.edges[:1], one, node)[0] for key, (one, node) in random.items()})
         )
@@ -83,12 +87,10 @@ def expand(job: Node, problems: Problems) -> Expansion:
 
     variants = _variants(job, problems) or [[]]
     steps = [_changes({key: value}) for key, values in sweep.items() for value in values] or [[]]
-    samples = _count(_setting(job, "samples")) if random else 1
     axes = [len(values) for values in grid.values()]
     number = math.prod((samples, len(variants), len(steps), max(1, len(seeds)), *axes))
-    search = job.get("search")
-    if number > _MOST_TRIALS and search is not None:
-        problems.add(search.key_at, "search", f"{number:,} trials; should be {_MOST_TRIALS:,} or fewer.")
+    if number > _MOST_TRIALS and job.get("search") is not None:
+        _report_too_many(job, number, problems)
         return Expansion()
     drawn = draws(random, samples, _count(_setting(job, "sampling_seed"))) or [{}]
     trials = [
@@ -210,6 +212,12 @@ def _is_trial_key(key: str) -> bool:
     """Whether the key's section exists; what is in it, validation knows."""
     section, *rest = split(key)
     return section in _SECTIONS and not (section == "seed" and rest)
+
+
+def _report_too_many(job: Node, number: int, problems: Problems) -> None:
+    search = job.get("search")
+    assert search is not None
+    problems.add(search.key_at, "search", f"{number:,} trials; should be {_MOST_TRIALS:,} or fewer.")
 
 
 def _report_unknown(place: Place, path: str, key: str, problems: Problems, value: str = "") -> None:

@@ -1,13 +1,14 @@
 """Loading a job file: from text to validated trials."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from ffsd_ray.credentials import secret_in
 from ffsd_ray.spec.choosing import check_choosing, check_variants
 from ffsd_ray.spec.draw import rounded
 from ffsd_ray.spec.expand import expand, touched
@@ -61,6 +62,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
         problems.check()
     assert tree is not None
     tree = override(tree, overrides, problems)
+    _refuse_secrets(tree, path, text, overrides, problems)
     found = expand(tree, problems)
     job = validate(JobSpec, _frame(tree, found.first), problems)
     if job is not None:
@@ -140,6 +142,32 @@ def _read(path: Path, problems: Problems) -> str:
         problems.add(place, "", f"Should be UTF-8 text; there is a byte {content[error.start]:#04x} here.")
     problems.check()
     raise AssertionError
+
+
+def _refuse_secrets(tree: Node, path: str | Path, text: str, overrides: Sequence[str], problems: Problems) -> None:
+    """Report URIs with credentials in them: as values, or else (for all is kept as given) in comments and overrides."""
+    said = "Holds a user, password or key, which would end up in records and logs; give them in the environment."
+    found = list(_secrets(tree, ""))
+    for key, node in found:
+        problems.add_unreadable(node.at, key, said)
+    if not found and (start := secret_in(text)) is not None:
+        before = text[:start].split("\n")
+        problems.add(Place(str(path), len(before), len(before[-1]) + 1), "", said)
+    for option in overrides if not found else ():
+        if secret_in(option) is not None:
+            problems.add(Place(f"--set {option}"), "", said)
+
+
+def _secrets(tree: Node, key: str) -> Iterator[tuple[str, Node]]:
+    """The texts that hold one, by key."""
+    if isinstance(tree.value, str) and secret_in(tree.value) is not None:
+        yield key, tree
+    elif isinstance(tree.value, dict):
+        for name, node in tree.value.items():
+            yield from _secrets(node, f"{key}.{name}" if key else name)
+    elif isinstance(tree.value, list):
+        for index, node in enumerate(tree.value):
+            yield from _secrets(node, f"{key}[{index}]")
 
 
 def _frame(tree: Node, first: Node | None) -> Node:

@@ -3,6 +3,7 @@
 import json
 from typing import Any, NamedTuple
 
+from ffsd_ray.credentials import hidden
 from ffsd_ray.errors import JobError
 
 _LONGEST_VALUE = 60
@@ -53,11 +54,11 @@ class Problems:
             paragraphs.append(f"{place}{said}\n  {expected}{often}")
         number = len(paragraphs)
         paragraphs.append(f"{number} problem{'s' if number > 1 else ''}")
-        message = "\n\n".join(paragraphs)
+        message = hidden("\n\n".join(paragraphs))
         raise JobError(message.encode(errors="backslashreplace").decode())  # half a surrogate pair cannot be printed
 
 
 def shown(value: object) -> str:
     """A value as a job file would have it, on one line and not too long."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = hidden(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"

@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 
 from ffsd_ray.settings import NOT_IDENTITY, NonNegative, Problem, Settings, refuse
 
+#: Workers of a trial, and threads and CPUs of a worker: more is a slip, which would fill a machine's memory.
+_MOST = 1024
 #: Ray counts GPUs in ten-thousandths.
 _GPU_PARTS = 10_000
 
@@ -32,7 +34,9 @@ class WorkerRange(Settings):
     """An elastic trial: it goes on with the workers that there are."""
 
     min: int = Field(1, ge=1, json_schema_extra=NOT_IDENTITY, description="Fewest workers to train with.")
-    max: int = Field(ge=1, description="Most workers; the global batch is cut into so many parts in any case.")
+    max: int = Field(
+        ge=1, le=_MOST, description="Most workers; the global batch is cut into so many parts in any case."
+    )
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -44,8 +48,9 @@ class WorkerRange(Settings):
 def _number_or_range(value: Any) -> Any:
     if isinstance(value, dict | WorkerRange):
         return value
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise PydanticCustomError("number_or_range", "Should be a whole number, 1 or more, or {{min: 1, max: 4}}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
+        said = f"Should be a whole number from 1 to {_MOST}, or {{min: 1, max: 4}}"
+        raise PydanticCustomError("number_or_range", said)
     return value
 
 
@@ -58,9 +63,14 @@ class ScaleSettings(Settings):
         "for, which may change while it trains; what it computes does not depend on it.",
     )
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of a worker, part of what makes a run repeatable; null: cpus_per_worker."
+        None,
+        ge=1,
+        le=_MOST,
+        description="CPU threads of a worker, part of what makes a run repeatable; null: cpus_per_worker.",
     )
-    cpus_per_worker: int = Field(1, ge=1, json_schema_extra=NOT_IDENTITY, description="CPUs reserved for a worker.")
+    cpus_per_worker: int = Field(
+        1, ge=1, le=_MOST, json_schema_extra=NOT_IDENTITY, description="CPUs reserved for a worker."
+    )
     gpus_per_worker: GpuShare = Field(
         0.0,
         json_schema_extra=NOT_IDENTITY,

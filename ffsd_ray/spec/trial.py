@@ -13,6 +13,7 @@ from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.backbones.torchvision_models import PREFIX
 from ffsd_ray.data import SOURCES, DataSettings
 from ffsd_ray.methods import METHODS, MethodSettings
+from ffsd_ray.methods.taught import TaughtSettings
 from ffsd_ray.settings import NOT_IDENTITY, Problem, Settings, refuse
 from ffsd_ray.spec.scale import ScaleSettings
 from ffsd_ray.spec.search import SCHEDULERS, SEARCHERS
@@ -132,6 +133,8 @@ class TrialSpec(Settings):
         )
         content["scale"]["device"] = "cuda" if self.scale.uses_gpu else "cpu"
         content["scale"]["threads"] = self.scale.worker_threads
+        if isinstance(self.method, TaughtSettings):
+            content["method"]["teacher_weights"] = self.method.teacher_sha256
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

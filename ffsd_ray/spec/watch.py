@@ -1,19 +1,8 @@
 """Where a run can be watched beside TensorBoard: the `watch` section of a job file."""
 
-from typing import Annotated
-from urllib.parse import urlsplit
-
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from ffsd_ray.settings import Settings
-
-
-def _without_password(uri: str) -> str:
-    if "@" in urlsplit(uri).netloc:
-        said = "Should not hold a user or password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        raise PydanticCustomError("credentials", "{said}", {"said": said})
-    return uri
 
 
 class WandbSettings(Settings):
@@ -24,10 +13,10 @@ class WandbSettings(Settings):
 
 
 class MlflowSettings(Settings):
-    """MLflow. Users, passwords and tokens come from the environment (MLFLOW_TRACKING_...)."""
+    """MLflow. User, password and token come from the environment (MLFLOW_TRACKING_USERNAME, _PASSWORD, _TOKEN)."""
 
     experiment: str = Field(min_length=1, description="The experiment in which every trial is a run.")
-    tracking_uri: Annotated[str, AfterValidator(_without_password)] | None = Field(
+    tracking_uri: str | None = Field(
         None, description="A server's address, or sqlite:///FILE; null: MLFLOW_TRACKING_URI, or else MLflow's default."
     )
 

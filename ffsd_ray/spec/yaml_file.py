@@ -15,13 +15,18 @@ from ffsd_ray.spec.problems import Place, Problems, shown
 from ffsd_ray.spec.tree import Node
 
 #: Beyond any job file; aliases of aliases (a "billion laughs") get there from a few lines.
-_MOST_NODES = 50_000
+_MOST_NODES, _MOST_CHARACTERS, _DEEPEST = 50_000, 1_000_000, 100
+
+_TOO_DEEP = f"nested more than {_DEEPEST} deep"
 
 _TAG = "tag:yaml.org,2002:"
 
 
 def _integer(text: str) -> int:
-    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    number = int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    if abs(number) >= 2**63:
+        raise ValueError
+    return number
 
 
 def _float(text: str) -> float:
@@ -45,6 +50,15 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own attribute); None: whatever the first character
         None: [(tag, re.compile(rf"(?:{pattern})\Z")) for tag, (pattern, _) in _SCALARS.items()]
     }
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > _DEEPEST:  # long before Python's own limit
+            raise yaml.composer.ComposerError(None, None, _TOO_DEEP, self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 class _Dumper(yaml.SafeDumper):
@@ -75,9 +89,8 @@ def parse(text: str, place: Callable[[int, int], Place], problems: Problems) -> 
     except yaml.reader.ReaderError as error:
         before = text[: error.position].split("\n")
         problems.add(place(len(before), len(before[-1]) + 1), "", "Not valid YAML: a control character.")
-    except (RecursionError, _TooLarge):
-        said = f"Nested too deeply, or more than {_MOST_NODES:,} values once aliases are followed."
-        problems.add(place(1, 1), "", said)
+    except _TooLarge as error:
+        problems.add(*error.args)
     return None
 
 
@@ -87,18 +100,18 @@ def _is_text(text: str) -> bool:
 
 
 class _TooLarge(Exception):
-    pass
+    """Its arguments are the problem."""
 
 
 class _Construction:
     def __init__(self, place: Callable[[int, int], Place], problems: Problems) -> None:
-        self._place, self._problems, self._count = place, problems, 0
+        self._place, self._problems = place, problems
+        self._nodes = self._characters = self._depth = 0
 
     def node(self, node: yaml.Node, key: yaml.Node | None, path: str = "") -> Node:
-        self._count += 1
-        if self._count > _MOST_NODES:
-            raise _TooLarge
         at = self._at(node)
+        self._measure(node, key, at, path)
+        self._depth += 1
         value: Any
         if isinstance(node, ScalarNode):
             value = self._scalar(node, path)
@@ -109,7 +122,17 @@ class _Construction:
             assert isinstance(node, MappingNode)
             self._expect_tag(node, "map", path)
             value = self._mapping(node, path)
+        self._depth -= 1
         return Node(value, at, self._at(key) if key else at)
+
+    def _measure(self, node: yaml.Node, key: yaml.Node | None, at: Place, path: str) -> None:
+        self._nodes += 1
+        self._characters += sum(len(part.value) for part in (node, key) if isinstance(part, ScalarNode))
+        if self._depth > _DEEPEST:
+            raise _TooLarge(at, path, f"Not valid YAML: {_TOO_DEEP}, aliases followed.")
+        if self._nodes > _MOST_NODES or self._characters > _MOST_CHARACTERS:
+            said = f"From here on there are more than {_MOST_NODES:,} values or {_MOST_CHARACTERS:,} characters"
+            raise _TooLarge(at, path, f"{said}, each alias counted in full.")
 
     def _mapping(self, node: MappingNode, path: str) -> dict[str, Node]:
         found: dict[str, Node] = {}

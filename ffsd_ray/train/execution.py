@@ -57,14 +57,15 @@ class Executor:
             self._run = Replay(self._train, required=required)
             self.predict = Replay(method.predict, required=required)
 
-    def train(self, drawn: Drawn, weight: float) -> tuple[Losses, Tensor]:
-        """One step on a batch of `TrainBatches.drawn`: its losses before the update, and its labels."""
-        # Only a worker beside others has a weight, and nothing is captured there.
-        return self._run(*drawn) if weight == 1 else self._train(*drawn, weight=weight)
+    def train(self, drawn: Sequence[tuple[Drawn, float]]) -> list[tuple[Losses, Tensor]]:
+        """One step on a batch of `TrainBatches.drawn`, of an elastic trial on the worker's parts of it.
 
-    def train_parts(self, drawn: Sequence[tuple[Drawn, float]]) -> list[tuple[Losses, Tensor]]:
-        """The same of an elastic trial, for each of the worker's parts of the batch."""
-        assert self._parts is not None
+        Returns each part's losses before the update, and its labels.
+        """
+        if self._parts is None:
+            [(batch, weight)] = drawn
+            # Only a worker beside others has a weight, and nothing is captured there.
+            return [self._run(*batch) if weight == 1 else self._train(*batch, weight=weight)]
         batches = [self._batches.batch(*each) for each in drawn]
         self._parts.begin()
         losses = self._step.accumulated(batches, self._parts)

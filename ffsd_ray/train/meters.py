@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ffsd_ray.errors import TrialError
+from ffsd_ray.methods import Losses
 from ffsd_ray.records.trial import Row
 from ffsd_ray.train.distributed import earliest_over_workers, sum_over_workers
 
@@ -129,3 +130,19 @@ class TermMeter:
                 "training diverged; lower the learning rate or that term's weight, or warm it up"
             )
         return {f"term/{name}": value for name, value in zip(self._names, means, strict=True)}
+
+
+class Meters(NamedTuple):
+    """What is measured of a training epoch."""
+
+    terms: TermMeter
+    accuracy: AccuracyMeter
+
+    def update(self, losses: Losses, labels: Tensor, step: int) -> None:
+        """Add this worker's part of a step."""
+        self.terms.update(losses.terms, step, len(labels))
+        self.accuracy.update(losses.logits, labels)
+
+    def read(self, epoch: int) -> Row:
+        """Over all workers. Raises TrialError: see `TermMeter.read`."""
+        return self.terms.read(epoch) | self.accuracy.read("train")

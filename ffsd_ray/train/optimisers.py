@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Adam, Optimizer
 
 from ffsd_ray.methods.base import Method, Role
@@ -17,6 +18,7 @@ class Optimisers(NamedTuple):
 
     by_name: dict[str, Optimizer]
     of_role: dict[Role, Optimizer]
+    clip_norm: float | None
 
     def zero_grad(self) -> None:
         for optimiser in self.by_name.values():
@@ -24,7 +26,11 @@ class Optimisers(NamedTuple):
 
     def step(self, roles: Iterable[Role]) -> None:
         """Update the parameters of `roles`. A shared optimiser passes over parameters that have no gradient."""
-        for optimiser in {id(self.of_role[role]): self.of_role[role] for role in roles}.values():
+        optimisers = {id(self.of_role[role]): self.of_role[role] for role in roles}.values()
+        if self.clip_norm is not None:
+            groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+            clip_grad_norm_([parameter for group in groups for parameter in group["params"]], self.clip_norm)
+        for optimiser in optimisers:
             optimiser.step()
 
     def set_learning_rates(self, factor: float) -> None:
@@ -73,7 +79,7 @@ def build(method: Method, settings: TrainSettings) -> Optimisers:
         by_name["adam"] = of_role["self_distillation"] = adam
     for role, rate in method.adam_rates.items():
         by_name[role] = of_role[role] = Adam([group(role, rate, 0.0)], rate, fused=fused, capturable=fused)
-    return Optimisers(by_name, of_role)
+    return Optimisers(by_name, of_role, method.clip_norm)
 
 
 def learning_rate_factor(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:

@@ -1,0 +1,55 @@
+"""From a trial's spec to its group and to its batches."""
+
+import torch
+
+from ffsd_ray.backbones import backbone, map_shapes
+from ffsd_ray.data import Dataset
+from ffsd_ray.data.batches import TrainBatches
+from ffsd_ray.errors import TrialError
+from ffsd_ray.methods import METHODS, Blueprint, Method
+from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.train import optimisers
+
+
+def build_method(spec: TrialSpec, classes: int, image_size: int) -> Method:
+    """The trial's group, initialised from its seed.
+
+    Raises:
+        TrialError: the method cannot work with this backbone on such images.
+    """
+    build = backbone(spec.backbone.name)
+    try:
+        shapes = map_shapes(build, image_size)
+    except RuntimeError as error:
+        size = f"{image_size}×{image_size}"
+        raise TrialError(f"backbone.name = {spec.backbone.name}: images of {size} are too small for it") from error
+    for problem in spec.method.problems(shapes):
+        raise TrialError(f"method.{'.'.join(problem.key)} = {problem.value}: {problem.expected}")
+    optimisers.seed_everything(spec.seed)
+    grouped = spec.train.execution == "grouped"
+    return METHODS[spec.method.name](spec.method, Blueprint(build, shapes, classes, spec.train.precision, grouped))
+
+
+def train_batches(
+    spec: TrialSpec,
+    dataset: Dataset,
+    device: torch.device | str = "cpu",
+    *,
+    views: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> TrainBatches:
+    """The trial's stream of training batches, or a worker's share of it, on the device."""
+    return TrainBatches(
+        dataset.train.to(device),
+        dataset.mean,
+        dataset.std,
+        crop_padding=spec.data.crop_padding,
+        flip=spec.data.flip,
+        batch_size=spec.train.batch_size,
+        seed=spec.seed,
+        rank=rank,
+        world_size=world_size,
+        views=views,
+        steps_per_epoch=spec.train.steps_per_epoch,
+    )

@@ -1,0 +1,143 @@
+"""What one worker of a trial computes. What is kept of it is the trainer's."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ffsd_ray.data import Dataset
+from ffsd_ray.data.base import Drawn
+from ffsd_ray.data.batches import EvalBatches
+from ffsd_ray.methods import Losses
+from ffsd_ray.records.trial import Row
+from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.train import optimisers
+from ffsd_ray.train.build import build_method, train_batches
+from ffsd_ray.train.distributed import share_statistics, sum_over_workers
+from ffsd_ray.train.elastic import Parts, parts_of, wrapped
+from ffsd_ray.train.execution import Executor
+from ffsd_ray.train.meters import AccuracyMeter, Meters, TermMeter
+
+
+class Engine:
+    """A trial's group (`method`) on a device: its training steps and its evaluations."""
+
+    def __init__(
+        self, spec: TrialSpec, dataset: Dataset, device: torch.device, *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        """`rank`, `world_size`: of several workers, which torch.distributed joins; without it, one of them by itself.
+
+        Raises:
+            TrialError: see `build_method`.
+        """
+        self._spec, self._device, self._rank = spec, device, rank
+        dataset = dataset.to(device)
+        self._classes = dataset.num_classes
+        method = build_method(spec, dataset.num_classes, dataset.image_size)
+        if spec.train.batch_norm == "sync":
+            method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        # Convolutions on small images are faster in this layout, on CPUs and GPUs alike.
+        self.method = method.to(device).to(memory_format=torch.channels_last)
+        self.optimisers = optimisers.build(self.method, spec.train)
+        elastic, parts = spec.scale.elastic, spec.scale.most_workers
+        own = parts_of(rank, world_size, parts) if elastic else range(rank, rank + 1)
+        shares = parts if elastic else world_size
+        self._batches = [
+            train_batches(spec, dataset, device, rank=part, world_size=shares, views=self.method.views) for part in own
+        ]
+        group = self._wrapped() if world_size > 1 and dist.is_initialized() else self.method
+        self.executor = Executor(
+            self.method,
+            group,
+            self.optimisers,
+            self._batches[0],
+            spec.train.execution,
+            workers=shares,
+            parts=Parts(group, own, world_size, parts) if elastic else None,
+        )
+        #: This worker's share of the images, normalised, by split: `val`, if there is one, and `test`.
+        self.evaluations = {
+            split: EvalBatches(
+                images,
+                dataset.mean,
+                dataset.std,
+                batch_size=spec.train.eval_batch_size,
+                rank=rank,
+                world_size=world_size,
+            )
+            for split, images in (("val", dataset.val), ("test", dataset.test))
+            if images is not None
+        }
+
+    def _wrapped(self) -> DistributedDataParallel:
+        # Buffers are worker 0's at every step (DDP's default): that is the rule for batch norm's running statistics,
+        # and what makes worker 0's checkpoint the whole state.
+        wrap = wrapped if self._spec.scale.elastic else DistributedDataParallel
+        return wrap(
+            self.method,
+            device_ids=[self._device] if self._device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=len(self.method.phases) > 1,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return self._batches[0].steps
+
+    def begin(self, epoch: int) -> None:
+        """Make ready for training in an epoch, before its first step or any later one."""
+        optimisers.seed_everything(self._spec.seed, epoch, self._rank)
+        self.method.train()
+        self.method.begin_epoch(epoch)
+
+    def epoch(self, epoch: int, meters: Meters, first_step: int = 0, stop: int | None = None) -> Iterator[int]:
+        """Train from `first_step` on, before `stop`; after each step, how many of the epoch's are done."""
+        for step, parts in enumerate(self.drawn(epoch, first_step, stop), start=first_step):
+            self.method.begin_step(epoch - 1 + step / self.steps)
+            found = self.step(parts, optimisers.learning_rate_factor(self._spec.train, epoch, step, self.steps))
+            for (losses, labels), (_, weight) in zip(found, parts, strict=True):
+                if weight:  # an empty share took part with an image that does not count
+                    meters.update(losses, labels, step)
+            yield step + 1
+
+    def drawn(
+        self, epoch: int, first_step: int = 0, stop: int | None = None
+    ) -> Iterator[Sequence[tuple[Drawn, float]]]:
+        """This worker's batches as `step` takes them."""
+        return zip(*(batches.drawn(epoch, first_step, stop) for batches in self._batches), strict=True)
+
+    def step(self, parts: Sequence[tuple[Drawn, float]], factor: float) -> list[tuple[Losses, Tensor]]:
+        """One step at `factor` times the learning rates: each part's losses before it, and its labels."""
+        self.optimisers.set_learning_rates(factor)
+        return self.executor.train(parts)
+
+    @torch.inference_mode()
+    def evaluate(self) -> Row:
+        """Accuracies and losses on every split; the method sees what is held out."""
+        share_statistics(self.method)
+        self.method.eval()
+        row: Row = {}
+        for split in self.evaluations:
+            row |= self.measure(split)
+        if "val" in self.evaluations:
+            self.method.see_held_out(self.evaluations["val"], sum_over_workers)
+        return row
+
+    @torch.inference_mode()
+    def measure(self, split: str, batches: int | None = None) -> Row:
+        """Accuracies and losses on a split, or on its first `batches`, as the method is."""
+        meter = self._accuracy_meter()
+        for images, labels in islice(self.evaluations[split], batches):
+            meter.update(self.executor.predict(images), labels)
+        return meter.read(split)
+
+    def meters(self) -> Meters:
+        """For a training epoch."""
+        return Meters(TermMeter(self._device), self._accuracy_meter())
+
+    def _accuracy_meter(self) -> AccuracyMeter:
+        return AccuracyMeter(self.method.members, self.method.common, self._classes, self._device)
