@@ -115,7 +115,7 @@ def _reuse(run: RunRecords, trials: Sequence[TrialSpec], console: Console) -> No
     identities = [spec.identity() for spec in trials]
     reused = run.reuse([identity for identity in identities if run.trial(identity).state() != "completed"])
     for name, count in Counter(reused.values()).items():
-        console.print(f"Reused from run {name}: {count} of {len(trials)} trials.", highlight=False)
+        console.print(f"Reused from run {name}: {count} of {len(trials)} trials.", highlight=False, markup=False)
 
 
 def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> None:

@@ -77,6 +77,18 @@ def test_a_job_leaves_a_dated_record(job: Path, tmp_path: Path, capsys: pytest.C
     assert str(out.name) in said
 
 
+def test_every_configuration_once(job: Path, tmp_path: Path) -> None:
+    """A teacher's too; seeds do not tell configurations apart."""
+    out = tmp_path / "out.json"
+    method = "search.grid={method: [{name: baseline}, {name: kd, teacher: resnet56}]}"
+    options = ["--all", "--set", method, "--set", "seed=[0, 1]", "--repeats", "1", "--seconds", "0", "--out", str(out)]
+    assert main([str(job), *options]) == 0
+    (point,) = json.loads(out.read_text())["points"].values()
+    assert set(point["settings"]) == {"resnet20, baseline", "resnet20, kd from resnet56", "resnet56, baseline"}
+    with pytest.raises(SystemExit, match="2"):
+        main([str(job), "--all", "--vary", "train.precision=fp32,bf16"])
+
+
 def test_a_wrong_key_names_the_nearest(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(job), "--vary", "train.precison=fp32,bf16"]) == 2
     assert "Did you mean `precision`?" in capsys.readouterr().err

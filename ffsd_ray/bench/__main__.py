@@ -19,7 +19,7 @@ from ffsd_ray.bench.record import Record, default_path
 from ffsd_ray.bench.run_suite import run_suite
 from ffsd_ray.bench.suites import GOALS, Scope, cpu_points, gpu_points
 from ffsd_ray.bench.tables import epoch_table, other_table, remarks, step_table, together
-from ffsd_ray.bench.vary import variations
+from ffsd_ray.bench.vary import configurations, variations
 from ffsd_ray.command import command
 from ffsd_ray.data import Dataset, DataSettings
 from ffsd_ray.errors import JobError
@@ -32,9 +32,12 @@ _GPU_BUDGET, _GPU_LIMIT = 500.0, 200.0
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 all is well, 1 a setting failed or a goal is not met, 2 the job file or an argument is wrong."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
     said = shlex.join(["python", "-m", "ffsd_ray.bench", *(sys.argv[1:] if argv is None else argv)])
     console = Console(width=None if sys.stdout.isatty() else 120)
+    if arguments.all and (arguments.vary or arguments.trial):
+        parser.error("--all is of every trial as it is; --vary and --trial do not go with it")
     if arguments.job is not None:
         return _job(arguments, said, console)
     return _suite(arguments, said, console)
@@ -57,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         help="values to compare, e.g. train.precision=fp32,bf16; repeatable: every combination",
     )
     of_job.add_argument("--trial", metavar="IDENTITY", help="which trial (default: the first); see run --dry-run")
+    of_job.add_argument("--all", action="store_true", help="every configuration of the job, one against the other")
     of_job.add_argument("--repeats", type=int, default=10, help="steps timed of each setting (default: 10)")
     of_job.add_argument(
         "--seconds", type=float, default=15.0, help="for the epochs of each setting, likewise evaluations; 0: neither"
@@ -74,7 +78,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _job(arguments: argparse.Namespace, said: str, console: Console) -> int:
-    settings = variations(arguments.job, arguments.set, arguments.vary, arguments.trial)
+    if arguments.all:
+        settings = configurations(arguments.job, arguments.set)
+    else:
+        settings = variations(arguments.job, arguments.set, arguments.vary, arguments.trial)
     device = _device_of(list(settings.values()))
     record = Record(arguments.out or default_path(), "job", said, device)
 

@@ -76,7 +76,8 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
     for own in settings.values():
         precision, floor = own["spec"]["train"]["precision"], own["floor"]
         compute, memory = floor["compute"], floor["memory"]
-        if not own["literal"] and (precision, compute) not in seen:
+        comparable = not own["literal"] and (literal is None or "times_literal" in own)
+        if comparable and (precision, compute) not in seen:
             seen.add((precision, compute))
             most = f": at most {literal / compute:.3g} × the literal's speed" if literal is not None else ""
             lines.append(

@@ -1,4 +1,4 @@
-"""Settings of a job's trial to be compared: every combination of the values that some of its keys take."""
+"""Settings of a job to be compared: what some keys of one of its trials take, or all of its configurations."""
 
 import json
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from ffsd_ray.errors import JobError
+from ffsd_ray.report.labels import labels
 from ffsd_ray.spec.load import Plan, load_job
 from ffsd_ray.spec.problems import Place, Problems
 from ffsd_ray.spec.trial import TrialSpec
@@ -34,6 +35,17 @@ def variations(
             raise JobError(f"--vary {' '.join(chosen)}: changes how many trials {job} has; vary another key")
         found[_label(axes, values) or plan.job.name] = varied[index]
     return found
+
+
+def configurations(job: Path, overrides: Sequence[str]) -> dict[str, TrialSpec]:
+    """Every configuration of the job, those that others need included, by its name in tables.
+
+    Raises:
+        JobError: the job file is wrong.
+    """
+    plan = load_job(job, overrides)
+    found = {spec.identity(): spec for spec in map(TrialSpec.configuration, _trials(plan))}
+    return dict(zip(labels(list(found.values()), plan.job.report.rows), found.values(), strict=True))
 
 
 def _trials(plan: Plan) -> Sequence[TrialSpec]:

@@ -28,15 +28,16 @@ class End2Settings(MethodSettings):
     smoothing: float = Field(1e-3, gt=0, lt=1, description="γ of the members' predictions.")
     weight: Positive = Field(0.01, description="Weight of the loss, which is T² times a likelihood's.")
     clip_norm: Positive = Field(
-        1.0, description="Most that the norm of a step's gradient counts: where members agree, it grows without bound."
+        10.0,
+        description="Most that the norm of a step's gradient counts, as in the authors' trainer: where members agree, it "
+        "grows without bound.",
     )
 
     @property
     def unconfirmed(self) -> tuple[str, ...]:
         return (
             f"EnD²: T is held for {self.hold_epochs} epochs and falls over {self.anneal_epochs}, "
-            f"γ = {self.smoothing:g}, its loss has the weight {self.weight:g}, and gradients are clipped to a norm of "
-            f"{self.clip_norm:g}",
+            f"γ = {self.smoothing:g}, and its loss has the weight {self.weight:g} under the SGD of the other methods",
             "EnD²: members' predictions are softened by the T in force",
         )
 

@@ -141,7 +141,8 @@ class Store:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
         try:
-            with temporary.open("wb") as stream:
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as stream:  # follows no link that others may have put there
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())  # else the new name may outlive a power failure and the content not
