@@ -29,8 +29,8 @@ class End2Settings(MethodSettings):
     weight: Positive = Field(0.01, description="Weight of the loss, which is T² times a likelihood's.")
     clip_norm: Positive = Field(
         10.0,
-        description="Most that the norm of a step's gradient counts, as in the authors' trainer: where members agree, it "
-        "grows without bound.",
+        description="Most that the norm of a step's gradient counts, as in the authors' trainer: where members agree, "
+        "it grows without bound.",
     )
 
     @property
