@@ -15,10 +15,10 @@ from ffsd_ray.command import command
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
-from ffsd_ray.report.labels import trial_labels
 from ffsd_ray.report.render import render_terminal
 from ffsd_ray.report.table import result_table
 from ffsd_ray.spec.dry_run import describe
+from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.load import Plan, load_job, value_at
 from ffsd_ray.spec.smoke import smoke
 from ffsd_ray.spec.trial import TrialSpec

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.report.labels import trial_labels
 from ffsd_ray.run import main
+from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.load import Plan, load_job
 from ffsd_ray.spec.smoke import smoke
 from ffsd_ray.spec.trial import TrialSpec

@@ -12,9 +12,9 @@ import yaml
 from rich.console import Console
 
 from ffsd_ray.errors import JobError
-from ffsd_ray.report.labels import trial_labels
 from ffsd_ray.spec.draw import draw
 from ffsd_ray.spec.dry_run import describe
+from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.load import Plan, load_job, value_at, varying, with_values
 from ffsd_ray.spec.scale import ScaleSettings
 from ffsd_ray.spec.search import Distribution, Optuna

@@ -575,7 +575,7 @@ def test_no_file_holds_a_secret() -> None:
     copied = [line for line in (CLUSTER / "Dockerfile").read_text().splitlines() if line.startswith(("COPY", "ADD"))]
     assert not [line for line in copied if " . " in line or line.startswith("ADD")]
     for file in [*CLUSTER.iterdir(), *(PACKAGE.parent / "jobs").glob("*.yaml")]:
-        if file.is_file():
+        if file.is_file() and file.suffix != ".png":
             text = file.read_text()
             assert secret_in(text) is None, file
             assert not {"AKIA", "BEGIN PRIVATE KEY", "aws_secret"} & set(text.split()), file

@@ -25,8 +25,8 @@ from ffsd_ray.bench.simulated import CONFIG, SimulatedCluster, simulated_cluster
 from ffsd_ray.command import command
 from ffsd_ray.errors import ClusterError
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.report.labels import trial_labels
 from ffsd_ray.report.picture import check_picture
+from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.load import Plan, load_job
 from ffsd_ray.spec.smoke import smoke
 

@@ -20,8 +20,8 @@ from ffsd_ray.command import command
 from ffsd_ray.data.batches import Batch
 from ffsd_ray.errors import JobError
 from ffsd_ray.methods.ffsd import Ffsd
-from ffsd_ray.report.labels import trial_labels
 from ffsd_ray.report.picture import check_picture, write_picture
+from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.load import load_job
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train import optimisers

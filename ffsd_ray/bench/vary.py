@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from ffsd_ray.errors import JobError
-from ffsd_ray.report.labels import labels
+from ffsd_ray.spec.labels import labels
 from ffsd_ray.spec.load import Plan, load_job
 from ffsd_ray.spec.problems import Place, Problems
 from ffsd_ray.spec.trial import TrialSpec

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from ffsd_ray.errors import JobError, RecordsError
 from ffsd_ray.methods.baseline import BaselineSettings
-from ffsd_ray.report.labels import has
 from ffsd_ray.report.row import Row
 from ffsd_ray.report.table import Table
 from ffsd_ray.spec.keys import TRIAL_KEYS, did_you_mean
+from ffsd_ray.spec.labels import has
 from ffsd_ray.spec.load import value_at, varying
 from ffsd_ray.spec.problems import shown
 from ffsd_ray.spec.trial import TrialSpec, identifying

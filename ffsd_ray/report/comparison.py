@@ -7,12 +7,12 @@ from itertools import groupby
 
 from ffsd_ray.methods.dml import MutualSettings
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.report.labels import has
 from ffsd_ray.report.pairs import Pair, gains, numbers
 from ffsd_ray.report.paper import PaperTable, Printed, matches, paper_tables, printed_baseline
 from ffsd_ray.report.row import Cell, Epoch, Row, unconfirmed_of
 from ffsd_ray.report.sheet import Notes, Section, Sheet, marks
 from ffsd_ray.report.table import Table, result_table
+from ffsd_ray.spec.labels import has
 from ffsd_ray.spec.load import value_at
 from ffsd_ray.spec.problems import shown
 from ffsd_ray.spec.trial import TrialSpec

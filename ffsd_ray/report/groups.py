@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ffsd_ray.report.collect import Trial
-from ffsd_ray.report.labels import labels, values
 from ffsd_ray.spec.keys import TRIAL_KEYS
+from ffsd_ray.spec.labels import labels, values
 from ffsd_ray.spec.load import value_at, varying
 from ffsd_ray.spec.trial import TrialSpec
 

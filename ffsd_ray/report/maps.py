@@ -23,10 +23,10 @@ from ffsd_ray.losses import attention
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.captions import images_of
 from ffsd_ray.report.collect import collect
-from ffsd_ray.report.labels import trial_labels
 from ffsd_ray.report.maps_plot import draw
 from ffsd_ray.report.picture import check_picture, write_picture
 from ffsd_ray.report.where import where
+from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train.build import build_method
 

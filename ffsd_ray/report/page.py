@@ -13,13 +13,13 @@ from xml.etree.ElementTree import Element
 from ffsd_ray.errors import JobError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import Trial
-from ffsd_ray.report.labels import trial_labels
 from ffsd_ray.report.markup import html, tag
 from ffsd_ray.report.page_pictures import over_settings, training
 from ffsd_ray.report.page_trials import About, environments, failures, specs
 from ffsd_ray.report.picture import check_picture
 from ffsd_ray.report.sheet import PLUS_MINUS, Section, Sheet
 from ffsd_ray.report.table import Table
+from ffsd_ray.spec.labels import trial_labels
 
 #: With more columns than this, ± goes below its mean.
 _ROOMY = 11

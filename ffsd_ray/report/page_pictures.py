@@ -10,12 +10,12 @@ from ffsd_ray.report.axis import value_of
 from ffsd_ray.report.curves import curves
 from ffsd_ray.report.epochs import training_curves
 from ffsd_ray.report.heat import heat_map
-from ffsd_ray.report.labels import has
 from ffsd_ray.report.look import LOOK
 from ffsd_ray.report.markup import svg, tag
 from ffsd_ray.report.parallel import parallel
 from ffsd_ray.report.plot import Picture, draw
 from ffsd_ray.report.table import Table
+from ffsd_ray.spec.labels import has
 from ffsd_ray.spec.load import varying
 
 #: A picture with more panels than this says little; --plot and --where draw it or a part of it.

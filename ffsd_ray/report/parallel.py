@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.report.axis import Value, captions, check_keys, ordered, value_of
-from ffsd_ray.report.labels import has
 from ffsd_ray.report.ranking import best, ranked_by
 from ffsd_ray.report.row import Cell
 from ffsd_ray.report.table import Table
+from ffsd_ray.spec.labels import has
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from ffsd_ray.errors import JobError, RecordsError
-from ffsd_ray.report.labels import has
 from ffsd_ray.spec.keys import TRIAL_KEYS, did_you_mean
+from ffsd_ray.spec.labels import has
 from ffsd_ray.spec.load import value_at
 from ffsd_ray.spec.problems import Place, Problems, shown
 from ffsd_ray.spec.trial import TrialSpec

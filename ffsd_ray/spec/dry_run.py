@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 
 import torch
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -13,25 +14,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from ffsd_ray.backbones import backbone
 from ffsd_ray.data import DataSettings
 from ffsd_ray.spec.flops import flops_per_image
-from ffsd_ray.spec.load import Plan, value_at, varying
-from ffsd_ray.spec.problems import shown
+from ffsd_ray.spec.labels import trial_labels
+from ffsd_ray.spec.load import Plan
 from ffsd_ray.spec.search import Asha, MedianStopping, Pbt
 from ffsd_ray.spec.trial import TrialSpec
 
 _CALIBRATION_SECONDS = 1.0
 
-#: In columns of their own.
-_SHOWN_ANYWAY = (
-    "train.epochs",
-    "scale.workers",
-    "scale.cpus_per_worker",
-    "scale.gpus_per_worker",
-    "scale.memory_per_worker_gib",
-)
-
 
 def describe(plan: Plan) -> Group:
-    """A row a trial (identity, what tells it apart, resources, length, cost), then totals; for a rich console.
+    """A row a trial (identity, name in tables, resources, length, cost), then totals; for a rich console.
 
     The cost is the floating point operations of training: those of one step of the whole group, forward and backward,
     counted by torch on its meta device, times images and epochs; evaluation comes on top. Where neither the number of
@@ -40,20 +32,24 @@ def describe(plan: Plan) -> Group:
     """
     if plan.template is not None:
         return Group(_choices(plan), Text("\n".join(_totals(plan, [_dearest(plan)] * _samples(plan)))))
-    keys = [key for key in varying(plan.trials) if key not in _SHOWN_ANYWAY]
-    table = Table(title=f"{plan.job.name}: {_count(len(plan.trials), 'trial')}")
-    table.add_column("trial", no_wrap=True)
-    for heading in (*_headings(keys), "workers"):
-        table.add_column(heading, overflow="fold")
+    names = trial_labels(plan.trials, plan.job.report.rows)
+    table = Table(
+        title=f"{plan.job.name}: {_count(len(plan.trials), 'trial')}",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 0, 0, 1),
+    )
+    table.add_column("identity", no_wrap=True)
+    table.add_column("trial", overflow="fold", ratio=1)
+    table.add_column("workers", no_wrap=True)
     for heading in ("epochs", "steps", "TFLOP"):
         table.add_column(heading, justify="right", no_wrap=True)
     for trial in plan.trials:
-        values = [value_at(trial, key) for key in keys]
-        cells = ["" if value is None else value if isinstance(value, str) else shown(value) for value in values]
         steps, cost = _steps(trial), training_flops(trial)
         table.add_row(
             trial.identity(),
-            *cells,
+            Text(names[trial.identity()]),
             _workers(trial),
             str(trial.train.epochs),
             "unknown" if steps is None else f"{steps * trial.train.epochs:,}",
@@ -79,13 +75,6 @@ def _samples(plan: Plan) -> int:
 def _dearest(plan: Plan) -> TrialSpec:
     """Of the ends of what Optuna chooses from the one that costs the most, or has the most epochs."""
     return max(plan.edges, key=lambda trial: (training_flops(trial) or 0, trial.train.epochs))
-
-
-def _headings(keys: list[str]) -> list[str]:
-    """`method.name` as method, other keys without their section where that is enough."""
-    ends = [key.rpartition(".")[2] for key in keys]
-    short = [key.partition(".")[0] if end == "name" else end for key, end in zip(keys, ends, strict=True)]
-    return [name if short.count(name) == 1 else key for name, key in zip(short, keys, strict=True)]
 
 
 def training_flops(trial: TrialSpec) -> float | None:
