@@ -1,6 +1,5 @@
 """What a run's groups cost, as in the paper's Table VII: python -m ffsd_ray.report.cost RUN."""
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from ffsd_ray.command import command
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.row import Row
 from ffsd_ray.report.sheet import Section, Sheet
-from ffsd_ray.report.show import FORMATS, show
+from ffsd_ray.report.show import show_of_run
 from ffsd_ray.report.table import result_table
 from ffsd_ray.spec.flops import Component, components
 
@@ -97,10 +96,11 @@ def cost_table(run: RunRecords) -> CostTable:
         RecordsError: the records are of another version.
     """
     table = result_table(run, ["last"])
-    return CostTable(table.title, tuple(_cost(run, row) for row in table.rows))
+    return CostTable(table.title, tuple(cost_of(run, row) for row in table.rows))
 
 
-def _cost(run: RunRecords, row: Row) -> Cost:
+def cost_of(run: RunRecords, row: Row) -> Cost:
+    """What the trials behind a row of the run's table cost."""
     spec = row.spec
     trials = [run.trial(spec.model_copy(update={"seed": seed}).identity()) for seed in row.seeds]
     result = trials[0].result() if trials else {}
@@ -123,15 +123,12 @@ def _device(device: dict[str, Any]) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m ffsd_ray.report.cost",
-        description="Print each configuration's operations by component, training time and parameters (Table VII).",
+    return show_of_run(
+        argv,
+        "python -m ffsd_ray.report.cost",
+        "Print each configuration's operations by component, training time and parameters (Table VII).",
+        cost_table,
     )
-    parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
-    parser.add_argument("--format", choices=FORMATS, default="terminal")
-    arguments = parser.parse_args(argv)
-    show(cost_table(RunRecords.open(arguments.run)), arguments.format)
-    return 0
 
 
 if __name__ == "__main__":

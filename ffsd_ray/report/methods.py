@@ -1,6 +1,5 @@
 """What a run's configurations reach and what they cost, a line each: python -m ffsd_ray.report.methods RUN."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +8,12 @@ from typing import Any
 from ffsd_ray.command import command
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.report.cost import Cost, cost_table
-from ffsd_ray.report.row import Cell
+from ffsd_ray.report.collect import Trial, collect
+from ffsd_ray.report.cost import Cost, cost_of
+from ffsd_ray.report.row import Cell, Row
 from ffsd_ray.report.sheet import Section, Sheet, marks
-from ffsd_ray.report.show import FORMATS, show
-from ffsd_ray.report.table import result_table
+from ffsd_ray.report.show import show_of_run
+from ffsd_ray.report.table import table_of
 
 _HEAD = ("Configuration", "n", "Accuracy", "Gain", "Images/s", "Time ×", "Work ×", "Peak (MiB)", "Trained", "Deployed")
 _WORDS = ("Accuracy of", "Deploys")
@@ -68,8 +68,9 @@ def methods_table(run: RunRecords) -> MethodsTable:
     Raises:
         RecordsError: the records are of another version.
     """
-    table = result_table(run, ["last"])
-    found = [(cost, _results(run, cost)) for cost in cost_table(run).costs]
+    trials = collect(run)
+    table = table_of(run.job(), trials, ["last"])
+    found = [(cost_of(run, row), _results(trials, row)) for row in table.rows]
     speeds = [Cell.of(_speed(result) for result in results) if results else None for _, results in found]
     alone = {
         cost.row.spec.backbone.name: (cost.macs, speed)
@@ -92,9 +93,10 @@ def methods_table(run: RunRecords) -> MethodsTable:
     return MethodsTable(table.title, table.captions, tuple(lines), table.notes)
 
 
-def _results(run: RunRecords, cost: Cost) -> list[dict[str, Any]]:
-    spec = cost.row.spec
-    return [run.trial(spec.model_copy(update={"seed": seed}).identity()).result() for seed in cost.row.seeds]
+def _results(trials: Sequence[Trial], row: Row) -> list[dict[str, Any]]:
+    """Of the row's completed trials."""
+    own = row.spec.identity()
+    return [trial.result for trial in trials if trial.result and trial.spec.configuration().identity() == own]
 
 
 def _speed(result: dict[str, Any]) -> float:
@@ -135,15 +137,12 @@ def _record(line: Line) -> list[str]:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m ffsd_ray.report.methods",
-        description="Print what each configuration of a run reaches, what it deploys and what it costs, a line each.",
+    return show_of_run(
+        argv,
+        "python -m ffsd_ray.report.methods",
+        "Print what each configuration of a run reaches, what it deploys and what it costs, a line each.",
+        methods_table,
     )
-    parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
-    parser.add_argument("--format", choices=FORMATS, default="terminal")
-    arguments = parser.parse_args(argv)
-    show(methods_table(RunRecords.open(arguments.run)), arguments.format)
-    return 0
 
 
 if __name__ == "__main__":

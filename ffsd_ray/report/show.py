@@ -1,7 +1,11 @@
 """Printing a table in the form asked for."""
 
+import argparse
+from collections.abc import Callable, Sequence
+
 from rich.console import Console
 
+from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.latex import render_latex
 from ffsd_ray.report.render import render_csv, render_markdown, render_terminal
 from ffsd_ray.report.sheet import Tabular
@@ -16,3 +20,13 @@ def show(table: Tabular, form: str) -> None:
         print(_TEXT[form](table), end="")
     else:
         Console().print(render_terminal(table))
+
+
+def show_of_run(argv: Sequence[str] | None, prog: str, description: str, table: Callable[[RunRecords], Tabular]) -> int:
+    """A command that takes a run and a format, and prints the run's table; its exit status."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
+    parser.add_argument("--format", choices=FORMATS, default="terminal")
+    arguments = parser.parse_args(argv)
+    show(table(RunRecords.open(arguments.run)), arguments.format)
+    return 0
