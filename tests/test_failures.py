@@ -6,7 +6,6 @@ A worker that is killed: test_run.py; a driver that is: test_launchers.py.
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -78,9 +77,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 @contextmanager
-def head(port: int = 0) -> Iterator[Cluster]:
+def head() -> Iterator[Cluster]:
     options = {"num_cpus": 0, "object_store_memory": 10**8, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=options | ({"redis_port": port} if port else {}))
+    cluster = Cluster(initialize_head=True, head_node_args=options)
     try:
         yield cluster
     finally:
@@ -191,21 +190,21 @@ def announce_one(job: Path, cluster: Cluster, *settings: str, nodes: int) -> Non
 @pytest.mark.slow
 def test_the_head_goes_and_comes_back(job: Path, undisturbed: TrialRecords, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    port = free_port()
-    with head(port) as cluster:
+    with head() as cluster:
         for _ in range(2):
             add_node(cluster)
         driver = Driver(job, cluster.address, "--set", "train.checkpoint_steps=20")
         driver.wait_for(lambda: "epoch-000002-step" in "".join(driver.checkpoints()), "the second epoch")
-        moment = time.time()
+        address, moment = cluster.address, time.time()
     output, _ = driver.process.communicate(timeout=300)
     print(f"the driver ended {time.time() - moment:.0f} s later")
     assert driver.process.returncode == 1, output
-    assert re.search(rf"^the head of the Ray cluster, \S+:{port}, has not answered for \d+ s,", output, re.M), output
+    said = rf"^the head of the Ray cluster, {re.escape(address)}, has not answered for \d+ s,"
+    assert re.search(said, output, re.M), output
     assert "the same command with --resume goes on from the last checkpoints" in output
     assert "Traceback" not in output
     assert "The program will terminate" not in output, "Ray's own end of it"
-    with head(port) as cluster:
+    with head() as cluster:
         for _ in range(2):
             add_node(cluster)
         moment = time.time()
@@ -277,9 +276,3 @@ def drain(cluster: Cluster, node: Node, seconds: int) -> None:
     deadline = ["--deadline-remaining-seconds", str(seconds)]
     where = ["--address", cluster.address, "--node-id", node.node_id]
     subprocess.run([script, "drain-node", *where, *reason, *deadline], check=True, capture_output=True)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("", 0))
-        return free.getsockname()[1]
