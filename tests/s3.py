@@ -57,12 +57,16 @@ class Server:
         """Requests so far."""
         return self._log.read_bytes().count(b" HTTP/1.1")
 
-    def objects(self, folder: str = "") -> dict[str, bytes]:
-        """What is in the bucket below a folder, by name."""
+    def names(self, folder: str = "") -> list[str]:
+        """The objects in the bucket below a folder; a run may write and delete there meanwhile."""
         root = f"{self.bucket}/{folder}".rstrip("/")
         found = self.filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
-        files = [info.path for info in found if info.type == fs.FileType.File]
-        return {path.removeprefix(f"{root}/"): self.filesystem.open_input_file(path).read() for path in files}
+        return [info.path.removeprefix(f"{root}/") for info in found if info.type == fs.FileType.File]
+
+    def objects(self, folder: str = "") -> dict[str, bytes]:
+        """What is in the bucket below a folder where nothing is deleted meanwhile, by name."""
+        root = f"{self.bucket}/{folder}".rstrip("/")
+        return {name: self.filesystem.open_input_file(f"{root}/{name}").read() for name in self.names(folder)}
 
     def put(self, name: str, content: bytes) -> None:
         with self.filesystem.open_output_stream(f"{self.bucket}/{name}") as stream:

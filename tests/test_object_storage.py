@@ -207,7 +207,7 @@ def test_an_outage_while_training(s3: Server, job: Path) -> None:
     process = subprocess.Popen(
         command(job, "s3://bucket/outage", *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    wait_for(lambda: any("checkpoints/epoch-000001" in name for name in s3.objects("outage")), "a checkpoint")
+    wait_for(lambda: any("checkpoints/epoch-000001" in name for name in s3.names("outage")), "a checkpoint")
     with s3.silent():
         time.sleep(12)
     output, _ = process.communicate(timeout=300)
@@ -361,7 +361,7 @@ def test_killed_and_resumed(s3: Server, job: Path) -> None:
     process = subprocess.Popen(
         command(job, "s3://bucket/killed", *settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_for(lambda: any("checkpoints/epoch-000002" in name for name in s3.objects("killed")), "a checkpoint")
+    wait_for(lambda: any("checkpoints/epoch-000002" in name for name in s3.names("killed")), "a checkpoint")
     for victim in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
         victim.kill()
     process.wait()
