@@ -39,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", metavar="FILE", help="a trial's leader_best.safetensors")
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="pictures (JPEG, PNG, WebP, ...)")
     arguments = parser.parse_args(argv)
+    networks = [str(image) for image in arguments.images if image.suffix == ".safetensors"]
+    if networks:
+        raise DataError(
+            f"{', '.join([arguments.file, *networks])}: {1 + len(networks)} networks, expected one, then pictures; "
+            "each trial of a run has its own"
+        )
     leader = load_leader(arguments.file)
     for picture in arguments.images:
         named = ", ".join(f"{name} {probability:.1%}" for name, probability in classify(leader, picture))

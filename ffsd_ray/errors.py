@@ -45,3 +45,7 @@ class StorageFull(StorageError, TrialError):
 
 class DamagedRecords(RecordsError, TrialError):
     """A file of the records is not what was written there. Nothing in it has been run. The message names it."""
+
+
+class MissingRecords(DamagedRecords, FileNotFoundError):
+    """A file of the records is not there."""

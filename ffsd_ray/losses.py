@@ -1,8 +1,9 @@
 """Losses as pure tensor functions, in both formulations.
 
 Notation of the paper: F feature maps [B, C, H, W], A attention maps [B, H·W], z logits [B, K], T temperature. The
-target of every function is detached inside it. `published` names the authors' implementation, which differs from the
-paper's equations; both are given, and `Formulation` is the choice between them.
+target of every function is detached inside it, but for `soft_kl` where it is told not to. `published` names the
+authors' implementation, which differs from the paper's equations; both are given, and `Formulation` is the choice
+between them.
 """
 
 from typing import Literal, NamedTuple

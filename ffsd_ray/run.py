@@ -15,11 +15,14 @@ from ffsd_ray.command import command
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
+from ffsd_ray.records.trial import LEADER_LAST
 from ffsd_ray.report.render import render_terminal
 from ffsd_ray.report.table import result_table
 from ffsd_ray.spec.dry_run import describe
+from ffsd_ray.spec.job import JobSpec
 from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.load import Plan, load_job, value_at
+from ffsd_ray.spec.search import SearchSettings
 from ffsd_ray.spec.smoke import smoke
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.view import open_view
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _read_images(plan)
         _begin(run, plan)
         if plan.job.records.reuse:
-            _reuse(run, plan.trials, console)
+            _reuse(run, plan, console)
         _train(run, plan, console, verbose=arguments.verbose)
     except KeyboardInterrupt:
         done = _states(run).count("completed") if run.exists() else 0
@@ -107,15 +110,17 @@ def _read_images(plan: Plan) -> None:
 def _begin(run: RunRecords, plan: Plan) -> None:
     specs = {spec.identity(): spec.model_dump() for spec in plan.trials}
     if plan.template is not None and run.exists():
-        specs = run.trials()  # those that were chosen so far
+        specs |= run.trials()  # those that were chosen so far
     run.begin(plan.text, plan.job.model_dump(), plan.overrides, specs)
 
 
-def _reuse(run: RunRecords, trials: Sequence[TrialSpec], console: Console) -> None:
-    identities = [spec.identity() for spec in trials]
-    reused = run.reuse([identity for identity in identities if run.trial(identity).state() != "completed"])
+def _reuse(run: RunRecords, plan: Plan, console: Console) -> None:
+    def warn(message: str) -> None:
+        console.print(f"Not reused: {message}", highlight=False, markup=False, soft_wrap=True)
+
+    reused = run.reuse([spec.identity() for spec in _untrained(run, plan)], warn)
     for name, count in Counter(reused.values()).items():
-        console.print(f"Reused from run {name}: {count} of {len(trials)} trials.", highlight=False, markup=False)
+        console.print(f"Reused from run {name}: {count} of {len(plan.trials)} trials.", highlight=False, markup=False)
 
 
 def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> None:
@@ -134,30 +139,42 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
         names[identity], headline[identity] = ", ".join([spec.method.label(), *chosen]), spec.method.headline
 
     with open_view(console, names, headline, total=plan.total) as view:
-        for wave in _waves(pending):
-            if plan.job.context == "local":
+        for wave, job in _waves(plan, pending):
+            if job.context == "local":
                 from ffsd_ray.train.local import run_locally
 
-                run_locally(wave, plan.job, run, view)
+                run_locally(wave, job, run, view)
             else:
                 # Imported only here: a machine without Ray runs local jobs.
                 from ffsd_ray.launch.driver import run_on_ray
 
-                run_on_ray(wave, plan.job, run, view, names, announce, verbose=verbose)
+                run_on_ray(wave, job, run, view, names, announce, verbose=verbose)
 
 
 def _pending(run: RunRecords, plan: Plan) -> list[TrialSpec]:
-    """The trials still to be trained; where they are chosen one after the other, what they are made from."""
-    if plan.template is not None:
-        return [plan.template]
-    return [spec for spec in plan.trials if run.trial(spec.identity()).state() != "completed"]
+    """The trials still to be trained; of those that are chosen one after the other, what they are made from."""
+    return [*_untrained(run, plan), *([plan.template] if plan.template is not None else [])]
 
 
-def _waves(trials: Sequence[TrialSpec]) -> list[list[TrialSpec]]:
-    """The trials that others need, then those."""
-    needed = {other.identity() for trial in trials for other in trial.prerequisites()}
-    waves = [[trial for trial in trials if (trial.identity() in needed) is first] for first in (True, False)]
-    return [wave for wave in waves if wave]
+def _untrained(run: RunRecords, plan: Plan) -> list[TrialSpec]:
+    """The planned trials that have no result, or that others learn from and that a scheduler once stopped."""
+    needed = plan.needed
+    records = {spec.identity(): run.trial(spec.identity()) for spec in plan.trials}
+    return [
+        spec
+        for spec in plan.trials
+        for trial in [records[spec.identity()]]
+        if trial.state() != "completed" or (spec.identity() in needed and not trial.store.exists(LEADER_LAST))
+    ]
+
+
+def _waves(plan: Plan, trials: Sequence[TrialSpec]) -> list[tuple[list[TrialSpec], JobSpec]]:
+    """The trials that others learn from, each to its end without a scheduler or searcher; then those."""
+    needed = plan.needed
+    first = [trial for trial in trials if trial.identity() in needed]
+    then = [trial for trial in trials if trial.identity() not in needed]
+    straight = plan.job.model_copy(update={"search": SearchSettings()})
+    return [(wave, job) for wave, job in ((first, straight), (then, plan.job)) if wave]
 
 
 def _states(run: RunRecords) -> list[str]:

@@ -36,11 +36,11 @@ def result(
         "deployed": deployed,
         "headline": "students_mean" if common and not led else deployed,
         "selection": selection,
-        "last": {"epoch": 10}
+        "last": {"epoch": 10, "images_per_second": 100.0}
         | {f"{split}/{name}/top1": last + i / 100 for split in splits for i, name in enumerate(names)},
         "best": {name: {"epoch": 7, "selected_by": top, "top1": top} for name, top in tops.items()},
-        "classes": spec.data.known_classes,
-        "image_size": spec.data.known_size,
+        "classes": spec.data.known_classes or 10,
+        "image_size": spec.data.known_size or 32,
         "parameters": {"trained": 1, "deployed": 1},
         "seconds": 3600.0,
     }
@@ -60,7 +60,7 @@ def write_run(folder: Path, job: str, outcome: Callable[[TrialSpec], Outcome]) -
         if end is ...:
             continue
         trial = run.trial(spec.identity())
-        trial.begin(spec.model_dump(), {})
+        trial.begin(spec.model_dump(), {"device": {"type": "cpu", "name": "CPU", "workers": 1, "threads": 1}})
         if isinstance(end, str):
             trial.fail("TrialError", end)
         elif end is not None:

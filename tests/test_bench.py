@@ -77,7 +77,20 @@ def test_a_job_leaves_a_dated_record(job: Path, tmp_path: Path, capsys: pytest.C
     assert str(out.name) in said
 
 
-def test_every_configuration_once(job: Path, tmp_path: Path) -> None:
+def test_beside_as_many_baselines() -> None:
+    methods = [{"name": "baseline"}, {"name": "ffsd"}, {"name": "okddip"}, {"name": "end2", "ensemble": 2}]
+    specs = {m["name"]: digits_spec(m, data={"image_size": 8}, batch_size=8) for m in methods}
+    effort = Effort(repeats=1, seconds=0, memory=False)
+    found = compare(specs, lambda spec: made_up(10, 8, train=8, test=1), CPU, effort)["settings"]
+    assert {name: found[name]["networks"] for name in specs} == {"baseline": 1, "ffsd": 3, "okddip": 4, "end2": 1}
+    for name in specs:
+        own = found[name]
+        assert own["times_members"] == pytest.approx(own["times_baseline"] / own["networks"])
+    assert found["ffsd"]["parameters"] > 3 * found["baseline"]["parameters"]
+    assert found["end2"]["parameters"] == found["baseline"]["parameters"]
+
+
+def test_every_configuration_once(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A teacher's too; seeds do not tell configurations apart."""
     out = tmp_path / "out.json"
     method = "search.grid={method: [{name: baseline}, {name: kd, teacher: resnet56}]}"
@@ -85,6 +98,10 @@ def test_every_configuration_once(job: Path, tmp_path: Path) -> None:
     assert main([str(job), *options]) == 0
     (point,) = json.loads(out.read_text())["points"].values()
     assert set(point["settings"]) == {"resnet20, baseline", "resnet20, kd from resnet56", "resnet56, baseline"}
+    taught, alone = (point["settings"][f"resnet20, {name}"] for name in ("kd from resnet56", "baseline"))
+    assert taught["times_baseline"] == pytest.approx(taught["step"]["median"] / alone["step"]["median"])
+    assert point["settings"]["resnet56, baseline"]["times_baseline"] == 1, "a backbone has its own baseline"
+    assert "parameters trained" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         main([str(job), "--all", "--vary", "train.precision=fp32,bf16"])
 

@@ -12,6 +12,7 @@ import pytest
 
 from ffsd_ray.backbones import BACKBONES
 from ffsd_ray.errors import JobError
+from ffsd_ray.methods import METHODS
 from ffsd_ray.spec.load import Plan, load_job
 
 GOOD = """\
@@ -42,6 +43,8 @@ def edited(old: str, new: str) -> str:
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{after}: &{after} [{', '.join([f'*{before}'] * 10)}]\n" for before, after in ["ab", "bc", "cd", "de", "ef"]
 )
+
+WITH_STUDENTS = sorted(name for name, method in METHODS.items() if "students" in method.Settings.model_fields)
 
 WRONG = [
     # Not YAML, or not a job at all.
@@ -166,7 +169,7 @@ WRONG = [
         GOOD + "search: {grid: {method: [{name: baseline}, {name: dml}], method.students: [2, 3]}}\n",
         "6:58",
         "method.students = 2",
-        ("baseline has no such key (afd, amln, dml, ffsd, kdcl, okddip, one have it)", "(in 2 of 4 trials)"),
+        (f"baseline has no such key ({', '.join(WITH_STUDENTS)} have it)", "(in 2 of 4 trials)"),
     ),
     Wrong("grid of names", GOOD + "search: {grid: {method: [dml]}}\n", "6:26", 'method = "dml"', ("{name: dml}",)),
     Wrong(

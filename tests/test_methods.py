@@ -1,6 +1,7 @@
 """All methods at once: their losses by hand, who learns from which, stopping, workers, branches and teachers."""
 
 import copy
+import dataclasses
 import itertools
 import shutil
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ffsd_ray import data
-from ffsd_ray.backbones import BACKBONES, Features, backbone
+from ffsd_ray.backbones import BACKBONES, Features, backbone, map_shapes
 from ffsd_ray.data.batches import Batch, TrainBatches
 from ffsd_ray.errors import TrialError
-from ffsd_ray.methods import METHODS, Method
+from ffsd_ray.leader import Card, pack
+from ffsd_ray.methods import METHODS, Blueprint, Method, TrainedOn
 from ffsd_ray.methods.branching import BranchGroup
 from ffsd_ray.methods.kdcl import Kdcl, convex_weights, general_weights
 from ffsd_ray.methods.one import One
@@ -324,8 +326,8 @@ def test_attention_of_other_sizes_and_numbers_of_maps() -> None:
 
 def test_defaults_are_those_of_the_comparison() -> None:
     """What Table II's job file leaves to the methods: members, target and form. Losses' settings: see the formulas."""
-    labels = {name: method.Settings().label() for name, method in METHODS.items()}
-    assert labels == {
+    compared = {"baseline", "ffsd", *(form["name"] for form in FORMS.values())}
+    assert {name: METHODS[name].Settings().label() for name in compared} == {
         "baseline": "baseline",
         "kd": "kd",
         "at": "at",
@@ -339,6 +341,17 @@ def test_defaults_are_those_of_the_comparison() -> None:
         "end2": "end2 of 10",
         "ffsd": "ffsd n=2",
     }
+
+
+def test_a_headline_that_no_member_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said once, before anything is trained."""
+    monkeypatch.setattr(METHODS["dml"].Settings, "headline", "student_mean")
+    with pytest.raises(TrialError) as raised:
+        build_method(spec_of("dml"), CLASSES, 12)
+    assert str(raised.value) == (
+        "method.name = dml: its headline should be one of student1, student2, student3, students_mean, ensemble_any, "
+        "ensemble_logits, and is student_mean"
+    )
 
 
 def test_kdcl_learns_its_mixture_on_held_out_images() -> None:
@@ -666,20 +679,28 @@ def test_two_workers_hold_the_same_members(tmp_path: Path) -> None:
 
 # (e) branches
 
-SIZES = {"vgg-16": 32, "resnet18": 32, "resnet34": 32}
+#: In the last two, the trunk reads parameters that no module holds that it calls.
+BRANCHED = (*BACKBONES, "torchvision:convnext_tiny", "torchvision:swin_t")
+SIZES = dict.fromkeys(("vgg-16", "resnet18", "resnet34", *BRANCHED[-2:]), 32)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-@torch.no_grad()
+@pytest.mark.parametrize("name", BRANCHED)
 def test_a_branch_alone_is_the_branch_in_its_group(name: str) -> None:
+    torch.manual_seed(0)
     size = SIZES.get(name, 16)
     networks = [backbone(name)(CLASSES) for _ in range(2)]
     group = Branches(networks)
     assert group.training
-    images = torch.randn(2, 3, size, size)
-    group(images)  # moves the batch norms' statistics, of which a deployed branch has the same ones
-    together = group.eval()(images)
-    for branch, alone in zip(together, (network(images) for network in group.networks), strict=True):
+    images = torch.randn(8, 3, size, size)
+    # A step moves the batch norms' statistics, too, of which a deployed branch has the same ones.
+    sum(branch.logits.square().mean() for branch in group(images)).backward()
+    assert [key for key, p in group.named_parameters() if p.grad is None] == [], "several workers would wait for them"
+    torch.optim.SGD(group.parameters(), 1e-3).step()
+    group.eval()
+    with torch.no_grad():
+        together = group(images)
+        apart = [network(images) for network in group.networks]
+    for branch, alone in zip(together, apart, strict=True):
         assert torch.equal(branch.logits, alone.logits)
         assert all(torch.equal(a, b) for a, b in zip(branch.maps, alone.maps, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(together[0].maps[:-1], together[1].maps[:-1], strict=True))
@@ -717,6 +738,44 @@ def test_branches_follow_the_mode_and_later_layers() -> None:
             module.register_forward_hook(lambda layer, *_: called.append(layer))
     synchronised(images)
     assert len(called) == 3, "the trunk's once, and each branch's own"
+
+
+@pytest.mark.parametrize("form", ["one", "ffl", "okddip"])
+def test_branches_share_their_batch_norms_where_they_are_synchronised(form: str) -> None:
+    """Converted and moved, every branch has the trunk's statistics, not those that it began with."""
+    plain = spec_of(form, epochs=1)
+    spec = TrialSpec.model_validate(
+        plain.model_dump()
+        | {"train": plain.train.model_dump() | {"batch_norm": "sync"}, "scale": {"gpus_per_worker": 1, "threads": 1}}
+    )
+    engine = Engine(spec, data.load(spec.data), torch.device("cpu"))
+    engine.begin(1)
+    list(engine.epoch(1, engine.meters()))
+    first, *others = engine.method.networks.values()
+    assert isinstance(first.bn1, nn.SyncBatchNorm)
+    assert first.bn1.running_mean.abs().max() > 0
+    for other in others:
+        assert other.bn1 is first.bn1
+        assert torch.equal(other.bn1.running_mean, first.bn1.running_mean)
+    engine.method.eval()
+    images = torch.randn(4, 3, 12, 12)
+    with torch.no_grad():
+        predicted = engine.method.predict(images)
+        for name, network in engine.method.networks.items():
+            torch.testing.assert_close(predicted[name], network(images).logits)
+
+
+def test_branches_that_are_moved_again_stay_on_one_trunk() -> None:
+    """After a first pass too, and constants that the trunk reads (Swin's positions) go along."""
+    group = Branches([backbone("torchvision:swin_t")(CLASSES) for _ in range(2)]).eval()
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        group(images)
+        moved = group.double()(images.double())
+        for branch, network in zip(moved, group.networks, strict=True):
+            assert torch.equal(branch.logits, network(images.double()).logits)
+    one, two = ({id(b) for b in network.buffers()} for network in group.networks)
+    assert one & two
 
 
 @EVERY
@@ -766,7 +825,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecords, list[T
 
 
 def test_teachers_are_trials_trained_once_and_first(taught: tuple[RunRecords, list[TrialSpec]]) -> None:
-    """KD's teachers are the job's own baselines; EnD²'s members of seed 0 are those and of seed 1 two more."""
+    """KD's teachers and EnD²'s members are baselines, the job's own among them."""
     run, specs = taught
     baselines = {(s.backbone.name, s.seed) for s in specs if s.method.name == "baseline"}
     assert baselines == {
@@ -774,12 +833,13 @@ def test_teachers_are_trials_trained_once_and_first(taught: tuple[RunRecords, li
         ("resnet20", 1),
         ("resnet20", 2),
         ("resnet20", 3),
-        ("resnet32", 0),
+        ("resnet20", 4),
         ("resnet32", 1),
+        ("resnet32", 2),
     }
-    assert len(specs) == 6 + 3 * 2
+    assert len(specs) == 7 + 3 * 2
     ended = {s.identity(): Path(run.trial(s.identity()).store.location, "result.json").stat().st_mtime for s in specs}
-    last_teacher = max(ended[s.identity()] for s in specs if s.method.name == "baseline")
+    last_teacher = max(ended[teacher.identity()] for s in specs for teacher in s.prerequisites())
     assert all(ended[s.identity()] >= last_teacher for s in specs if s.method.name != "baseline")
     for spec in specs:
         records = run.trial(spec.identity())
@@ -792,6 +852,28 @@ def test_teachers_are_trials_trained_once_and_first(taught: tuple[RunRecords, li
             assert_equal(dict(teacher.state_dict()), weights)
     last = [run.trial(s.identity()).store.read("leader_last.safetensors") for s in specs]
     assert len(set(last)) == len(specs), "a student is not its teacher"
+
+
+@pytest.mark.parametrize("form", ["kd", "at", *(f"end2 of {m}" for m in (2, 3, 7, 100))])
+def test_no_teacher_begins_as_its_student(form: str) -> None:
+    """Seeds of teachers: never the student's, and no two students of other seeds have one in common."""
+    name, _, members = form.partition(" of ")
+    settings = METHODS[name].Settings(**({"ensemble": int(members)} if members else {}))
+    before: set[int] = set()
+    for seed in range(200):
+        seeds = [teacher.seed for teacher in settings.teachers(seed)]
+        assert len(set(seeds)) == len(seeds) == int(members or 1)
+        assert seed not in seeds
+        assert before.isdisjoint(seeds)
+        before.update(seeds)
+
+
+@pytest.mark.parametrize("method", [{"name": "kd"}, {"name": "at", "teacher": "resnet20"}, FORMS["end2"]], ids=str)
+def test_initial_weights_of_teachers_are_others(method: dict[str, Any]) -> None:
+    """Also where the teacher's backbone is named and is the student's."""
+    spec = digits_spec(method)
+    firsts = [next(build_method(s, CLASSES, 12).parameters()) for s in (spec, *spec.prerequisites())]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(firsts, 2))
 
 
 def test_table_of_taught_methods(taught: tuple[RunRecords, list[TrialSpec]]) -> None:
@@ -808,8 +890,13 @@ def test_table_of_taught_methods(taught: tuple[RunRecords, list[TrialSpec]]) -> 
 
 
 def test_unconfirmed_choices_are_those_in_force() -> None:
-    settings = {name: method.Settings() for name, method in METHODS.items()}
-    assert {name for name, found in settings.items() if not found.unconfirmed} == {"baseline", "dml", "ffsd"}
+    """KD and AT with a teacher of another backbone, as compared."""
+    settings: dict[str, Any] = {name: METHODS[name].Settings() for name in {form["name"] for form in FORMS.values()}}
+    assert {name for name, found in settings.items() if not found.unconfirmed} == {"dml", "at"}
+    assert not METHODS["ffsd"].Settings().unconfirmed
+    settings["at"] = METHODS["at"].Settings(teacher="wrn-16-2")
+    assert any("different sizes" in choice for choice in settings["at"].unconfirmed)
+    assert any("best epoch" in choice for choice in METHODS["kdcl"].Settings(target="general").unconfirmed)
     for changes in ({"diversity": "l2"}, {"diversity": "l2_last"}, {"fusion": False}):
         assert METHODS["ffsd"].Settings(**changes).unconfirmed
     for name in ("dml", "one"):
@@ -863,6 +950,60 @@ def test_teacher_from_a_file(taught: tuple[RunRecords, list[TrialSpec]], tmp_pat
     file.unlink()
     with pytest.raises(TrialError, match=r"method.teacher_weights: .*teacher.*expected a safetensors file"):
         train_with(planned, tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "said"),
+    [
+        (
+            {"classes": list("0123456798")},
+            {},
+            r"\(0, 1, .*7, 8, 9\), found 0, .*9, 8: class 8 is 9 to the teacher and 8",
+        ),
+        ({"classes": list("abcdefghij")}, {}, "class 0 is a to the teacher and 0 in the data set"),
+        ({}, {"classes": tuple("abcdefghij")}, "class 0 is 0 to the teacher and a in the data set"),
+        ({"source": "parquet"}, {"classes": tuple("abcdefghij")}, None),
+        ({"classes": list("abcdefghij")}, {"source": "parquet"}, None),
+        ({}, {}, None),
+    ],
+    ids=["other order", "named to the teacher", "named to the student", "no names", "no names here", "the same"],
+)
+def test_a_teacher_of_other_classes(
+    teacher: dict[str, Any], student: dict[str, Any], said: str | None, tmp_path: Path
+) -> None:
+    """Classes are compared by name and order, where both data sets have names."""
+    file, dataset = tmp_path / "teacher.safetensors", data.load(spec_of("kd").data)
+    _teacher_file(file, dataset, **teacher)
+    spec = digits_spec({"name": "kd", "teacher_weights": str(file)})
+    known = TrainedOn(
+        student.get("source", "digits"), student.get("classes", dataset.classes), dataset.mean, dataset.std
+    )
+    build = backbone("resnet20")
+    method = METHODS["kd"](spec.method, Blueprint(build, map_shapes(build, 12), CLASSES, data=known))
+    if said is None:
+        method.load_teachers([])
+    else:
+        with pytest.raises(TrialError, match=said):
+            method.load_teachers([])
+
+
+def test_a_teacher_of_images_normalised_otherwise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file, dataset = tmp_path / "teacher.safetensors", data.load(spec_of("kd").data)
+    for mean, warnings in ((dataset.mean, 0), ((0.5, 0.25, 0.125), 1)):
+        _teacher_file(file, dataset, mean=mean)
+        spec = digits_spec({"name": "kd", "teacher_weights": str(file)})
+        Engine(spec, dataset, torch.device("cpu")).method.load_teachers([])
+        assert len(caplog.messages) == warnings
+    assert "teacher.safetensors: the teacher was trained on images normalised with mean 0.5000, 0.2500" in caplog.text
+
+
+def _teacher_file(file: Path, dataset: data.Dataset, source: str = "digits", **changes: Any) -> None:
+    """A ResNet-20 as a trial leaves it."""
+    card = Card(
+        backbone="resnet20", classes=dataset.classes, mean=dataset.mean, std=dataset.std, image_size=12,
+        precision="fp32", member="student", epoch=1, split="test", top1=50.0, spec={"data": {"name": source}},
+    )  # fmt: skip
+    file.write_bytes(pack(backbone("resnet20")(CLASSES).state_dict(), dataclasses.replace(card, **changes)))
 
 
 def test_a_teachers_file_counts_by_its_content(

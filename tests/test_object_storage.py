@@ -1,5 +1,6 @@
 """Records and images in object storage, on a real S3 server; storage that fails for a while, and a full disk."""
 
+import json
 import os
 import shutil
 import socket
@@ -91,7 +92,7 @@ def test_a_store_in_a_bucket(s3: Server) -> None:
     assert trial.names() == ["a", "b.json", "large"]
     assert run.names() == ["trials"]
     assert trial.read("a") == b"22"
-    assert trial.read_json("b.json") == {"µ": 1}
+    assert trial.parsed("b.json", json.loads, "JSON") == {"µ": 1}
     assert trial.read("large") == bytes(12 << 20)
     assert trial.exists("a")
     assert not trial.exists("c")

@@ -43,6 +43,8 @@ def test_train_on_a_folder_and_classify_a_picture(tmp_path: Path, capsys: pytest
     assert load_leader(leader).classes == ("one", "zero")
     assert load_leader(leader).card.top1 > 90
     capsys.readouterr()
+    assert classify.main([str(leader), str(leader), "picture.png"]) == 2
+    assert "2 networks, expected one" in capsys.readouterr().err
     pictures = sorted((tmp_path / "pets" / "test").glob("*/*.png"))
     assert classify.main([str(leader), *map(str, pictures)]) == 0
     lines = capsys.readouterr().out.splitlines()

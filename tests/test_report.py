@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -226,6 +227,9 @@ def test_csv_is_for_machines(record: Any) -> None:
     ]
     assert (rows[0]["Leader"], rows[0]["Leader std"], rows[0]["n"], rows[0]["seeds"]) == ("91.02", "1.00", "3", "0 1 2")
     assert rows[0]["Gain"] == "0.02"
+    trials = Path(run.store.location) / "trials"
+    seeds = [json.loads((trials / trial / "spec.json").read_text())["seed"] for trial in rows[0]["trials"].split()]
+    assert seeds == [0, 1, 2]
     assert rows[1]["Leader"] == ""
 
 

@@ -375,6 +375,10 @@ def test_the_best_of_those_asked_for_with_all_its_seeds(record: Any, tmp_path: P
     file.write_text(text)
     assert [trial.seed for trial in load_job(file).trials] == [0, 1, 2]
     assert "# Not completed: seed 1, 2." in text
+    (trial,) = (
+        trial.spec.identity() for trial in collect(run) if (trial.spec.method.name, trial.spec.seed) == ("dml", 0)
+    )
+    assert f"# Weights, seed 0: trials/{trial}/leader_best.safetensors\n" in text
 
 
 def test_by_test_accuracy_only_if_one_says_so(record: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,7 +86,7 @@ def test_two_workers(job: Path) -> None:
     done = run(job, "--set", "scale.workers=2", "--set", "search.grid={}", "--set", "method.name=ffsd")
     assert done.returncode == 0, done.stdout + done.stderr
     [records] = trials(job).values()
-    assert records.store.read_json("environment.json")["device"]["workers"] == 2
+    assert records.environment()["device"]["workers"] == 2
     assert len(records.history()) == 3
 
 

@@ -14,7 +14,7 @@ from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train.context import LocalContext
 from ffsd_ray.train.trainer import Donor, train
 
-from made_up import write_run
+from made_up import result, write_run
 from specs import digits_spec
 
 JOB = """
@@ -79,10 +79,10 @@ def test_only_trials_at_their_end_are_taken_over(tmp_path: Path) -> None:
     assert other is not None
     one, unfinished = other.trials()
     mine = RunRecords(Store(str(tmp_path / "storage" / "mine")))
-    assert mine.reuse([one, unfinished]) == {}
-    other.trial(unfinished).stand({"last": {"epoch": 1}})
+    assert mine.reuse([one, unfinished], pytest.fail) == {}
+    other.trial(unfinished).stand(result(TrialSpec.model_validate(other.trials()[unfinished]), 90, 80))
     other.trial(unfinished).stop()
-    assert mine.reuse([one, unfinished]) == {}
+    assert mine.reuse([one, unfinished], pytest.fail) == {}
 
 
 def test_a_stopped_trials_result_is_how_it_stood(tmp_path: Path) -> None:

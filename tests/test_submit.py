@@ -1,43 +1,23 @@
 """`ray job submit --working-dir .` to nodes that have folders of their own, as machines do."""
 
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
-from ray.job_submission import JobStatus, JobSubmissionClient
 
 from ffsd_ray.records.run import RunRecords
+
+from submitted import Submitted, copied
 
 pytest.importorskip("aiohttp_cors", reason="needs ray[default], which takes jobs")
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-PROJECT = Path(__file__).resolve().parents[1]
-BACKBONE = """\
-from ffsd_ray.backbones import cifar_resnet
-
-BUILDERS = {"only_uploaded": cifar_resnet.BUILDERS["resnet20"]}
-"""
 OPTIONS = ["scale={threads: 1, workers: 2}", "method={name: ffsd}", "search.grid={}", "backbone.name=only_uploaded"]
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of this one with a backbone more, which no installed package has."""
-    copy = tmp_path / "project"
-    for name in ("ffsd_ray", "jobs"):
-        shutil.copytree(PROJECT / name, copy / name)
-    for name in (".gitignore", ".rayignore"):
-        shutil.copy(PROJECT / name, copy)
-    (copy / "ffsd_ray" / "backbones" / "only_uploaded.py").write_text(BACKBONE)
-    return copy
 
 
 @pytest.fixture
@@ -59,21 +39,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[Path]]]
             cluster.shutdown()
 
 
-def test_trains_from_what_was_submitted(project: Path, cluster: tuple[str, list[Path]], tmp_path: Path) -> None:
+def test_trains_from_what_was_submitted(cluster: tuple[str, list[Path]], tmp_path: Path) -> None:
     """No node has the package, and the folder that it was submitted from is gone."""
     address, folders = cluster
-    client = JobSubmissionClient(address)
-    run = ["-m", "ffsd_ray.run", "jobs/quickstart.yaml", "--smoke", "--storage", str(tmp_path / "runs")]
+    project = copied(tmp_path / "project")
     settings = [word for option in OPTIONS for word in ("--set", option)]
-    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address, "--no-wait"]
-    submit += ["--submission-id", "small", "--working-dir", ".", "--", sys.executable, *run, *settings]
-    submitted = subprocess.run(submit, cwd=project, capture_output=True, text=True, check=False)
-    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    run = ["jobs/quickstart.yaml", "--smoke", "--storage", str(tmp_path / "runs"), *settings]
+    job = Submitted(project, address, *run)
     shutil.rmtree(project)
-    while not (status := client.get_job_status("small")).is_terminal():
-        time.sleep(1)
-    log = client.get_job_logs("small")
-    assert status == JobStatus.SUCCEEDED, log
+    job.succeeded()
     records = RunRecords.open(str(tmp_path / "runs" / "quickstart-smoke"))
     [trial] = [records.trial(identity) for identity in records.trials()]
     assert trial.state() == "completed"

@@ -18,7 +18,7 @@ from ffsd_ray.bench.loader import stream_settings
 from ffsd_ray.bench.record import Record, default_path
 from ffsd_ray.bench.run_suite import run_suite
 from ffsd_ray.bench.suites import GOALS, Scope, cpu_points, gpu_points
-from ffsd_ray.bench.tables import epoch_table, other_table, remarks, step_table, together
+from ffsd_ray.bench.tables import baseline_table, epoch_table, other_table, remarks, step_table, together
 from ffsd_ray.bench.vary import configurations, variations
 from ffsd_ray.command import command
 from ffsd_ray.data import Dataset, DataSettings
@@ -149,6 +149,8 @@ def _suite(arguments: argparse.Namespace, said: str, console: Console) -> int:
 def _show(title: str, found: Mapping[str, Any], console: Console) -> None:
     if "settings" in found:
         console.print(step_table(title, found))
+        if any("times_baseline" in own for own in found["settings"].values()):
+            console.print(baseline_table(title, found))
         if any("epoch" in own for own in found["settings"].values()):
             console.print(epoch_table(title, found))
     else:

@@ -109,10 +109,12 @@ def compare(
         own = found[label] | _step_figures(subject, steps[label], ceiling, device)
         own |= {"peak_bytes": subject.peak, "kernels": launched[label], **epochs.get(label, {})}
         if isinstance(work, Workload):
-            own |= {"captured": work.captured, **_evaluation(work, effort, device)}
+            own |= {"captured": work.captured, "networks": work.networks, "parameters": work.parameters}
+            own |= _evaluation(work, effort, device)
             own |= _against(own, found.get(subject.yardstick or "", {}))
             own |= _waiting(subject, own, device)
         found[label] = own
+    _beside_baselines(subjects, found)
     failed = {label: own["error"] for label, own in found.items() if "error" in own}
     return {"settings": found, "ceiling": ceiling} | ({"error": "; ".join(failed.values())} if failed else {})
 
@@ -209,6 +211,16 @@ def _against(own: Figures, literal: Figures) -> Figures:
     if literal["peak_bytes"] and own["peak_bytes"]:
         found["memory_of_literal"] = own["peak_bytes"] / literal["peak_bytes"]
     return found
+
+
+def _beside_baselines(subjects: Iterable[_Subject], found: Mapping[str, Figures]) -> None:
+    """Add how long a step takes relative to the baseline's, and to that of as many baselines as there are networks."""
+    timed = {subject.spec.identity(): found[subject.label] for subject in subjects if not subject.literal}
+    for subject in subjects:
+        own, alone = found[subject.label], timed.get(subject.spec.baseline().identity(), {})
+        if "step" in own and "step" in alone and not subject.literal:
+            times = own["step"]["median"] / alone["step"]["median"]
+            own |= {"times_baseline": times, "times_members": times / own["networks"]}
 
 
 def _waiting(subject: _Subject, own: Figures, device: torch.device) -> Figures:

@@ -30,7 +30,7 @@ class Record:
         self._stamp = {"date": began, "revision": now["revision"]}
         self.content: dict[str, Any] = {"date": began, "kind": kind, "command": command, **now, "points": {}}
         if path.exists():
-            earlier = _read(path)
+            earlier = read(path)
             for key in ("kind", "device"):
                 if earlier.get(key) != self.content[key]:
                     raise RecordsError(
@@ -63,11 +63,18 @@ def default_path() -> Path:
     return Path(f"bench-{datetime.now():%Y%m%d-%H%M%S}.json")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """A record's content.
+
+    Raises:
+        RecordsError: the file is none, or cannot be read.
+    """
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RecordsError(f"{path}: is there already and no record of a measurement: {error}") from error
+    except OSError as error:
+        raise RecordsError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RecordsError(f"{path}: is no record of a measurement: {error}") from error
     if not isinstance(found, dict) or not isinstance(found.get("points"), dict):
-        raise RecordsError(f"{path}: is there already and no record of a measurement")
+        raise RecordsError(f"{path}: is no record of a measurement")
     return found

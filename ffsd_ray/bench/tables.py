@@ -31,6 +31,25 @@ def step_table(title: str, found: Mapping[str, Any]) -> Table:
     return table
 
 
+def baseline_table(title: str, found: Mapping[str, Any]) -> Table:
+    """A step of each setting beside its baseline's, and what it trains; `÷ members`: of as many baselines."""
+    table = _table(
+        f"{title}: beside the baseline", "ms", "× baseline", "÷ members", "images/s", "peak MiB", "parameters trained"
+    )
+    for label, own in found["settings"].items():
+        if "step" in own and not own["literal"]:
+            table.add_row(
+                label,
+                f"{1e3 * own['step']['median']:.4g}",
+                _ratio(own.get("times_baseline")),
+                _ratio(own.get("times_members")),
+                f"{own['images_per_second']:.0f}",
+                "" if own["peak_bytes"] is None else f"{own['peak_bytes'] / _MEGA:.0f}",
+                f"{own['parameters']:,}",
+            )
+    return table
+
+
 def epoch_table(title: str, found: Mapping[str, Any]) -> Table:
     """An epoch and an evaluation of each setting, the whole of them as far as timed."""
     table = _table(f"{title}: an epoch, evaluation apart", "s", "steps timed", "× literal", "evaluation s")

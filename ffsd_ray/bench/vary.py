@@ -49,8 +49,8 @@ def configurations(job: Path, overrides: Sequence[str]) -> dict[str, TrialSpec]:
 
 
 def _trials(plan: Plan) -> Sequence[TrialSpec]:
-    """The job's trials; where they are chosen one after the other, what they have in common."""
-    return [plan.template] if plan.template is not None else plan.trials
+    """The job's trials; of those that are chosen one after the other, what they have in common."""
+    return [*plan.trials, *([plan.template] if plan.template is not None else [])]
 
 
 def _axis(option: str) -> tuple[str, list[str]]:

@@ -32,6 +32,16 @@ class Workload:
         self.evaluations = math.ceil(len(dataset.test) / spec.train.eval_batch_size)
 
     @property
+    def networks(self) -> int:
+        """How many are trained together."""
+        return len(self._engine.method.networks)
+
+    @property
+    def parameters(self) -> int:
+        """How many are trained."""
+        return sum(each.numel() for each in self._engine.method.parameters() if each.requires_grad)
+
+    @property
     def captured(self) -> bool:
         """Whether steps are replayed as a CUDA graph."""
         return self._engine.executor.captured

@@ -6,6 +6,7 @@ from typing import Any
 
 from ray import tune
 
+from ffsd_ray.errors import DamagedRecords
 from ffsd_ray.launch.chosen import Announce, spec_of
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.view import View
@@ -23,7 +24,7 @@ class ViewCallback(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if "chosen" in trial.config:
             self._announce(spec_of(trial.config))
-        done = len(self._run.trial(str(trial)).history())
+        done = self._run.trial(str(trial)).epochs_done()
         self._view.started(str(trial), trial.config["trial"]["spec"]["train"]["epochs"], done)
 
     def on_trial_result(
@@ -35,7 +36,10 @@ class ViewCallback(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         records = self._run.trial(str(trial))
         if records.state() == "unfinished":  # a scheduler has ended it
-            records.stop()
+            try:
+                records.stop()
+            except DamagedRecords as error:
+                records.fail(type(error).__name__, str(error))
         state = records.state()
         self._view.ended(str(trial), state, records.error()["message"] if state == "failed" else "")
 

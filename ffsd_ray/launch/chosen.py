@@ -10,7 +10,7 @@ from ray.tune.search.optuna import OptunaSearch
 from ffsd_ray.errors import UserError
 from ffsd_ray.launch.schedulers import RANKED, domain
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.spec.load import value_at, with_values
+from ffsd_ray.spec.load import resolved, value_at, with_values
 from ffsd_ray.spec.search import Optuna, SearchSettings
 from ffsd_ray.spec.trial import TrialSpec
 
@@ -24,28 +24,41 @@ def spec_of(config: dict[str, Any]) -> TrialSpec:
     return with_values(spec, config["chosen"]) if "chosen" in config else spec
 
 
-def samples_left(search: SearchSettings, run: RunRecords) -> int:
+def completed(run: RunRecords, template: TrialSpec) -> dict[str, TrialSpec]:
+    """The chosen trials that this run has completed already, by identity; not those that they learn from.
+
+    Raises:
+        DamagedRecords: one is not a spec of this version.
+    """
+    specs = run.specs()
+    needed = {other.identity() for spec in (resolved(template), *specs.values()) for other in spec.prerequisites()}
+    return {
+        identity: spec
+        for identity, spec in specs.items()
+        if identity not in needed and run.trial(identity).state() == "completed"
+    }
+
+
+def samples_left(search: SearchSettings, run: RunRecords, template: TrialSpec) -> int:
     """How many trials are still to be chosen."""
     assert search.samples is not None
-    return search.samples - sum(run.trial(identity).state() == "completed" for identity in run.trials())
+    return search.samples - len(completed(run, template))
 
 
-def optuna(search: SearchSettings, settings: Optuna, run: RunRecords, headline: str) -> ConcurrencyLimiter:
+def optuna(search: SearchSettings, settings: Optuna, run: RunRecords, template: TrialSpec) -> ConcurrencyLimiter:
     """Optuna, told of the trials that this run has completed already.
 
     Raises:
         UserError: Optuna is not installed.
+        DamagedRecords: a completed trial's are.
     """
     if find_spec("optuna") is None:
         raise UserError('search.searcher: needs the package optuna: pip install -e ".[optuna]"')
     space = {"chosen": {key: domain(distribution) for key, distribution in search.random.items()}}
     points, rewards = [], []
-    for identity, planned in run.trials().items():
-        records = run.trial(identity)
-        if records.state() == "completed":
-            spec = TrialSpec.model_validate(planned)
-            points.append({f"chosen/{key}": value_at(spec, key) for key in search.random})
-            rewards.append(records.history()[-1][settings.column(headline)])
+    for identity, spec in completed(run, template).items():
+        points.append({f"chosen/{key}": value_at(spec, key) for key in search.random})
+        rewards.append(run.trial(identity).last_measured(settings.column(template.method.headline)))
     searcher = OptunaSearch(
         OptunaSearch.convert_search_space(space),
         metric=RANKED,

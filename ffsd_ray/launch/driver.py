@@ -126,10 +126,10 @@ def _tuner(
     if isinstance(job.search.searcher, Optuna):
         (template,), (config,) = trials, configs
         searcher, param_space = (
-            optuna(job.search, job.search.searcher, run, template.method.headline),
+            optuna(job.search, job.search.searcher, run, template),
             {"trial": config},
         )
-        samples = samples_left(job.search, run)
+        samples = samples_left(job.search, run, template)
         wanted = {f"sample {index}": needs(template.scale) for index in range(samples)}
     return tune.Tuner(
         tune.with_resources(run_trial, trial_resources),

@@ -13,9 +13,10 @@ from ray._private.state import state as cluster_state
 from ray.exceptions import RayActorError
 from ray.train.collective import broadcast_from_rank_zero
 
-from ffsd_ray.errors import DataError, TrialError
+from ffsd_ray.errors import DataError, RecordsError, TrialError
 from ffsd_ray.launch.population import donor, pointer
 from ffsd_ray.launch.schedulers import RANKED
+from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import Row, TrialRecords
 from ffsd_ray.spec.scale import ScaleSettings
@@ -139,6 +140,7 @@ def _train(config: dict[str, Any], context: Context, giver: Donor | None = None)
     if os.path.isdir(config["directory"]):
         os.chdir(config["directory"])
     records = TrialRecords(Store(config["records"]))
+    _check_shared(RunRecords(records.store.parent.parent))
     spec = TrialSpec.model_validate(config["spec"])
     try:
         train(
@@ -152,3 +154,16 @@ def _train(config: dict[str, Any], context: Context, giver: Donor | None = None)
     except (TrialError, DataError) as error:
         if context.rank == 0:
             records.fail(type(error).__name__, str(error))
+
+
+def _check_shared(run: RunRecords) -> None:
+    """What a node would write into a folder of its own, nobody would find again.
+
+    Raises:
+        RecordsError: the driver's records are not to be seen here.
+    """
+    if not run.exists():
+        raise RecordsError(
+            f"{run.store.location}: node {ray.util.get_node_ip_address()} does not have the run's folder, which is on "
+            "another machine. Expected a folder that every node mounts, or object storage: --storage s3://bucket/folder"
+        )

@@ -2,7 +2,7 @@
 
 import inspect
 
-from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Method, MethodSettings, Phase
+from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Method, MethodSettings, Phase, TrainedOn
 from ffsd_ray.registry import modules
 
 METHODS: dict[str, type[Method]] = {
@@ -12,4 +12,4 @@ METHODS: dict[str, type[Method]] = {
     if inspect.isclass(found) and issubclass(found, Method) and not inspect.isabstract(found)
 }
 
-__all__ = ["METHODS", "Blueprint", "Losses", "MapShapes", "Method", "MethodSettings", "Phase"]
+__all__ = ["METHODS", "Blueprint", "Losses", "MapShapes", "Method", "MethodSettings", "Phase", "TrainedOn"]

@@ -38,6 +38,10 @@ class AfdSettings(PeersSettings):
             "maps, which are of one shape",
         )
 
+    @property
+    def schedule(self) -> dict[str, int]:
+        return {"ramp_epochs": self.ramp_epochs}
+
 
 class Afd(Peers):
     """The peers and a discriminator for each."""

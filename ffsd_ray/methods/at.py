@@ -26,6 +26,8 @@ class AtSettings(TaughtSettings):
 
     @property
     def unconfirmed(self) -> tuple[str, ...]:
+        if self.teacher is None:
+            return ()  # the student's own backbone
         return ("AT: feature maps of different sizes are averaged down to the smaller",)
 
 

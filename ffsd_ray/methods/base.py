@@ -36,6 +36,11 @@ class MethodSettings(Settings):
         return ()
 
     @property
+    def schedule(self) -> dict[str, int]:
+        """Epochs for which what changes over training goes on changing, by the keys that say so."""
+        return {}
+
+    @property
     def wants_held_out(self) -> bool:
         """Whether it learns from images that are held out (`Method.see_held_out`)."""
         return False
@@ -79,6 +84,16 @@ class Phase(NamedTuple):
     roles: tuple[Role, ...]
 
 
+class TrainedOn(NamedTuple):
+    """What a network must know of the images it is trained on."""
+
+    source: str
+    """The kind of data (`data.name`)."""
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class Blueprint:
     """What a group is built from, besides its own settings."""
@@ -89,6 +104,8 @@ class Blueprint:
     precision: Precision = "fp32"
     #: Whether networks that see the same images are run as one (`nets.grouped`).
     grouped: bool = False
+    #: None where nothing is trained.
+    data: TrainedOn | None = None
 
     def network(self) -> nn.Module:
         """A new backbone, initialised from torch's global random state."""

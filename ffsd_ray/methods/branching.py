@@ -24,6 +24,10 @@ class BranchSettings(MethodSettings):
     def headline(self) -> str:
         return "students_mean"
 
+    @property
+    def schedule(self) -> dict[str, int]:
+        return {"ramp_epochs": self.ramp_epochs}
+
 
 class BranchGroup(Method):
     """Students on one trunk. The first one, with the trunk a whole network, is deployed: no test accuracy chose it."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ffsd_ray.backbones import Features
 from ffsd_ray.losses import Formulation, mutual_kl
 from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Role
-from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, warmup
+from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, warmup, warmup_schedule
 from ffsd_ray.methods.peers import Peers, student_names
 from ffsd_ray.settings import Positive
 
@@ -49,6 +49,10 @@ class DmlSettings(LeaderSettings, MutualSettings):
     @property
     def headline(self) -> str:
         return "leader" if self.leader else "students_mean"
+
+    @property
+    def schedule(self) -> dict[str, int]:
+        return warmup_schedule(self, self.formulation) if self.leader else {}
 
     def label(self) -> str:
         return super().label().replace("dml", "dml+leader") if self.leader else super().label()

@@ -45,9 +45,13 @@ class End2Settings(MethodSettings):
     def headline(self) -> str:
         return "student"
 
+    @property
+    def schedule(self) -> dict[str, int]:
+        return {"hold_epochs + anneal_epochs": self.hold_epochs + self.anneal_epochs}
+
     def teachers(self, seed: int) -> list[Teacher]:
-        """Seeds m·s … m·s + m − 1, so that students of different seeds have different ensembles."""
-        return [Teacher(None, self.ensemble * seed + index) for index in range(self.ensemble)]
+        """Seeds m·s + 1 … m·s + m: never s, and others for every s, so that each student has an ensemble of its own."""
+        return [Teacher(None, self.ensemble * seed + index) for index in range(1, self.ensemble + 1)]
 
     def label(self) -> str:
         return f"end2 of {self.ensemble}"

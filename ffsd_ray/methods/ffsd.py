@@ -36,7 +36,7 @@ from ffsd_ray.backbones import Features
 from ffsd_ray.losses import attention, distance, diversity_target, mimic, unit
 from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Role
 from ffsd_ray.methods.dml import MutualGroup, MutualSettings, mutual_terms
-from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen
+from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, warmup_schedule
 from ffsd_ray.nets.precision import full, mixed
 from ffsd_ray.nets.self_distillation import SelfDistillation, check_shapes
 from ffsd_ray.settings import NonNegative, Problem
@@ -75,6 +75,10 @@ class FfsdSettings(LeaderSettings, MutualSettings):
     @property
     def headline(self) -> str:
         return "leader"
+
+    @property
+    def schedule(self) -> dict[str, int]:
+        return warmup_schedule(self, self.formulation)
 
     @property
     def students_distil(self) -> bool:

@@ -47,6 +47,7 @@ class KdclSettings(PeersSettings):
             choices.append("KDCL: one set of weights a batch (a worker's share of it), by exponentiated gradient")
         if self.target == "general":
             choices.append(f"KDCL: the covariance's diagonal is raised by {_RIDGE:g} of its mean before it is inverted")
+            choices.append("KDCL: its weights are fitted on the validation images that also choose the best epoch")
         return tuple(choices)
 
     @property

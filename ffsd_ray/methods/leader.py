@@ -33,10 +33,15 @@ class LeaderSettings(Settings):
     )
 
 
+def warmup_schedule(settings: LeaderSettings, formulation: Formulation) -> dict[str, int]:
+    """Its part of `MethodSettings.schedule`: the warm-up in force."""
+    published = 5 if formulation == "published" else 0
+    return {"warmup_epochs": published if settings.warmup_epochs is None else settings.warmup_epochs}
+
+
 def warmup(settings: LeaderSettings, formulation: Formulation) -> Ramp:
     """The factor of every λ."""
-    published = 5 if formulation == "published" else 0
-    return Ramp(published if settings.warmup_epochs is None else settings.warmup_epochs)
+    return Ramp(warmup_schedule(settings, formulation)["warmup_epochs"])
 
 
 class Seen(NamedTuple):

@@ -20,7 +20,7 @@ from ffsd_ray.backbones import Features
 from ffsd_ray.losses import Formulation, soft_kl
 from ffsd_ray.methods.base import Blueprint, Losses, Role
 from ffsd_ray.methods.branching import BranchGroup, BranchSettings
-from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, warmup
+from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, warmup, warmup_schedule
 
 
 class OneSettings(LeaderSettings, BranchSettings):
@@ -43,6 +43,10 @@ class OneSettings(LeaderSettings, BranchSettings):
     @property
     def headline(self) -> str:
         return "leader" if self.leader else super().headline
+
+    @property
+    def schedule(self) -> dict[str, int]:
+        return super().schedule | (warmup_schedule(self, self.formulation) if self.leader else {})
 
     def label(self) -> str:
         return f"one{'+leader' if self.leader else ''} n={self.students}"

@@ -1,6 +1,7 @@
 """Learning from a teacher that is trained already and stays as it is: what KD and AT have in common."""
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -10,10 +11,15 @@ from torch import Tensor
 from ffsd_ray.backbone_name import BackboneName
 from ffsd_ray.backbones import backbone
 from ffsd_ray.errors import RecordsError, TrialError
-from ffsd_ray.leader import load_leader
+from ffsd_ray.leader import Card, load_leader
 from ffsd_ray.methods.alone import Alone
-from ffsd_ray.methods.base import Blueprint, MethodSettings, Teacher
+from ffsd_ray.methods.base import Blueprint, MethodSettings, Teacher, TrainedOn
 from ffsd_ray.settings import NOT_IDENTITY, Problem, refuse
+
+#: How much two data sets' means or standard deviations may differ by before a warning.
+_ALIKE = 1e-3
+
+_log = logging.getLogger(__name__)
 
 
 class TaughtSettings(MethodSettings):
@@ -22,8 +28,8 @@ class TaughtSettings(MethodSettings):
     teacher: BackboneName | None = Field(None, description="The teacher's backbone; null: the student's own.")
     teacher_weights: str | None = Field(
         None,
-        description="A weights file (leader_best.safetensors of a trial) to take the teacher from; null: it is trained "
-        "in the job, once for each seed, as a baseline with the same data and optimisation.",
+        description="A weights file (leader_last.safetensors of a trial) to take the teacher from; null: it is trained "
+        "in the job, once for each seed, as a baseline with the same data and optimisation, to its last epoch.",
     )
     teacher_sha256: str | None = Field(
         None,
@@ -50,7 +56,8 @@ class TaughtSettings(MethodSettings):
         return "student"
 
     def teachers(self, seed: int) -> list[Teacher]:
-        return [] if self.teacher_weights else [Teacher(self.teacher, seed)]
+        """Seed s + 1: a teacher of the student's backbone would else begin as the student does."""
+        return [] if self.teacher_weights else [Teacher(self.teacher, seed + 1)]
 
     def label(self) -> str:
         return f"{self.name} from {self.teacher}" if self.teacher else self.name
@@ -63,7 +70,7 @@ class Taught(Alone):
         super().__init__(settings, blueprint)
         build = backbone(settings.teacher) if settings.teacher else blueprint.backbone
         self.teachers = [build(blueprint.classes).requires_grad_(False).eval()]
-        self._classes = blueprint.classes
+        self._classes, self._data = blueprint.classes, blueprint.data
 
     def load_teachers(self, weights: Sequence[Mapping[str, Tensor]]) -> None:
         path, wanted = self.settings.teacher_weights, self.settings.teacher_sha256
@@ -83,6 +90,37 @@ class Taught(Alone):
             expected = f"{self.settings.teacher or 'the backbone of the trial'} for {self._classes} classes"
             found = f"{leader.card.backbone} for {len(leader.classes)}"
             raise TrialError(f"method.teacher_weights: {path}: expected {expected}, found {found}") from error
+        if self._data is not None:
+            _check_data(path, leader.card, self._data)
+
+
+def _check_data(path: str, card: Card, data: TrainedOn) -> None:
+    """Raise TrialError where the teacher tells other classes apart; warn where it saw images normalised otherwise."""
+    known = [_named(card.spec["data"]["name"], card.classes), _named(data.source, data.classes)]
+    if all(known) and card.classes != data.classes:
+        index, theirs, ours = next(
+            (i, a, b) for i, (a, b) in enumerate(zip(card.classes, data.classes, strict=True)) if a != b
+        )
+        expected, found = (
+            f"{', '.join(names[:10])}{', …' * (len(names) > 10)}" for names in (data.classes, card.classes)
+        )
+        raise TrialError(
+            f"method.teacher_weights: {path}: expected the classes of the data set in its order ({expected}), "
+            f"found {found}: class {index} is {theirs} to the teacher and {ours} in the data set"
+        )
+    pairs = zip((*card.mean, *card.std), (*data.mean, *data.std), strict=True)
+    if any(abs(a - b) > _ALIKE for a, b in pairs):
+        _log.warning(
+            "%s: the teacher was trained on images normalised with mean %s, std %s, and now sees them with mean %s, "
+            "std %s",
+            path,
+            *(", ".join(f"{value:.4f}" for value in three) for three in (card.mean, card.std, data.mean, data.std)),
+        )
+
+
+def _named(source: str, classes: tuple[str, ...]) -> bool:
+    """Whether the names are the classes'; Parquet files without any have numbers in their place."""
+    return source != "parquet" or classes != tuple(map(str, range(len(classes))))
 
 
 def _sha256(path: str) -> str:

@@ -1,6 +1,7 @@
 """Networks that share all but their last stage: the branches of ONE, FFL and OKDDip."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 from torch import Tensor, fx, nn
 
@@ -17,14 +18,26 @@ class Branches(nn.Module):
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        first, *others = networks
         #: Trunk and tail in training mode and in evaluation, of which a traced network keeps the one it was traced in.
-        self._cuts = {mode: _cut(fx.Tracer().trace(first.train(mode))) for mode in (False, True)}
+        self._cuts = {mode: _cut(fx.Tracer().trace(networks[0].train(mode))) for mode in (False, True)}
+        #: Not registered: their parameters have their names already.
+        self._parts: dict[bool, tuple[fx.GraphModule, tuple[fx.GraphModule, ...]]] = {}
+        self._share_trunk()
+
+    def _share_trunk(self) -> None:
+        """The first network's trunk is every network's."""
+        first, *others = self.networks
         for trunk, _ in self._cuts.values():
             for network in others:
                 _share(first, network, trunk)
-        #: Not registered: their parameters have their names already.
-        self._parts: dict[bool, tuple[fx.GraphModule, tuple[fx.GraphModule, ...]]] = {}
+        self._parts.clear()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to` goes through. It gives each network buffers of its own, as converting to synchronised batch norm
+        does layers."""
+        super()._apply(fn, recurse)
+        self._share_trunk()
+        return self
 
     def forward(self, images: Tensor) -> list[Features]:
         """Of every branch; all but the last of the feature maps are the same ones."""
@@ -72,8 +85,8 @@ def _ancestors(nodes: Sequence[fx.Node]) -> dict[fx.Node, None]:
 
 
 def _share(first: nn.Module, other: nn.Module, trunk: fx.Graph) -> None:
-    """Put the modules of `first` that the trunk calls into `other` too."""
+    """Put the modules of `first` that the trunk calls, and the parameters and buffers it reads, into `other` too."""
     for node in trunk.nodes:
-        if node.op == "call_module":
+        if node.op in ("call_module", "get_attr"):
             parent, _, name = str(node.target).rpartition(".")
-            setattr(other.get_submodule(parent), name, first.get_submodule(str(node.target)))
+            setattr(other.get_submodule(parent), name, getattr(first.get_submodule(parent), name))

@@ -1,12 +1,17 @@
 """The records of one run of a job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ffsd_ray.errors import RecordsError
+from pydantic import ValidationError
+
+from ffsd_ray.errors import DamagedRecords, RecordsError
+from ffsd_ray.records.formats import RUN
+from ffsd_ray.records.shape import described
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
+from ffsd_ray.spec.trial import TrialSpec
 
 
 @dataclass(frozen=True)
@@ -40,29 +45,38 @@ class RunRecords:
 
     def add(self, identity: str, spec: Mapping[str, Any]) -> None:
         """One more planned trial, which a searcher chose while others ran."""
-        content = self.store.read_json("job.json")
+        content = self._content()
         content["trials"].setdefault(identity, dict(spec))
         self.store.write_json("job.json", content)
 
     def job(self) -> dict[str, Any]:
-        return self.store.read_json("job.json")["job"]
+        return self._content()["job"]
 
     def text(self) -> str:
         """The job file as given."""
-        return self.store.read("job.yaml").decode()
+        return self.store.parsed("job.yaml", bytes.decode, "text in UTF-8")
 
     def overrides(self) -> list[str]:
         """What was set over it on the command line."""
-        return self.store.read_json("job.json")["overrides"]
+        return self._content()["overrides"]
 
     def trials(self) -> dict[str, dict[str, Any]]:
         """The planned trials' specs by identity, in the job's order."""
-        return self.store.read_json("job.json")["trials"]
+        return self._content()["trials"]
 
-    def reuse(self, identities: Sequence[str]) -> dict[str, str]:
+    def specs(self) -> dict[str, TrialSpec]:
+        """The same.
+
+        Raises:
+            DamagedRecords: one is not a spec of this version.
+        """
+        return {identity: self._spec(identity, planned) for identity, planned in self.trials().items()}
+
+    def reuse(self, identities: Sequence[str], warn: Callable[[str], None]) -> dict[str, str]:
         """Take over those trials that other runs in the same storage have completed.
 
-        Returns the run that each reused trial came from, by identity. Checkpoints stay where they are.
+        Returns the run that each reused trial came from, by identity. Checkpoints stay where they are. A trial whose
+        records are damaged there counts as not completed there; `warn` is told of it.
         """
         storage, own = self.store.parent, self.store.name
         found: dict[str, str] = {}
@@ -72,13 +86,24 @@ class RunRecords:
             other = RunRecords(storage.child(name))
             there = set(other.store.child("trials").names())
             for identity in identities:
-                if (
-                    identity in there
-                    and identity not in found
-                    and self.trial(identity).take(other.trial(identity), name)
-                ):
-                    found[identity] = name
+                if identity not in there or identity in found:
+                    continue
+                try:
+                    if self.trial(identity).take(other.trial(identity), name):
+                        found[identity] = name
+                except DamagedRecords as error:
+                    warn(str(error))
         return found
 
     def trial(self, identity: str) -> TrialRecords:
         return TrialRecords(self.store.child("trials").child(identity))
+
+    def _content(self) -> dict[str, Any]:
+        return self.store.parsed("job.json", RUN.json, "JSON")
+
+    def _spec(self, identity: str, planned: dict[str, Any]) -> TrialSpec:
+        try:
+            return TrialSpec.model_validate(planned)
+        except ValidationError as error:
+            said = f"trials.{identity}: expected a spec of this version: {described(error)}"
+            raise self.store.damaged("job.json", said) from error

@@ -8,11 +8,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Self, TypeVar
 
 from pyarrow import fs
 
-from ffsd_ray.errors import DamagedRecords, RecordsError, StorageError, StorageFull
+from ffsd_ray.errors import DamagedRecords, MissingRecords, RecordsError, StorageError, StorageFull
+from ffsd_ray.records.shape import Unlike
 from ffsd_ray.storage import is_uri, open_location, patiently, shown
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Store:
     def read(self, name: str) -> bytes:
         """
         Raises:
-            FileNotFoundError: there is no such file.
+            MissingRecords: there is no such file.
         """
 
         def act() -> bytes:
@@ -104,31 +105,29 @@ class Store:
 
         self._try(name, "be written", act, len(content))
 
-    def copy(self, name: str, source: "Store") -> None:
-        """Write what stands under `name` in another folder, on whatever filesystem."""
-        self.write(name, source.read(name))
-
     def delete(self, name: str) -> None:
         """Does nothing where there is no such file: a server may have deleted it and not said so."""
         with contextlib.suppress(FileNotFoundError):
             self._try(name, "be deleted", lambda: self._filesystem.delete_file(self._at(name)))
 
-    def read_json(self, name: str) -> Any:
-        """
-        Raises:
-            DamagedRecords: it is no JSON.
-        """
-        return self.parsed(name, json.loads, "JSON")
-
     def parsed(self, name: str, parse: Callable[[bytes], T], what: str) -> T:
-        """What `parse` makes of a file, which must not run what it finds there. Raises DamagedRecords."""
+        """What `parse` makes of a file, which must not run what it finds there.
+
+        Raises:
+            DamagedRecords: it is not `what`, or `parse` finds it `Unlike` what a run writes.
+            MissingRecords: there is no such file.
+        """
         content = self.read(name)
         try:
             return parse(content)
+        except Unlike as error:
+            raise self.damaged(name, str(error)) from error
         except Exception as error:  # whatever a parser meets in bytes from somewhere else
-            file = shown(f"{self._base}/{name}")
-            said = f"expected {what}, as a run writes it; it is damaged, or from elsewhere ({type(error).__name__})"
-            raise DamagedRecords(f"{file}: {said}") from error
+            raise self.damaged(name, f"expected {what}, as a run writes it", f" ({type(error).__name__})") from error
+
+    def damaged(self, name: str, said: str, why: str = "") -> DamagedRecords:
+        """What to raise where a file is not as it was written; `said`: what was expected in it."""
+        return DamagedRecords(f"{shown(f'{self._base}/{name}')}: {said}; it is damaged, or from elsewhere{why}")
 
     def write_json(self, name: str, content: object) -> None:
         self.write(name, json.dumps(content, indent=1, ensure_ascii=False).encode())
@@ -157,8 +156,8 @@ class Store:
         file = shown(f"{self._base}/{name}".rstrip("/"))
         try:
             return patiently(act)
-        except FileNotFoundError:
-            raise
+        except FileNotFoundError as error:
+            raise MissingRecords(f"{file}: cannot {what}: there is no such file") from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull(f"{file}: cannot {what}: {error.strerror}: {_space(self._path, size)}") from error

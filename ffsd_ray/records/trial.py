@@ -1,20 +1,21 @@
 """The records of one trial."""
 
+import contextlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.torch
 import torch
+from torch import nn
 
+from ffsd_ray.errors import DamagedRecords
+from ffsd_ray.records.checkpoint import CHECKPOINT, fits
+from ffsd_ray.records.formats import ENVIRONMENT, FAILURE, HISTORY, RESULT, SPEC, Row
 from ffsd_ray.records.store import Store
-
-#: One epoch's measurements: `epoch`, `seconds`, `images_per_second`, `lr`, `weight/<name>`, `term/<member>/<term>` and
-#: `<split>/<series>/<top1 | top5 | loss>`; accuracies in percent, losses in nats.
-Row = dict[str, float]
 
 State = Literal["completed", "failed", "unfinished"]
 
@@ -22,6 +23,28 @@ State = Literal["completed", "failed", "unfinished"]
 LEADER_BEST, LEADER_LAST = "leader_best.safetensors", "leader_last.safetensors"
 
 _CHECKPOINT = re.compile(r"epoch-\d{6}(-step-\d{6})?\.pt")
+
+
+def _history(content: bytes) -> Any:
+    rows = pq.read_table(io.BytesIO(content)).to_pylist()
+    return HISTORY.checked([{key: value for key, value in row.items() if value is not None} for row in rows])
+
+
+def _checkpoint(content: bytes) -> Any:
+    return CHECKPOINT.checked(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+
+
+#: What reads each file, raising `Unlike` where it is not as it should be; and what kind of file it is.
+_FORMATS: dict[str, tuple[Callable[[bytes], Any], str]] = {
+    "spec.json": (SPEC.json, "JSON"),
+    "environment.json": (ENVIRONMENT.json, "JSON"),
+    "history.parquet": (_history, "Parquet"),
+    "standing.json": (RESULT.json, "JSON"),
+    "result.json": (RESULT.json, "JSON"),
+    "error.json": (FAILURE.json, "JSON"),
+    LEADER_BEST: (safetensors.torch.load, "safetensors"),
+    LEADER_LAST: (safetensors.torch.load, "safetensors"),
+}
 
 
 def _checkpoint_name(epoch: int, steps: int = 0) -> str:
@@ -43,16 +66,16 @@ class TrialRecords:
         return "failed" if self.store.exists("error.json") else "unfinished"
 
     def spec(self) -> dict[str, Any]:
-        return self.store.read_json("spec.json")
+        return self._read("spec.json")
 
     def environment(self) -> dict[str, Any]:
-        return self.store.read_json("environment.json")
+        return self._read("environment.json")
 
     def result(self) -> dict[str, Any]:
-        return self.store.read_json("result.json")
+        return self._read("result.json")
 
     def error(self) -> dict[str, Any]:
-        return self.store.read_json("error.json")
+        return self._read("error.json")
 
     def begin(self, spec: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Write what is run and where; an earlier attempt's error is forgotten."""
@@ -73,7 +96,7 @@ class TrialRecords:
 
     def stop(self) -> None:
         """A scheduler has ended the trial: as it stands is its result."""
-        standing = self.store.read_json("standing.json")
+        standing = self._read("standing.json")
         self.finish(standing | {"ended": f"stopped at {standing['last']['epoch']}"})
 
     def fail(self, kind: str, message: str, details: str = "") -> None:
@@ -81,24 +104,50 @@ class TrialRecords:
         self.store.write_json("error.json", {"kind": kind, "message": message, "details": details})
 
     def take(self, other: "TrialRecords", run: str) -> bool:
-        """Become a copy of another run's records of this trial, if it has trained to its end there; whether it has."""
-        if other.state() != "completed" or other.result().get("ended") != "completed":
+        """Become a copy of another run's records of this trial, if it has trained to its end there; whether it has.
+
+        Raises:
+            DamagedRecords: they are damaged; nothing of them has been written here.
+        """
+        if other.state() != "completed" or (result := other.result()).get("ended") != "completed":
             return False
-        for name in ("spec.json", "environment.json", "history.parquet", LEADER_BEST, LEADER_LAST):
-            self.store.copy(name, other.store)
-        self.finish(other.result() | {"reused": run})
+        names = ("spec.json", "environment.json", "history.parquet", LEADER_BEST, LEADER_LAST)
+        for name, content in {name: other._sound(name) for name in names}.items():
+            self.store.write(name, content)
+        self.finish(result | {"reused": run})
         return True
 
     def history(self) -> list[Row]:
         """The rows so far, by epoch; none where no epoch has ended."""
-        if not self.store.exists("history.parquet"):
-            return []
-        rows = self.store.parsed("history.parquet", lambda content: pq.read_table(io.BytesIO(content)), "Parquet")
-        return [{key: value for key, value in row.items() if value is not None} for row in rows.to_pylist()]
+        return self._read("history.parquet") if self.store.exists("history.parquet") else []
 
-    def last_weights(self) -> dict[str, torch.Tensor]:
-        """Of the deployed network, from LEADER_LAST."""
-        return self.store.parsed(LEADER_LAST, safetensors.torch.load, "safetensors")
+    def epochs_done(self) -> int:
+        """As many as the history has; none where it is damaged: training goes on without it, and writes it anew."""
+        with contextlib.suppress(DamagedRecords):
+            return len(self.history())
+        return 0
+
+    def last_measured(self, column: str) -> float:
+        """After the last epoch.
+
+        Raises:
+            DamagedRecords: the history has no such column.
+        """
+        rows = self.history()
+        if not rows or column not in rows[-1]:
+            raise self.store.damaged("history.parquet", f"expected a column {column}")
+        return rows[-1][column]
+
+    def last_weights(self, network: nn.Module) -> dict[str, torch.Tensor]:
+        """Of the deployed network, from LEADER_LAST.
+
+        Raises:
+            DamagedRecords: it is not such a `network`.
+        """
+        weights: dict[str, torch.Tensor] = self._read(LEADER_LAST)
+        if not fits(network, weights):
+            raise self.store.damaged(LEADER_LAST, "expected the weights of this trial's network")
+        return weights
 
     def write_history(self, rows: Sequence[Row]) -> None:
         with self.store.writing("history.parquet") as stream:
@@ -121,14 +170,29 @@ class TrialRecords:
         return self._load(names[-1]) if names else None
 
     def checkpoint(self, epoch: int) -> dict[str, Any]:
-        """The training state after an epoch, as `latest_checkpoint`. Raises FileNotFoundError."""
+        """The training state after an epoch, as `latest_checkpoint`. Raises MissingRecords."""
         return self._load(_checkpoint_name(epoch))
 
-    def _load(self, name: str) -> dict[str, Any]:
-        def tensors(content: bytes) -> dict[str, Any]:
-            return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    def misfit(self, epoch: int | None = None) -> DamagedRecords:
+        """What to raise where a checkpoint, the newest or the one after `epoch`, is of other networks."""
+        name = self._checkpoint_names()[-1] if epoch is None else _checkpoint_name(epoch)
+        return self._checkpoints.damaged(name, "expected the state of this trial's networks and optimisers")
 
-        return self._checkpoints.parsed(name, tensors, "a checkpoint of tensors and plain values")
+    def _read(self, name: str) -> Any:
+        return self.store.parsed(name, *_FORMATS[name])
+
+    def _sound(self, name: str) -> bytes:
+        """A file as it is, if nothing is wrong with it."""
+        read, kind = _FORMATS[name]
+
+        def unchanged(content: bytes) -> bytes:
+            read(content)
+            return content
+
+        return self.store.parsed(name, unchanged, kind)
+
+    def _load(self, name: str) -> dict[str, Any]:
+        return self._checkpoints.parsed(name, _checkpoint, "a checkpoint of tensors and plain values")
 
     def _checkpoint_names(self) -> list[str]:
         return [name for name in self._checkpoints.names() if _CHECKPOINT.fullmatch(name)]

@@ -68,6 +68,8 @@ def _comments(job: Mapping[str, Any], row: Row, count: int, seeds: Sequence[int]
     ]
     if row.selection == "test":
         lines.append("The test images also chose the epoch, as the paper did.")
+    file = f"leader_{row.epoch}.safetensors"
+    lines += [f"Weights, seed {seed}: trials/{trial}/{file}" for seed, trial in zip(row.seeds, row.trials, strict=True)]
     missing = [str(seed) for seed in seeds if seed not in row.seeds]
     return [*lines, f"Not completed: seed {', '.join(missing)}."] if missing else lines
 
@@ -75,7 +77,8 @@ def _comments(job: Mapping[str, Any], row: Row, count: int, seeds: Sequence[int]
 def _job(job: Mapping[str, Any], row: Row, seeds: Sequence[int]) -> dict[str, Any]:
     """What is as by default is left out of the job's own sections; those of the trial are complete."""
     defaults = JobSpec(name="default").model_dump(mode="json")
-    changed = {name: _changed(job[name], defaults[name]) for name in _KEPT if job[name] != defaults[name]}
+    own = {name: job.get(name, defaults[name]) for name in _KEPT}
+    changed = {name: _changed(value, defaults[name]) for name, value in own.items() if value != defaults[name]}
     spec = row.spec.model_dump(mode="json", exclude={"variant", "seed"})
     return {"name": f"{job['name']}-best", **spec, "seed": list(seeds), **changed}
 

@@ -5,9 +5,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
-from ffsd_ray.errors import RecordsError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.spec.trial import TrialSpec
@@ -28,20 +25,13 @@ def collect(run: RunRecords) -> list[Trial]:
     """The planned trials, in the job's order.
 
     Raises:
-        RecordsError: the records are of another version.
+        RecordsError: the records are damaged, or of another version.
     """
-    planned = run.trials()
+    planned = run.specs()
     # One small file after another would be slow on an object store.
     with ThreadPoolExecutor(16) as pool:
         ends = pool.map(lambda identity: _end(run.trial(identity)), planned)
-        return [Trial(_spec(run, spec), *end) for spec, end in zip(planned.values(), ends, strict=True)]
-
-
-def _spec(run: RunRecords, planned: dict[str, Any]) -> TrialSpec:
-    try:
-        return TrialSpec.model_validate(planned)
-    except ValidationError as error:
-        raise RecordsError(f"{run.store.location}/job.json: a spec that is not of this version: {error}") from error
+        return [Trial(spec, *end) for spec, end in zip(planned.values(), ends, strict=True)]
 
 
 def _end(records: TrialRecords) -> tuple[dict[str, Any] | None, str | None]:

@@ -9,7 +9,7 @@ from ffsd_ray.methods.dml import MutualSettings
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.pairs import Pair, gains, numbers
 from ffsd_ray.report.paper import PaperTable, Printed, matches, paper_tables, printed_baseline
-from ffsd_ray.report.row import Cell, Epoch, Row, unconfirmed_of
+from ffsd_ray.report.row import Cell, Epoch, Row, remarks_on
 from ffsd_ray.report.sheet import Notes, Section, Sheet, marks
 from ffsd_ray.report.table import Table, result_table
 from ffsd_ray.spec.labels import has
@@ -131,7 +131,7 @@ def _entry(label: str, pair: Pair, paper: PaperTable, row: Row, table: Table, no
         of_gain = row.notes.get("Gain", ()) if pair.is_gain else ()
         on_ours = [table.notes[number - 1] for number in of_gain] or [_NOT_RECORDED]
     elif pair.ours is not None:
-        on_ours = unconfirmed_of(row.spec)
+        on_ours = remarks_on(row.spec)
     if paper.no_verdict:
         on_within = [f"no verdict: {paper.no_verdict}"] if pair.ours is not None else []
     else:

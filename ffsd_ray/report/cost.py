@@ -11,7 +11,7 @@ from ffsd_ray.report.row import Row
 from ffsd_ray.report.sheet import Section, Sheet
 from ffsd_ray.report.show import show_of_run
 from ffsd_ray.report.table import result_table
-from ffsd_ray.spec.flops import Component, components
+from ffsd_ray.spec.flops import Component, components, flops_per_image
 
 _HEAD = ("Configuration", "Component", "MACs (M)", "Number", "Total (M)")
 _MEASURED = ("Hours", "Parameters trained", "Parameters deployed", "Device")
@@ -19,9 +19,11 @@ _MEASURED = ("Hours", "Parameters trained", "Parameters deployed", "Device")
 
 @dataclass(frozen=True)
 class Cost:
-    """One configuration's. `parts` are None where only the images, not yet read, say how large they are."""
+    """One configuration's. `images` and `parts` are None where only the images, not yet read, say what they are."""
 
     row: Row
+    #: Number of classes, and side in pixels.
+    images: tuple[int, int] | None
     parts: tuple[Component, ...] | None
     #: {"trained": …, "deployed": …}; None where no trial has completed.
     parameters: dict[str, int] | None
@@ -30,6 +32,12 @@ class Cost:
     @property
     def macs(self) -> int | None:
         return None if self.parts is None else sum(part.macs * part.number for part in self.parts)
+
+    @property
+    def step(self) -> float | None:
+        """FLOP of one image's share of a training step: all phases, forward and backward."""
+        spec = self.row.spec
+        return None if self.images is None else flops_per_image(spec.method, spec.backbone.name, *self.images)
 
 
 @dataclass(frozen=True)
@@ -105,10 +113,11 @@ def cost_of(run: RunRecords, row: Row) -> Cost:
     trials = [run.trial(spec.model_copy(update={"seed": seed}).identity()) for seed in row.seeds]
     result = trials[0].result() if trials else {}
     classes, size = result.get("classes", spec.data.known_classes), result.get("image_size", spec.data.known_size)
-    known = classes is not None and size is not None
+    images = None if classes is None or size is None else (classes, size)
     return Cost(
         row,
-        components(spec.method, spec.backbone.name, classes, size) if known else None,
+        images,
+        components(spec.method, spec.backbone.name, *images) if images else None,
         result.get("parameters"),
         tuple(dict.fromkeys(_device(trial.environment()["device"]) for trial in trials)),
     )

@@ -17,7 +17,7 @@ def frame(table: Table) -> pa.Table:
 
     `configuration`, `epoch`, `n` (trials), `seeds`; each setting in which the rows differ, under its dotted key; each
     column of the table and its standard deviation; `difference`, `p` and `pairs` where the table compares; `ended`, a
-    trial each; `notes`. Title and captions are in the schema's metadata.
+    trial each; `notes`; `trials`, their folders under RUN/trials. Title and captions are in the schema's metadata.
     """
     rows, specs = table.rows, [row.spec for row in table.rows]
     text, number, whole = pa.string(), pa.float64(), pa.int64()
@@ -43,6 +43,7 @@ def frame(table: Table) -> pa.Table:
         columns["pairs"] = pa.array([one.pairs for one in found], whole)
     columns["ended"] = pa.array([list(row.ended) for row in rows], pa.list_(text))
     columns["notes"] = pa.array([table.notes_on(row) for row in rows], pa.list_(text))
+    columns["trials"] = pa.array([list(row.trials) for row in rows], pa.list_(text))
     return pa.table(columns).replace_schema_metadata({"title": table.title, "captions": "\n".join(table.captions)})
 
 

@@ -20,6 +20,7 @@ from ffsd_ray.command import command
 from ffsd_ray.data.batches import normalise
 from ffsd_ray.errors import JobError, RecordsError
 from ffsd_ray.losses import attention
+from ffsd_ray.records.checkpoint import fits
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.captions import images_of
 from ffsd_ray.report.collect import collect
@@ -84,7 +85,8 @@ def panels(
     """What is drawn: of the trials that meet `conditions` (`where`), the `members`' networks; none named: all.
 
     Raises:
-        JobError, RecordsError: see `where`; no trial has a checkpoint or such a member; their data differ.
+        JobError, RecordsError: see `where`; no trial has a checkpoint or such a member; their data differ; a checkpoint
+            is damaged.
         DataError: the images cannot be read.
     """
     specs = where([trial.spec for trial in collect(run)], conditions)
@@ -109,6 +111,8 @@ def panels(
     for spec in specs:
         state = states[spec.identity()]
         method = build_method(spec, dataset.num_classes, dataset.image_size)
+        if not fits(method, state["method"]):
+            raise run.trial(spec.identity()).misfit()
         method.load_state_dict(state["method"])
         method.eval()
         there |= dict.fromkeys(method.networks)

@@ -1,22 +1,26 @@
 """What a run's configurations reach and what they cost, a line each: python -m ffsd_ray.report.methods RUN."""
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ffsd_ray.command import command
-from ffsd_ray.methods.baseline import BaselineSettings
+from ffsd_ray.methods.taught import TaughtSettings
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import Trial, collect
 from ffsd_ray.report.cost import Cost, cost_of
-from ffsd_ray.report.row import Cell, Row
+from ffsd_ray.report.measured import Measured, read_measured
+from ffsd_ray.report.row import Cell
 from ffsd_ray.report.sheet import Section, Sheet, marks
-from ffsd_ray.report.show import show_of_run
+from ffsd_ray.report.show import parser_of_run, show
 from ffsd_ray.report.table import table_of
+from ffsd_ray.spec.trial import TrialSpec
 
-_HEAD = ("Configuration", "n", "Accuracy", "Gain", "Images/s", "Time ×", "Work ×", "Peak (MiB)", "Trained", "Deployed")
-_WORDS = ("Accuracy of", "Deploys")
+#: Columns that are there in any case.
+_NAMES = ("Configuration", "n")
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,19 @@ class Line:
     cost: Cost
     #: The member that is deployed; '' where no trial has completed.
     deploys: str
+    #: Seconds of a step measured apart; None without.
+    step: float | None
     #: None where no trial has completed.
     images_per_second: Cell | None
-    #: Bytes, the most of any trial; None on CPUs.
+    #: Bytes, the most of any trial; None on CPUs, unless it was measured apart.
     peak: int | None
-    #: Seconds and operations an image, relative to the baseline of the same backbone; None without one.
+    #: Seconds an image, relative to the row's baseline, and to as many baselines as networks are trained together; and
+    #: operations an image, relative to the baseline. None without one.
     time: float | None
+    per_network: float | None
     work: float | None
+    #: The networks that are trained before, '' for none.
+    before: str
 
 
 @dataclass(frozen=True)
@@ -45,104 +55,150 @@ class MethodsTable:
     notes: tuple[str, ...]
 
     def sheet(self) -> Sheet:
-        """A line a configuration; what is missing as a mark."""
-        captions = (
-            *self.captions,
-            "Images/s: in the last epoch's training; Time ×, Work ×: seconds, and operations of the forward pass, for "
-            "an image, relative to the baseline with the same backbone; Peak: memory allocated on a GPU; Trained, "
-            "Deployed: parameters",
-        )
-        rows = tuple(tuple(_texts(line)) for line in self.lines)
-        return Sheet(self.title, captions, (*_HEAD, *_WORDS), (Section("Last epoch", rows),), self.notes)
+        """A line a configuration; what is missing as a mark. What no line has is left out."""
+        texts = [_texts(line) for line in self.lines]
+        names = texts[0] if texts else _NAMES
+        head = [name for name in names if name in _NAMES or any(text[name] for text in texts)]
+        rows = tuple(tuple(text[name] for name in head) for text in texts)
+        return Sheet(self.title, self.captions, tuple(head), (Section("Last epoch", rows),), self.notes)
 
     def records(self) -> list[list[str]]:
-        """A line a configuration; mean and std in columns of their own."""
+        """A line a configuration; mean and std in columns of their own.
+
+        `trials`: the folders' names under RUN/trials of those that have completed.
+        """
         head = ["configuration", "n", "accuracy", "accuracy std", "gain", "gain std", "images/s", "images/s std"]
-        head += ["time", "work", "peak bytes", "parameters trained", "parameters deployed", "accuracy of", "deploys"]
+        head += ["time", "time / members", "work", "step ms", "peak bytes", "parameters trained", "parameters deployed"]
+        head += ["trained before", "accuracy of", "deploys", "trials"]
         return [head, *(_record(line) for line in self.lines)]
 
 
-def methods_table(run: RunRecords) -> MethodsTable:
+def methods_table(run: RunRecords, bench: Path | None = None) -> MethodsTable:
     """One line for each configuration, from what the records hold so far.
 
+    `bench`: the record of `python -m ffsd_ray.bench JOB --all`, whose times and memory are shown in place of the run's.
+
     Raises:
-        RecordsError: the records are of another version.
+        RecordsError: the records are of another version; `bench` is no such record, or has none of the configurations.
     """
     trials = collect(run)
     table = table_of(run.job(), trials, ["last"])
-    found = [(cost_of(run, row), _results(trials, row)) for row in table.rows]
-    speeds = [Cell.of(_speed(result) for result in results) if results else None for _, results in found]
-    alone = {
-        cost.row.spec.backbone.name: (cost.macs, speed)
-        for (cost, _), speed in zip(found, speeds, strict=True)
-        if isinstance(cost.row.spec.method, BaselineSettings)
-    }
+    apart = read_measured(bench, [row.spec.identity() for row in table.rows]) if bench else None
+    costs = {row.spec.identity(): cost_of(run, row) for row in table.rows}
+    results = {identity: _results(trials, identity) for identity in costs}
+    measured = apart.figures if apart else {identity: _of_run(found) for identity, found in results.items() if found}
     lines = []
-    for (cost, results), speed in zip(found, speeds, strict=True):
-        macs, fastest = alone.get(cost.row.spec.backbone.name, (None, None))
+    for identity, cost in costs.items():
+        own, alone = measured.get(identity), _baseline(cost.row.spec)
+        beside, work = measured.get(alone), costs[alone].step if alone in costs else None
+        time = beside.images_per_second.mean / own.images_per_second.mean if own and beside else None
         lines.append(
             Line(
                 cost,
-                " / ".join(dict.fromkeys(result["deployed"] for result in results)),
-                speed,
-                max((result.get("peak_memory") or 0 for result in results), default=0) or None,
-                fastest.mean / speed.mean if fastest and speed else None,
-                cost.macs / macs if cost.macs and macs else None,
+                " / ".join(dict.fromkeys(result["deployed"] for result in results[identity])),
+                own.step if own else None,
+                own.images_per_second if own else None,
+                own.peak if own else None,
+                time,
+                time / own.networks if own and time else None,
+                cost.step / work if cost.step and work else None,
+                _before(cost.row.spec),
             )
         )
-    return MethodsTable(table.title, table.captions, tuple(lines), table.notes)
+    said = (
+        apart.caption if apart else "Images/s: of training in the last epoch; Peak: most memory allocated on a GPU",
+        "Time ×, Work ×: seconds and operations of a training step, for an image, relative to the baseline with the "
+        "same data, backbone, optimisation and scale; ÷ members: Time × by the networks that are trained together",
+        "Trained, Deployed: parameters; Trained before: networks, each as a trial of its own, "
+        "which no other column counts",
+    )
+    return MethodsTable(table.title, (*table.captions, *said), tuple(lines), table.notes)
 
 
-def _results(trials: Sequence[Trial], row: Row) -> list[dict[str, Any]]:
-    """Of the row's completed trials."""
-    own = row.spec.identity()
-    return [trial.result for trial in trials if trial.result and trial.spec.configuration().identity() == own]
+def _baseline(spec: TrialSpec) -> str:
+    return spec.baseline().identity()
 
 
-def _speed(result: dict[str, Any]) -> float:
-    speed: float = result["last"]["images_per_second"]
-    return speed
+def _results(trials: Sequence[Trial], identity: str) -> list[dict[str, Any]]:
+    """Of a row's completed trials."""
+    return [trial.result for trial in trials if trial.result and trial.spec.configuration().identity() == identity]
 
 
-def _texts(line: Line) -> list[str]:
-    row, speed, sizes = line.cost.row, line.images_per_second, line.cost.parameters
-    return [
-        f"{row.configuration} {marks(row.notes.get('configuration', ()))}".strip(),
-        f"{len(row.seeds)} {marks(row.notes.get('n', ()))}".strip(),
-        row.accuracy.text() if row.accuracy else "",
-        f"{row.cells['Gain'].text() if 'Gain' in row.cells else ''} {marks(row.notes.get('Gain', ()))}".strip(),
-        speed.text(0) if speed else "",
-        *("" if ratio is None else f"{ratio:.2f}" for ratio in (line.time, line.work)),
-        "" if line.peak is None else f"{line.peak / 2**20:,.0f}",
-        *(f"{sizes[key]:,}" if sizes else "" for key in ("trained", "deployed")),
-        row.headline,
-        line.deploys,
-    ]
+def _of_run(results: Sequence[Mapping[str, Any]]) -> Measured:
+    networks = {*results[0]["common"], results[0]["deployed"]}
+    return Measured(
+        None,
+        Cell.of(result["last"]["images_per_second"] for result in results),
+        max(result.get("peak_memory") or 0 for result in results) or None,
+        len(networks),
+    )
+
+
+def _before(spec: TrialSpec) -> str:
+    if isinstance(spec.method, TaughtSettings) and spec.method.teacher_weights:
+        return f"{spec.method.teacher or spec.backbone.name} (a file)"
+    found = Counter(trial.backbone.name for trial in spec.prerequisites())
+    return ", ".join(f"{number} × {name}" for name, number in found.items())
+
+
+def _texts(line: Line) -> dict[str, str]:
+    row, speed, sizes = line.cost.row, line.images_per_second, line.cost.parameters or {}
+    return {
+        "Configuration": f"{row.configuration} {marks(row.notes.get('configuration', ()))}".strip(),
+        "n": f"{len(row.seeds)} {marks(row.notes.get('n', ()))}".strip(),
+        "Accuracy": row.accuracy.text() if row.accuracy else "",
+        "Gain": f"{row.cells['Gain'].text() if 'Gain' in row.cells else ''} {marks(row.notes.get('Gain', ()))}".strip(),
+        "Step (ms)": "" if line.step is None else f"{1e3 * line.step:.0f}",
+        "Time ×": _number(line.time),
+        "÷ members": _number(line.per_network),
+        "Work ×": _number(line.work),
+        "Images/s": speed.text(0) if speed else "",
+        "Peak (MiB)": "" if line.peak is None else f"{line.peak / 2**20:,.0f}",
+        "Trained": f"{sizes['trained']:,}" if sizes else "",
+        "Deployed": f"{sizes['deployed']:,}" if sizes else "",
+        "Trained before": line.before,
+        "Accuracy of": row.headline,
+        "Deploys": line.deploys,
+    }
 
 
 def _record(line: Line) -> list[str]:
-    row, sizes = line.cost.row, line.cost.parameters
+    row, sizes = line.cost.row, line.cost.parameters or {}
     cells = (row.accuracy, row.cells.get("Gain"), line.images_per_second)
-    values = [value for cell in cells for value in (cell or (None, None))]
     return [
         row.configuration,
         str(len(row.seeds)),
-        *("" if value is None else f"{value:.2f}" for value in (*values, line.time, line.work)),
+        *(_number(value) for cell in cells for value in (cell or (None, None))),
+        *map(_number, (line.time, line.per_network, line.work)),
+        "" if line.step is None else f"{1e3 * line.step:.3f}",
         "" if line.peak is None else str(line.peak),
-        *(str(sizes[key]) if sizes else "" for key in ("trained", "deployed")),
+        *(str(sizes.get(key, "")) for key in ("trained", "deployed")),
+        line.before,
         row.headline,
         line.deploys,
+        " ".join(row.trials),
     ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    return show_of_run(
-        argv,
+    parser = parser_of_run(
         "python -m ffsd_ray.report.methods",
         "Print what each configuration of a run reaches, what it deploys and what it costs, a line each.",
-        methods_table,
     )
+    parser.add_argument(
+        "--bench",
+        type=Path,
+        metavar="FILE",
+        help="times and memory from this record of `python -m ffsd_ray.bench JOB --all`, in place of the run's own",
+    )
+    arguments = parser.parse_args(argv)
+    show(methods_table(RunRecords.open(arguments.run), arguments.bench), arguments.format)
+    return 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from xml.etree.ElementTree import Element
 
-from ffsd_ray.errors import RecordsError
+from ffsd_ray.errors import DamagedRecords, RecordsError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.axis import value_of
 from ffsd_ray.report.curves import curves
@@ -36,6 +36,8 @@ def over_settings(table: Table) -> list[Element]:
 def training(run: RunRecords, table: Table) -> list[Element]:
     try:
         return [_figure(training_curves(run, table))]
+    except DamagedRecords:
+        raise
     except RecordsError:
         return []
 

@@ -47,8 +47,9 @@ class Row:
     #: Its seed is without meaning, unless the rows are told apart by it; see `Group` where trials differ in more.
     spec: TrialSpec
     epoch: Epoch
-    #: Of the completed trials, one each.
+    #: Of the completed trials, one each; and their identities, which name their folders.
     seeds: tuple[int, ...]
+    trials: tuple[str, ...]
     cells: dict[str, Cell]
     #: Of every column of accuracies, its gain over the baseline, seed by seed; empty where there is none.
     gains: dict[str, Cell]
@@ -71,8 +72,8 @@ class Row:
     classes: int | None
     #: How each completed trial ended: "completed", "stopped at 12", "exploited from TRIAL at 5".
     ended: tuple[str, ...]
-    #: Numbers (from 1) of the table's notes, by column; `n` for trials that are missing, `configuration` for what no
-    #: source confirms.
+    #: Numbers (from 1) of the table's notes, by column; `n` for trials that are missing, `configuration` for remarks on
+    #: its method.
     notes: dict[str, tuple[int, ...]]
     #: Beside the row that the table compares with; None where it compares with none.
     difference: Difference | None = None
@@ -88,9 +89,9 @@ def make_row(group: Group, epoch: Epoch, completed: Mapping[str, dict[str, Any]]
     missing = [notes.number(text) for text in _missing(group)]
     if missing:
         marks["n"] = tuple(missing)
-    unconfirmed = {text: None for trial in group.trials for text in unconfirmed_of(trial.spec)}
-    if unconfirmed:
-        marks["configuration"] = tuple(map(notes.number, unconfirmed))
+    remarks = {text: None for trial in group.trials for text in remarks_on(trial.spec)}
+    if remarks:
+        marks["configuration"] = tuple(map(notes.number, remarks))
 
     results = [(trial.spec, trial.result) for trial in group.trials if trial.result is not None]
     scores = [scores_of(spec, result, epoch, completed) for spec, result in results]
@@ -126,6 +127,7 @@ def make_row(group: Group, epoch: Epoch, completed: Mapping[str, dict[str, Any]]
         spec=group.spec,
         epoch=epoch,
         seeds=tuple(score.seed for score in scores),
+        trials=tuple(spec.identity() for spec, _ in results),
         cells=cells,
         gains=gains,
         headline=" or ".join(dict.fromkeys(score.headline for score in scores)),
@@ -177,6 +179,6 @@ def _beside_baseline(scores: Sequence[Scores], led: Sequence[Scores], split: On)
     }
 
 
-def unconfirmed_of(spec: TrialSpec) -> list[str]:
-    """Notes on what of a trial's method no source confirms."""
-    return [f"UNCONFIRMED {choice}" for choice in spec.method.unconfirmed]
+def remarks_on(spec: TrialSpec) -> list[str]:
+    """Notes on what of a trial's method no source confirms, and on what of it training does not see the end of."""
+    return [*(f"UNCONFIRMED {choice}" for choice in spec.method.unconfirmed), *spec.unended()]

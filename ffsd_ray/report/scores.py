@@ -5,8 +5,8 @@ from typing import Any, Literal, NamedTuple
 
 from ffsd_ray.methods import MethodSettings
 from ffsd_ray.methods.baseline import BaselineSettings
+from ffsd_ray.records.formats import ANY, LOGITS, MEAN
 from ffsd_ray.spec.trial import TrialSpec
-from ffsd_ray.train.meters import ANY, LOGITS, MEAN
 
 Epoch = Literal["best", "last"]
 
@@ -49,7 +49,7 @@ def scores_of(
     own = Scores(spec.seed, headline, test, selection, None)
     if isinstance(spec.method, BaselineSettings):
         return own._replace(baseline=(spec.identity(), own))
-    alone = spec.model_copy(update={"method": BaselineSettings()})
+    alone = spec.baseline()
     identity = alone.identity()
     found = completed.get(identity)
     return own._replace(baseline=(identity, scores_of(alone, found, epoch, {}))) if found is not None else own

@@ -22,11 +22,16 @@ def show(table: Tabular, form: str) -> None:
         Console().print(render_terminal(table))
 
 
-def show_of_run(argv: Sequence[str] | None, prog: str, description: str, table: Callable[[RunRecords], Tabular]) -> int:
-    """A command that takes a run and a format, and prints the run's table; its exit status."""
+def parser_of_run(prog: str, description: str) -> argparse.ArgumentParser:
+    """Of a command that takes a run and a format."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
     parser.add_argument("--format", choices=FORMATS, default="terminal")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def show_of_run(argv: Sequence[str] | None, prog: str, description: str, table: Callable[[RunRecords], Tabular]) -> int:
+    """Such a command, which prints the run's table; its exit status."""
+    arguments = parser_of_run(prog, description).parse_args(argv)
     show(table(RunRecords.open(arguments.run)), arguments.format)
     return 0

@@ -53,12 +53,15 @@ class Table:
         return Sheet(self.title, self.captions, tuple(head), tuple(sections), self.notes)
 
     def records(self) -> list[list[str]]:
-        """A line a configuration and epoch; mean and std in columns of their own, what is missing in `notes`."""
+        """A line a configuration and epoch; mean and std in columns of their own, what is missing in `notes`.
+
+        `trials`: the folders' names under RUN/trials of those that have completed.
+        """
         head = ["configuration", "epoch", "n", "seeds"]
         head += [name for column in self.columns for name in (column, f"{column} std")]
         head += ["difference", "difference std", "p", "pairs"] if self.compares else []
         head += ["ended"] if self.ends else []
-        lines = [[*head, "notes"]]
+        lines = [[*head, "notes", "trials"]]
         for row in self.rows:
             values = [_number(value) for column in self.columns for value in row.cells.get(column, (None, None))]
             if row.difference is not None:
@@ -66,9 +69,8 @@ class Table:
                 values += [*map(_number, cell or (None, None)), "" if p is None else f"{p:.4g}", str(pairs)]
             values += ["; ".join(row.ended)] if self.ends else []
             seeds = " ".join(map(str, dict.fromkeys(row.seeds)))
-            lines.append(
-                [row.configuration, row.epoch, str(len(row.seeds)), seeds, *values, "; ".join(self.notes_on(row))]
-            )
+            said = ["; ".join(self.notes_on(row)), " ".join(row.trials)]
+            lines.append([row.configuration, row.epoch, str(len(row.seeds)), seeds, *values, *said])
         return lines
 
     def notes_on(self, row: Row) -> list[str]:

@@ -1,7 +1,7 @@
 """Whether a job's scheduler and searcher can do with its trials what they are to do, and its variants are several."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ffsd_ray.spec.group import columns
@@ -28,8 +28,14 @@ def check_variants(job: Node, trials: Sequence[TrialSpec], problems: Problems) -
             problems.add(node.key_at, f"search.variants.{trial.variant}", said)
 
 
-def check_choosing(job: JobSpec, tree: Node, trials: Sequence[TrialSpec], problems: Problems) -> None:
-    """`trials`: all that are known before; with Optuna an example of one."""
+def check_choosing(
+    job: JobSpec,
+    tree: Node,
+    trials: Sequence[TrialSpec],
+    edges: Mapping[tuple[str, ...], Sequence[TrialSpec]],
+    problems: Problems,
+) -> None:
+    """`trials`: all that are known before; with Optuna an example of one. `edges`: as an `Expansion` has them."""
     for part, settings, plain in (
         ("scheduler", job.search.scheduler, EveryTrial),
         ("searcher", job.search.searcher, GridSearcher),
@@ -45,8 +51,10 @@ def check_choosing(job: JobSpec, tree: Node, trials: Sequence[TrialSpec], proble
             _check_inside("grace_epochs", settings.grace_epochs, trials, check)
         if isinstance(settings, Pbt):
             _check_population(settings, trials, check)
+            _check_teachers(("search", "scheduler", "mutate"), tree, trials, edges, problems)
         if isinstance(settings, Optuna):
             _check_optuna(job, tree, problems)
+            _check_teachers(("search", "random"), tree, trials, edges, problems)
 
 
 class _Check:
@@ -112,6 +120,28 @@ def _check_population(pbt: Pbt, trials: Sequence[TrialSpec], check: _Check) -> N
         may = f"Trials that go on from each other may differ in {', '.join(MUTABLE)} and seed"
         said = f"{may}; these differ in {different}"
         check.say("name", said)
+
+
+def _check_teachers(
+    part: tuple[str, ...],
+    tree: Node,
+    trials: Sequence[TrialSpec],
+    edges: Mapping[tuple[str, ...], Sequence[TrialSpec]],
+    problems: Problems,
+) -> None:
+    """What a part of the search space sets while trials run changes none of those that they learn from."""
+    for path, ends in edges.items():
+        node = tree.get(*path)
+        if path[:-1] == part and node is not None and any(_taught(end) != _taught(trials[0]) for end in ends):
+            said = (
+                "Changes the trials that these learn from too (teachers, ensemble members), which are trained before "
+                "them, once. Leave it out, or take a teacher from a file (method.teacher_weights)."
+            )
+            problems.add(node.key_at, ".".join(path), said)
+
+
+def _taught(trial: TrialSpec) -> list[str]:
+    return [other.identity() for other in trial.prerequisites()]
 
 
 def _first_difference(trials: Sequence[TrialSpec]) -> str | None:

@@ -31,7 +31,8 @@ def describe(plan: Plan) -> Group:
     Trials that Optuna chooses have no rows; the keys that it chooses have one each.
     """
     if plan.template is not None:
-        return Group(_choices(plan), Text("\n".join(_totals(plan, [_dearest(plan)] * _samples(plan)))))
+        chosen = [_dearest(plan)] * _samples(plan)
+        return Group(_choices(plan), Text("\n".join(_totals(plan, [*plan.trials, *chosen]))))
     names = trial_labels(plan.trials, plan.job.report.rows)
     table = Table(
         title=f"{plan.job.name}: {_count(len(plan.trials), 'trial')}",
@@ -122,7 +123,10 @@ def _scheduled(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
     """What the scheduler does, in a line; nothing where it lets all trials run."""
     scheduler = plan.job.search.scheduler
     if isinstance(scheduler, Asha | MedianStopping):
-        least = sum(min(scheduler.grace_epochs, trial.train.epochs) for trial in trials)
+        least = sum(
+            trial.train.epochs if trial.identity() in plan.needed else min(scheduler.grace_epochs, trial.train.epochs)
+            for trial in trials
+        )
         return [f"Scheduler: {scheduler.name} ({scheduler}) may stop trials; at least {least:,} epochs."]
     if isinstance(scheduler, Pbt):
         keys = ", ".join(scheduler.mutate)
@@ -138,6 +142,9 @@ def _totals(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
     known = [(trial, cost) for trial, cost in costs if cost is not None]
     epochs = sum(trial.train.epochs for trial in trials)
     lines = [f"Total: {_count(len(trials), 'trial')}, {at_most}{epochs:,} epochs.", *_scheduled(plan, trials)]
+    if plan.needed:
+        lines.append(f"Of these, {_count(len(plan.needed), 'trial')} first and to the end: the others learn from them.")
+    lines += [f"Note: {text}." for text in _unended(plan)]
     if len(known) < len(costs):
         lines.append(
             f"Cost of {_count(len(costs) - len(known), 'trial')} unknown: the number, size or classes of the images "
@@ -160,6 +167,12 @@ def _totals(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
         where = "not timed beforehand" if torch.cuda.is_available() else "no GPU here to measure on"
         lines.append(f"On GPUs: hours unknown, {where}.")
     return lines
+
+
+def _unended(plan: Plan) -> list[str]:
+    """Each once: what of a method's schedule does not end in time."""
+    trials = (*plan.trials, *([plan.template, *plan.edges] if plan.template is not None else []))
+    return list(dict.fromkeys(text for trial in trials for text in trial.unended()))
 
 
 def cpu_rate(trial: TrialSpec) -> float:

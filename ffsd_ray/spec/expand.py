@@ -29,8 +29,8 @@ class Expansion:
     trials: list[Node] = field(default_factory=list)
     #: With Optuna, a trial that has some value of every key that Optuna chooses; there are no `trials` then.
     template: Node | None = None
-    #: The first trial at each end of each distribution: right if whatever is drawn is right.
-    edges: list[Node] = field(default_factory=list)
+    #: The first trial at each end of each distribution, by the path of that: right if whatever is drawn is right.
+    edges: dict[tuple[str, ...], list[Node]] = field(default_factory=dict)
 
     @property
     def first(self) -> Node | None:
@@ -83,7 +83,7 @@ def expand(job: Node, problems: Problems) -> Expansion:
             base, _changes({key: nodes(one.edges[:1], one, node)[0] for key, (one, node) in random.items()})
         )
         [template, *_] = _with_seeds(template, seeds)
-        return Expansion(template=template, edges=_edges(template, random))
+        return Expansion(template=template, edges=_edges(template, random, "random"))
 
     variants = _variants(job, problems) or [[]]
     steps = [_changes({key: value}) for key, values in sweep.items() for value in values] or [[]]
@@ -105,7 +105,7 @@ def expand(job: Node, problems: Problems) -> Expansion:
     trials = constrained(job, trials, problems)
     mutated = distributions(job.get("search", "scheduler", "mutate"))
     mutated = {key: found for key, found in mutated.items() if key in MUTABLE}
-    edges = [*_edges(trials[0], random), *_edges(trials[0], mutated)] if trials else []
+    edges = _edges(trials[0], random, "random") | _edges(trials[0], mutated, "scheduler", "mutate") if trials else {}
     also = job.get("search", "also")
     for index, entry in enumerate(also.value if also and isinstance(also.value, list) else []):
         if isinstance(entry.value, dict):
@@ -186,12 +186,15 @@ def _variants(job: Node, problems: Problems) -> list[list[_Change]]:
     return found
 
 
-def _edges(trial: Node, drawn: Mapping[str, tuple[Distribution, Node]]) -> list[Node]:
-    return [
-        _with(trial, [_Change(key, edge)])
+def _edges(
+    trial: Node, drawn: Mapping[str, tuple[Distribution, Node]], *part: str
+) -> dict[tuple[str, ...], list[Node]]:
+    return {
+        ("search", *part, key): [
+            _with(trial, [_Change(key, edge)]) for edge in nodes(distribution.edges, distribution, node)
+        ]
         for key, (distribution, node) in drawn.items()
-        for edge in nodes(distribution.edges, distribution, node)
-    ]
+    }
 
 
 def _also(base: Node, entry: Node, index: int, seeds: list[Node], problems: Problems) -> list[Node]:

@@ -8,9 +8,10 @@ from functools import cache
 import torch
 
 from ffsd_ray.methods import MethodSettings
+from ffsd_ray.records.formats import ANY, LOGITS, MEAN
 from ffsd_ray.spec.flops import meta_group, structure
 from ffsd_ray.spec.trial import TrialSpec
-from ffsd_ray.train.meters import ANY, LOGITS, MEAN, TOP5_FROM
+from ffsd_ray.train.meters import TOP5_FROM
 
 #: Where the images are not known: neither decides how many networks a group has, or what its terms are called.
 _CLASSES, _SIZE = 1000, 224

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pydantic import BaseModel
+
 from ffsd_ray.spec.load import value_at, varying
 from ffsd_ray.spec.problems import shown
 from ffsd_ray.spec.trial import TrialSpec
@@ -46,7 +48,8 @@ def has(spec: TrialSpec, dotted: str) -> bool:
 
 def values(spec: TrialSpec, keys: Sequence[str]) -> list[str]:
     """`lr=0.1` for each key that the configuration has a value for; of a part its name alone."""
-    found = {key: value_at(spec, key) for key in keys}
+    named = [f"{key}.name" if isinstance(value_at(spec, key), BaseModel) else key for key in keys]
+    found = {key: value_at(spec, key) for key in named}
     return [
         str(value) if key.endswith(".name") or key == "variant" else f"{key.rpartition('.')[2]}={shown(value)}"
         for key, value in found.items()

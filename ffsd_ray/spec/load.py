@@ -34,7 +34,8 @@ class Plan:
     trials: tuple[TrialSpec, ...]
     text: str
     overrides: tuple[str, ...]
-    #: Where Optuna chooses the trials, there are none before, and `with_values(template, ...)` is one that it chose.
+    #: Where Optuna chooses the trials, `with_values(template, ...)` is one that it chose; `trials` are those alone that
+    #: all of them learn from.
     template: TrialSpec | None = None
     #: The template with each chosen key at the ends of what it is chosen from.
     edges: tuple[TrialSpec, ...] = ()
@@ -42,7 +43,12 @@ class Plan:
     @property
     def total(self) -> int:
         """How many trials there are in the end."""
-        return len(self.trials) if self.template is None else self.job.search.samples or 0
+        return len(self.trials) + (self.job.search.samples or 0 if self.template is not None else 0)
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The identities of those trials that others learn from."""
+        return frozenset(trial.identity() for trial in _prerequisites(self.trials, self.template))
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
@@ -77,20 +83,21 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
                 assert node is not None
                 problems.add(node.key_at, f"watch.{service}", "Works through Ray only; leave it out of a local job.")
     trials = _validated(found.trials, problems, in_trial=True)
-    edges = _validated(found.edges, problems)
+    edges = {path: _validated(trees, problems) for path, trees in found.edges.items()}
     templates = _validated([found.template] if found.template is not None else [], problems)
     if job is not None:
         check_variants(tree, trials, problems)
-        check_choosing(job, tree, [*trials, *templates], problems)
+        check_choosing(job, tree, [*trials, *templates], edges, problems)
     problems.check(len(found.trials))
     assert job is not None
+    template = templates[0] if templates else None
     return Plan(
         job,
-        complete([resolved(trial) for trial in trials]),
+        complete([resolved(trial) for trial in trials], template),
         text,
         tuple(overrides),
-        template=templates[0] if templates else None,
-        edges=tuple(resolved(edge) for edge in edges) if templates else (),
+        template=template,
+        edges=tuple(resolved(edge) for ends in edges.values() for edge in ends) if templates else (),
     )
 
 
@@ -119,13 +126,17 @@ def with_values(trial: TrialSpec, values: Mapping[str, Any]) -> TrialSpec:
     return resolved(TrialSpec.model_validate_json(json.dumps(tree.plain())))
 
 
-def complete(trials: Sequence[TrialSpec]) -> tuple[TrialSpec, ...]:
-    """Each trial once, and after them those that they need and that are not among them."""
-    needed = [other for trial in trials for other in trial.prerequisites()]
+def complete(trials: Sequence[TrialSpec], template: TrialSpec | None) -> tuple[TrialSpec, ...]:
+    """Each trial once, and after them those that they need, or that what is made from `template` does."""
     unique: dict[str, TrialSpec] = {}
-    for trial in (*trials, *needed):
+    for trial in (*trials, *_prerequisites(trials, template)):
         unique.setdefault(trial.identity(), trial)
     return tuple(unique.values())
+
+
+def _prerequisites(trials: Sequence[TrialSpec], template: TrialSpec | None) -> list[TrialSpec]:
+    needing = [*trials, *([resolved(template)] if template is not None else [])]
+    return [other for trial in needing for other in trial.prerequisites()]
 
 
 def _read(path: Path, problems: Problems) -> str:

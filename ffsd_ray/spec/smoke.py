@@ -16,13 +16,13 @@ def smoke(plan: Plan) -> Plan:
     """
     first = {spec.configuration().identity(): spec for spec in reversed(plan.trials)}
     kept = [spec for spec in plan.trials if first[spec.configuration().identity()] is spec]
-    trials = complete([_shortened(spec) for spec in kept])
+    template = _shortened(plan.template) if plan.template is not None else None
     job = plan.job.model_copy(update={"name": f"{plan.job.name}-smoke"})
     return replace(
         plan,
         job=job,
-        trials=trials,
-        template=_shortened(plan.template) if plan.template is not None else None,
+        trials=complete([_shortened(spec) for spec in kept], template),
+        template=template,
         edges=tuple(_shortened(edge) for edge in plan.edges),
     )
 

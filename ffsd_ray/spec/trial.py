@@ -12,7 +12,7 @@ from ffsd_ray.backbone_name import BackboneName
 from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.backbones.torchvision_models import PREFIX
 from ffsd_ray.data import SOURCES, DataSettings
-from ffsd_ray.methods import METHODS, MethodSettings
+from ffsd_ray.methods import METHODS, MapShapes, MethodSettings
 from ffsd_ray.methods.taught import TaughtSettings
 from ffsd_ray.settings import NOT_IDENTITY, Problem, Settings, refuse
 from ffsd_ray.spec.scale import ScaleSettings
@@ -67,16 +67,7 @@ class TrialSpec(Settings):
 
     def _problems(self) -> Iterator[Problem]:
         if self.data.known_size is not None:
-            try:
-                shapes = map_shapes(backbone(self.backbone.name), self.data.known_size)
-            except RuntimeError:
-                size = f"{self.data.known_size}×{self.data.known_size}"
-                yield Problem(
-                    ("backbone", "name"), self.backbone.name, f"Images of {size} are too small for this backbone"
-                )
-            else:
-                for key, value, expected in self.method.problems(shapes):
-                    yield Problem(("method", *key), value, expected)
+            yield from self._size_problems(self.data.known_size)
         if self.train.batch_size < 2 * self.scale.most_workers:
             yield Problem(
                 ("train", "batch_size"),
@@ -106,19 +97,48 @@ class TrialSpec(Settings):
                 ("train", "execution"), "graph", "A CUDA graph needs a GPU and one worker (scale); use auto or eager"
             )
 
+    def _size_problems(self, size: int) -> Iterator[Problem]:
+        """What images of this side do not suit."""
+        too_small = f"Images of {size}×{size} are too small for this backbone"
+        shapes = _shapes(self.backbone.name, size)
+        if shapes is None:
+            yield Problem(("backbone", "name"), self.backbone.name, too_small)
+        else:
+            for key, value, expected in self.method.problems(shapes):
+                yield Problem(("method", *key), value, expected)
+        # Of all prerequisites no other has a backbone of its own; a teacher from a file has it too.
+        teacher = self.method.teacher if isinstance(self.method, TaughtSettings) else None
+        if teacher is not None and _shapes(teacher, size) is None:
+            yield Problem(("method", "teacher"), teacher, too_small)
+
+    def unended(self) -> list[str]:
+        """What of the method's schedule does not end before the last epoch.
+
+        Nothing where `train.steps_per_epoch` cuts the epochs, as in a smoke form: that is for trying things out.
+        """
+        epochs = self.train.epochs
+        return [
+            f"{self.method.label()}: {keys} ({length}) does not end before the last of {epochs} epochs"
+            for keys, length in self.method.schedule.items()
+            if length >= epochs and self.train.steps_per_epoch is None
+        ]
+
     def prerequisites(self) -> tuple["TrialSpec", ...]:
         """The trials that must have completed before this one, in the order of its method's teachers."""
         return tuple(
-            self.model_copy(
+            self.baseline().model_copy(
                 update={
                     "variant": None,
-                    "method": METHODS["baseline"].Settings(name="baseline"),
                     "seed": teacher.seed,
                     "backbone": BackboneSettings(name=teacher.backbone) if teacher.backbone else self.backbone,
                 }
             )
             for teacher in self.method.teachers(self.seed)
         )
+
+    def baseline(self) -> "TrialSpec":
+        """The trial that trains the backbone alone, all else being the same: what gains and costs are against."""
+        return self.model_copy(update={"method": METHODS["baseline"].Settings(name="baseline")})
 
     def configuration(self) -> "TrialSpec":
         """The trial without its seed: trials that differ in nothing else are one row of a table."""
@@ -136,6 +156,14 @@ class TrialSpec(Settings):
         if isinstance(self.method, TaughtSettings):
             content["method"]["teacher_weights"] = self.method.teacher_sha256
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _shapes(name: str, size: int) -> MapShapes | None:
+    """Of a backbone's maps for images of this side; None where they are too small for it."""
+    try:
+        return map_shapes(backbone(name), size)
+    except RuntimeError:
+        return None
 
 
 def identifying(model: BaseModel) -> dict[str, Any]:

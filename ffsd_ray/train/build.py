@@ -6,16 +6,17 @@ from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.data import Dataset
 from ffsd_ray.data.batches import TrainBatches
 from ffsd_ray.errors import TrialError
-from ffsd_ray.methods import METHODS, Blueprint, Method
+from ffsd_ray.methods import METHODS, Blueprint, Method, TrainedOn
+from ffsd_ray.records.formats import ANY, LOGITS, MEAN
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train import optimisers
 
 
-def build_method(spec: TrialSpec, classes: int, image_size: int) -> Method:
-    """The trial's group, initialised from its seed.
+def build_method(spec: TrialSpec, classes: int, image_size: int, data: Dataset | None = None) -> Method:
+    """The trial's group, initialised from its seed; `data`: what a teacher from a file must fit.
 
     Raises:
-        TrialError: the method cannot work with this backbone on such images.
+        TrialError: the method cannot work with this backbone on such images, or names a headline that it has not.
     """
     build = backbone(spec.backbone.name)
     try:
@@ -27,7 +28,14 @@ def build_method(spec: TrialSpec, classes: int, image_size: int) -> Method:
         raise TrialError(f"method.{'.'.join(problem.key)} = {problem.value}: {problem.expected}")
     optimisers.seed_everything(spec.seed)
     grouped = spec.train.execution == "grouped"
-    return METHODS[spec.method.name](spec.method, Blueprint(build, shapes, classes, spec.train.precision, grouped))
+    trained_on = TrainedOn(spec.data.name, data.classes, data.mean, data.std) if data is not None else None
+    blueprint = Blueprint(build, shapes, classes, spec.train.precision, grouped, trained_on)
+    method = METHODS[spec.method.name](spec.method, blueprint)
+    series = [*method.members, *([MEAN, ANY, LOGITS] if method.common else [])]
+    if spec.method.headline not in series:
+        said = f"its headline should be one of {', '.join(series)}, and is {spec.method.headline}"
+        raise TrialError(f"method.name = {spec.method.name}: {said}")
+    return method
 
 
 def train_batches(

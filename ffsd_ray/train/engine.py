@@ -36,7 +36,7 @@ class Engine:
         self._spec, self._device, self._rank = spec, device, rank
         dataset = dataset.to(device)
         self._classes = dataset.num_classes
-        method = build_method(spec, dataset.num_classes, dataset.image_size)
+        method = build_method(spec, dataset.num_classes, dataset.image_size, dataset)
         if spec.train.batch_norm == "sync":
             method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
         # Convolutions on small images are faster in this layout, on CPUs and GPUs alike.

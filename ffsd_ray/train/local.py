@@ -28,7 +28,7 @@ def run_locally(trials: Sequence[TrialSpec], job: JobSpec, run: RunRecords, view
     for spec in trials:
         identity = spec.identity()
         records = run.trial(identity)
-        view.started(identity, spec.train.epochs, len(records.history()))
+        view.started(identity, spec.train.epochs, records.epochs_done())
         device = torch.device("cuda" if spec.scale.uses_gpu else "cpu")
         message = ""
         try:

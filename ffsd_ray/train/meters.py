@@ -10,15 +10,11 @@ from torch import Tensor
 
 from ffsd_ray.errors import TrialError
 from ffsd_ray.methods import Losses
-from ffsd_ray.records.trial import Row
+from ffsd_ray.records.formats import ANY, LOGITS, MEAN, Row
 from ffsd_ray.train.distributed import earliest_over_workers, sum_over_workers
 
 #: From this number of classes on, top-5 accuracy is reported beside top-1.
 TOP5_FROM = 20
-
-#: Series made from the common students together: their mean; right where any student is (Table I's "Ens"); the
-#: accuracy of their averaged logits.
-MEAN, ANY, LOGITS = "students_mean", "ensemble_any", "ensemble_logits"
 
 
 class AccuracyMeter:

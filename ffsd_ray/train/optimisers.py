@@ -46,6 +46,13 @@ class Optimisers(NamedTuple):
     def state(self) -> dict[str, Any]:
         return {name: optimiser.state_dict() for name, optimiser in self.by_name.items()}
 
+    def fits(self, state: dict[str, Any]) -> bool:
+        """Whether `state` is of the same optimisers, for as many parameters."""
+        sizes = {
+            name: [len(group["params"]) for group in optimiser.param_groups] for name, optimiser in self.by_name.items()
+        }
+        return sizes == {name: [len(group["params"]) for group in of["param_groups"]] for name, of in state.items()}
+
     def load(self, state: dict[str, Any]) -> None:
         """Momenta and the like of `state`; hyper-parameters stay as they were built."""
         for name, optimiser in self.by_name.items():

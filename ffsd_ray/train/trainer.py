@@ -11,6 +11,7 @@ from torch import nn
 from ffsd_ray import data
 from ffsd_ray.errors import TrialError
 from ffsd_ray.leader import Card, pack
+from ffsd_ray.records.checkpoint import fits
 from ffsd_ray.records.trial import LEADER_BEST, LEADER_LAST, Row, TrialRecords
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train.context import Context
@@ -71,6 +72,7 @@ class Trainer:
             records.begin(spec.model_dump(), environment(self._context.device, self._context.world_size))
             if self._taken_over:
                 records.write_checkpoint(len(self._progress.rows), self._state(), keep_earlier=keep_checkpoints)
+            if self._progress.rows:
                 records.write_history(self._progress.rows)
         for epoch in range(len(self._progress.rows) + 1, spec.train.epochs + 1):
             row = self._train_epoch(epoch) | self._engine.evaluate()
@@ -154,23 +156,35 @@ class Trainer:
         if donor is not None and take_over:
             state = donor.records.checkpoint(donor.epoch)
             state["progress"]["lineage"] += [donor.note]
-        self._method.load_teachers([self._teacher(spec) for spec in self._spec.prerequisites()])
+        teachers = zip(self._spec.prerequisites(), self._method.teachers, strict=False)
+        self._method.load_teachers([self._teacher(spec, network) for spec, network in teachers])
         if state is None:
             return Progress(), False
+        if not self._fits(state):
+            raise donor.records.misfit(donor.epoch) if donor is not None and take_over else self._records.misfit()
         self._method.load_state_dict(state["method"])
         self._engine.optimisers.load(state["optimisers"])
         if "within" in state:
             self._within, self._random = Within(**state["within"]), state["random"]
         return Progress(**state["progress"]), take_over
 
-    def _teacher(self, spec: TrialSpec) -> dict[str, torch.Tensor]:
+    def _fits(self, state: dict[str, Any]) -> bool:
+        """Whether a checkpoint is of such a group."""
+        measured = [f"test/{name}/top1" for name in self._method.members]
+        return (
+            fits(self._method, state["method"])
+            and self._engine.optimisers.fits(state["optimisers"])
+            and all(key in row for row in state["progress"]["rows"] for key in measured)
+        )
+
+    def _teacher(self, spec: TrialSpec, network: nn.Module) -> dict[str, torch.Tensor]:
         """The weights at the end of a trial that this one needs, from its records beside this one's."""
         beside = TrialRecords(self._records.store.parent.child(spec.identity()))
         if not beside.store.exists(LEADER_LAST):  # also where a scheduler has stopped it
             raise TrialError(
                 f"this trial needs trial {spec.identity()} ({spec.backbone.name}), which has not completed"
             )
-        return beside.last_weights()
+        return beside.last_weights(network)
 
     def _finish(self, alike: dict[str, float]) -> None:
         name, network = self._method.deployed

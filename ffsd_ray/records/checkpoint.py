@@ -1,0 +1,123 @@
+"""What stands in a training checkpoint: all that a trial needs to go on."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, NotRequired
+
+from pydantic import AfterValidator, ConfigDict, InstanceOf, with_config
+from torch import Tensor, nn
+from typing_extensions import TypedDict  # as in formats
+
+from ffsd_ray.records.formats import Best, Count, EpochRow
+from ffsd_ray.records.shape import Shape, expected
+
+#: Of what is read into a dataclass, which takes no other keys.
+_NO_OTHERS = ConfigDict(extra="forbid")
+
+Weights = dict[str, InstanceOf[Tensor]]
+
+Takeover = TypedDict(
+    "Takeover",
+    {
+        "from": str,  # the trial whose state this was
+        "epoch": int,  # of its, after which
+        "changed": dict[str, Any],  # the settings from then on, by dotted key
+    },
+)
+
+
+@with_config(_NO_OTHERS)
+class Progress(TypedDict):
+    """See `ffsd_ray.train.progress.Progress`."""
+
+    #: The history's, each with its `seconds`.
+    rows: list[EpochRow]
+    #: By series.
+    best: dict[str, Best]
+    #: Of the deployed network; none before the first epoch has ended.
+    best_weights: Weights
+    lineage: list[Takeover]
+
+
+class TermSums(TypedDict):
+    """The loss terms of an epoch so far."""
+
+    names: list[str]
+    #: [terms]: over the images; and the first step at which each was not finite, or infinity.
+    sums: InstanceOf[Tensor]
+    first_bad: InstanceOf[Tensor]
+    images: int
+
+
+class AccuracySums(TypedDict):
+    """The accuracies of an epoch so far."""
+
+    #: [series, (top1, top5, loss)]: over the images.
+    sums: InstanceOf[Tensor]
+    images: int
+
+
+@with_config(_NO_OTHERS)
+class Within(TypedDict):
+    """How far an unfinished epoch has come."""
+
+    epoch: Count
+    #: Of the epoch that are done, and how long they took.
+    steps: int
+    seconds: float
+    terms: TermSums
+    accuracy: AccuracySums
+
+
+class ParameterGroup(TypedDict):
+    """As torch has it, with its hyper-parameters."""
+
+    params: list[int]
+
+
+class OptimiserState(TypedDict):
+    """As torch has it."""
+
+    state: dict[int, dict[str, Any]]
+    param_groups: list[ParameterGroup]
+
+
+class Checkpoint(TypedDict):
+    """checkpoints/epoch-EPOCH.pt; within an epoch epoch-EPOCH-step-STEPS.pt."""
+
+    #: The trial.
+    identity: NotRequired[str]
+    #: The group's parameters and buffers.
+    method: Weights
+    #: By name: `sgd`, and the role that another one trains.
+    optimisers: dict[str, OptimiserState]
+    progress: Progress
+    within: NotRequired[Within]
+    #: With `within`: torch's random states by worker, each the CPU's and, where there is one, the GPU's.
+    random: NotRequired[list[list[InstanceOf[Tensor]]]]
+
+
+def _can_go_on(state: Checkpoint) -> Checkpoint:
+    progress = state["progress"]
+    rows = progress["rows"]
+    if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
+        raise expected("in progress.rows every epoch from 1, in order")
+    if not all("seconds" in row for row in rows):
+        raise expected("a key seconds in each of progress.rows")
+    tests = [key.split("/") for key in (rows[-1] if rows else ()) if key.startswith("test/") and key.endswith("/top1")]
+    for _, *series, _ in tests:
+        if "/".join(series) not in progress["best"]:
+            raise expected(f"a key {'/'.join(series)} in progress.best")
+    if rows and not progress["best_weights"]:
+        raise expected("weights in progress.best_weights")
+    if "within" in state and not state.get("random"):
+        raise expected("a key random beside within")
+    return state
+
+
+CHECKPOINT = Shape(Annotated[Checkpoint, AfterValidator(_can_go_on)])
+
+
+def fits(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Whether these are such a network's parameters and buffers."""
+    own = network.state_dict()
+    return {name: value.shape for name, value in own.items()} == {name: value.shape for name, value in weights.items()}

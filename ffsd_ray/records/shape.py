@@ -1,0 +1,66 @@
+"""What a file's content is to be like, and the words for content that is not."""
+
+import json
+import reprlib
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+
+from ffsd_ray.credentials import hidden
+
+_LONGEST = 300
+
+
+class Unlike(ValueError):
+    """Content that is not as a run writes it. The message names the key, and says what was expected, on one line."""
+
+
+class Shape:
+    """A type that plain content is held to, and not made into: readers go on with what stands in the file."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind: TypeAdapter[Any] = TypeAdapter(kind)
+
+    def json(self, content: bytes) -> Any:
+        """
+        Raises:
+            ValueError: it is no JSON; Unlike: it is not of this shape.
+        """
+        return self.checked(json.loads(content))
+
+    def checked(self, content: Any) -> Any:
+        """The content, as it is.
+
+        Raises:
+            Unlike: it is not of this shape.
+        """
+        try:
+            self._kind.validate_python(content, strict=True)
+        except ValidationError as error:
+            raise Unlike(described(error)) from error
+        return content
+
+
+def expected(what: str) -> PydanticCustomError:
+    """For validators: what of several keys together is not as it should be."""
+    return PydanticCustomError("expected", "expected {what}", {"what": what})
+
+
+def described(error: ValidationError) -> str:
+    """The first of its faults on one line: the key, what was expected and what is there."""
+    fault = error.errors(include_url=False)[0]
+    path, found = [str(step) for step in fault["loc"]], fault["input"]
+    said = fault["msg"].replace("Input should be", "expected").replace("String should", "expected to")
+    if fault["type"] == "missing":
+        said = f"expected a key {path.pop()}"
+    elif fault["type"] != "expected":
+        plain = isinstance(found, str | int | float | None)
+        said += f", found {reprlib.repr(found) if plain else type(found).__name__}"
+    return _printed(": ".join([".".join(path), said] if path else [said]))
+
+
+def _printed(text: str) -> str:
+    """Not too long, and without line ends and whatever else a terminal would obey."""
+    plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in hidden(text))
+    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 1]}…"
