@@ -169,9 +169,9 @@ ONE_GPU = {"CPU": 4, "GPU": 1}
 
 
 def test_the_autoscaler_may_start_what_the_resource_says() -> None:
-    fits, too_many, too_large = refused(Needs(16, ONE_GPU), Needs(17, ONE_GPU), Needs(1, {"CPU": 1, "GPU": 2}))
+    fits, too_many, too_large = refused(Needs(8, ONE_GPU), Needs(9, ONE_GPU), Needs(1, {"CPU": 1, "GPU": 2}))
     assert fits == ""
-    assert too_many.startswith("the cluster can never hold it: it asks for 17 workers of 4 CPUs, 1 GPU each")
+    assert too_many.startswith("the cluster can never hold it: it asks for 9 workers of 4 CPUs, 1 GPU each")
     assert too_large == (
         "the cluster can never hold it: it asks for 1 CPU, 2 GPUs; the largest is node type spot with 4 CPUs, 1 GPU, "
         "12.0 GiB of memory"
