@@ -35,6 +35,8 @@ class LocalNodes(FakeMultiNodeProvider):
         folder = tempfile.mkdtemp(prefix="ray-")
         options = {"num-cpus": resources.pop("CPU", 0), "num-gpus": resources.pop("GPU", 0)}
         options |= {"object-store-memory": resources.pop("object_store_memory", 10**8)}
+        if "memory" in resources:
+            options["memory"] = int(resources.pop("memory"))
         options |= {"resources": json.dumps(resources), "temp-dir": folder}
         options |= {"address": internal_kv_get_gcs_client().address}
         process = subprocess.Popen(
