@@ -31,7 +31,10 @@ import ray
 import yaml
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import CloudResourceMonitor
+from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
 from ray.scripts.scripts import cli
 
 from ffsd_ray.run import _parser
@@ -128,6 +131,22 @@ def test_spot_first_on_demand_behind(name: str) -> None:
     assert spot["priority"] > on_demand["priority"]
 
 
+def test_only_a_node_that_does_not_come_in_time_gives_others_the_turn() -> None:
+    """What the README says of Ray: a launch that the cloud refuses changes nothing."""
+    seen = CloudResourceMonitor()
+    for status, scores in ((Instance.ALLOCATION_FAILED, {}), (Instance.ALLOCATION_TIMEOUT, {"spot": 0})):
+        seen.notify([InstanceUpdateEvent(instance_id="1", instance_type="spot", new_instance_status=status)])
+        assert seen.get_recoverable_resource_availabilities() == scores
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_nodes_say_their_memory(name: str) -> None:
+    """Else the autoscaler starts none for a trial that asks for memory."""
+    config = read(name)
+    types = config["available_node_types"]
+    assert all(types[node]["resources"]["memory"] >= 4 * 2**30 for node in types.keys() - {config["head_node_type"]})
+
+
 @pytest.mark.parametrize("name", CLOUDS)
 def test_mounted_files_exist(name: str) -> None:
     config = read(name)
@@ -163,6 +182,11 @@ def test_aws_takes_its_instances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         formation.create_stack(StackName="ffsd-ray", TemplateBody=template, Capabilities=["CAPABILITY_NAMED_IAM"])
         output = formation.describe_stacks(StackName="ffsd-ray")["Stacks"][0]["Outputs"][0]["OutputValue"]
         assert re.fullmatch(r"s3://ffsd-ray-\d{12}-us-west-2/runs", output), "as the README's command has it"
+        iam = boto3.client("iam")
+        for policy in iam.list_policies(Scope="Local")["Policies"]:
+            version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
+            for statement in version["PolicyVersion"]["Document"]["Statement"]:
+                assert "Condition" in statement or "ec2:CreateTags" not in statement["Action"], "tags whatever there is"
         config = AWSNodeProvider.bootstrap_config(prepare_config(read("aws")))
         provider = AWSNodeProvider(config["provider"], config["cluster_name"])
         for name, node in config["available_node_types"].items():
@@ -297,6 +321,34 @@ def test_the_job_runs_on_the_cluster_of_the_other_file() -> None:
         assert group["minReplicas"] == 0 < group["maxReplicas"]
         assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
     check_run(shlex.split(job["entrypoint"])[3:], folder=Path("/ffsd_ray"))
+
+
+def test_pods_that_are_not_to_be_had_are_given_up() -> None:
+    """Ray's autoscaler reads what the resource sets."""
+    options = {each["name"]: each["value"] for each in read("kuberay")["spec"]["autoscalerOptions"]["env"]}
+    ask = "from ray.autoscaler.v2.instance_manager.config import InstanceReconcileConfig as C; print(C())"
+    said = subprocess.check_output([sys.executable, "-c", ask], env=os.environ | options, text=True)
+    assert "allocate_status_timeout_s=600," in said
+    assert "600 s in both files" in README
+
+
+def test_no_more_pods_than_is_said() -> None:
+    cluster = read("kuberay")
+    cluster["metadata"]["namespace"] = "training"
+    assert _derive_autoscaling_config_from_ray_cr(cluster)["max_workers"] == 8
+    assert "0 to 8 GPU nodes" in README
+
+
+def test_a_spot_pod_tells_ray_that_it_goes() -> None:
+    [spot] = [group for group in read("kuberay")["spec"]["workerGroupSpecs"] if group["groupName"] == "spot"]
+    pod = spot["template"]["spec"]
+    shell, option, script = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert (shell, option) == ("sh", "-c")
+    drain, rest = script.split(" && ")
+    timeout, seconds, *told = shlex.split(drain)
+    assert timeout == "timeout"
+    check(told)
+    assert int(seconds) + int(rest.removeprefix("sleep ")) < pod["terminationGracePeriodSeconds"]
 
 
 # Versions and image
