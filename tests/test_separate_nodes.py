@@ -39,7 +39,7 @@ WORKERS = [
 TRIALS = [
     "data={name: image_folder, root: s3://bucket/pets, image_size: 12}",
     "search={grid: {method: [{name: ffsd}, {name: dml}]}}",
-    "train={epochs: 40, batch_size: 6, lr: 0.02}",
+    "train={epochs: 120, batch_size: 6, lr: 0.02}",  # the other one is to be under way still when a machine has come
     "scale.launcher=trial",
 ]
 
