@@ -15,6 +15,10 @@ class DataError(UserError):
     """The images are missing, broken or labelled out of range. The message names the file and the row."""
 
 
+class DataAway(DataError):
+    """The images could not be fetched. Another try may succeed, later or from another node."""
+
+
 class RecordsError(UserError):
     """A run's folder is missing, in use, or not what the command needs."""
 

@@ -16,11 +16,12 @@ import torch
 from pydantic import ValidationError
 from sklearn.datasets import load_digits
 from torch import Tensor
+from torchvision import datasets
 from torchvision.transforms.v2.functional import center_crop, resize, to_pil_image
 
 import ffsd_ray.data.decode
 from ffsd_ray.data import SOURCES, Dataset, DataSettings, Images, load
-from ffsd_ray.errors import DataError
+from ffsd_ray.errors import DataAway, DataError
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -177,6 +178,13 @@ def test_missing_cifar_files(name: str, root: str, tmp_path: Path, monkeypatch: 
     with pytest.raises(DataError, match=rf"data.root: .*missing: no {name} there .*`data.download: true`") as caught:
         load(SOURCES[name](root=root))
     assert "~" not in str(caught.value)
+
+
+def test_cifar_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which another try may mend, so that a worker is started again; missing files none can."""
+    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    with pytest.raises(DataAway, match=r"data.download: cifar10 cannot be fetched: .*refused"):
+        load(SOURCES["cifar10"](root=str(tmp_path), download=True))
 
 
 def test_cifar_is_known_before_it_is_read() -> None:

@@ -385,7 +385,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("context", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_full_disk(context: str, small_disk: Path, job: Path) -> None:
+    """On Ray the worker that does not write waits for the one that has failed, and must not wait for ever."""
     settings = ["search.grid={}", "method.name=baseline", f"context={context}"]
+    settings += ["scale.workers=2"] if context == "ray" else []
     full = run(job, str(small_disk / "runs"), *settings)
     assert full.returncode == 1, full.stdout + full.stderr
     assert "Traceback" not in full.stdout + full.stderr

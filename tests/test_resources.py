@@ -2,8 +2,9 @@
 
 import pytest
 
+from ffsd_ray.launch.cluster import Cluster
 from ffsd_ray.launch.packing import share
-from ffsd_ray.launch.resources import GIB, Needs, NodeType, grown, held, largest, needs
+from ffsd_ray.launch.resources import GIB, Needs, NodeType, Room, held, largest, needs
 from ffsd_ray.spec.scale import ScaleSettings
 from ffsd_ray.train.peak import Reading
 
@@ -40,8 +41,38 @@ def test_shares_of_a_gpu_add_up(part: int) -> None:
 
 def test_an_autoscaler_adds_no_more_than_its_types_allow() -> None:
     gpu = NodeType("gpu", {"CPU": 4, "GPU": 1}, 2)
-    assert held(grown([{"CPU": 1}], [gpu], [THIRD] * 20), [THIRD] * 20) == 6
-    assert len(grown([], [gpu._replace(most=1000)], [THIRD] * 3)) == 3
+    assert held([{"CPU": 1}], [THIRD] * 20, Room([gpu], 9)) == 6
+    assert held([], [THIRD] * 3, Room([gpu._replace(most=1000)], 1)) == 3
+
+
+def test_an_autoscaler_adds_no_more_than_it_may_in_all() -> None:
+    """Whatever its types add up to."""
+    spot, steady = (NodeType(name, {"CPU": 4, "GPU": 1}, 4) for name in ("spot", "steady"))
+    assert held([], [THIRD] * 99, Room([spot, steady], 5)) == 15
+    assert held([], [Needs(6, {"CPU": 1, "GPU": 1})], Room([spot, steady], 5)) == 0
+    assert held([], [Needs(6, {"CPU": 1, "GPU": 1})], Room([spot, steady], 6)) == 1
+
+
+def test_a_node_is_started_of_the_type_that_holds_most() -> None:
+    """Else many workers would seem to ask for more nodes than there may be."""
+    small, large = NodeType("small", {"CPU": 1}, 9), NodeType("large", {"CPU": 8}, 9)
+    assert held([], [Needs(8, {"CPU": 1})], Room([small, large], 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("workers", "holds", "under_way"),
+    [(0, [True, True, False], 2), (1, [True, True, False], 1), (2, [True, True, False], 0)],
+)
+def test_workers_of_another_type_take_room(
+    workers: int, holds: list[bool], under_way: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until they are idle and go: what could be held then is not refused."""
+    nodes = [{"CPU": 0, "node:__internal_head__": 1.0}, *[{"CPU": 1}] * workers]
+    monkeypatch.setattr(Cluster, "nodes", lambda self: nodes)
+    cluster = Cluster(Room([NodeType("gpu", {"CPU": 4, "GPU": 1}, 4)], 2), patience=0)
+    gpu = {"CPU": 4, "GPU": 1}
+    assert cluster.could_hold([Needs(1, gpu), Needs(2, gpu), Needs(3, gpu)]) == holds
+    assert cluster.together([Needs(1, gpu)] * 9, ahead=4) == under_way
 
 
 def test_gpus_are_packed_by_measured_memory() -> None:

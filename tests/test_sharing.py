@@ -133,6 +133,20 @@ def test_a_trial_goes_on_from_exactly_the_donors_checkpoint(tmp_path: Path) -> N
     torch.testing.assert_close(taker.latest_checkpoint()["method"], finished["method"], rtol=0, atol=0)
 
 
+def test_what_a_trial_was_before_it_took_over_is_given_up(tmp_path: Path) -> None:
+    """Though its own state had come further: a run that is resumed knows nothing of the donor."""
+    spec = digits_spec({"name": "baseline"}, epochs=4)
+    donor, taker = (TrialRecords(Store(str(tmp_path / name))) for name in ("donor", "taker"))
+    trained(donor, spec)
+    trained(taker, spec.model_copy(update={"seed": 1}))
+    taker.store.delete("result.json")
+    with pytest.raises(_Ended):
+        train(spec, taker, _EndedContext(torch.device("cpu")), keep_checkpoints=True, donor=Donor("it", donor, 2, {}))
+    trained(taker, spec)
+    assert taker.result()["ended"] == "exploited from it at 2"
+    torch.testing.assert_close(taker.latest_checkpoint()["method"], donor.latest_checkpoint()["method"], rtol=0, atol=0)
+
+
 def test_reused_trials_are_in_the_table(tmp_path: Path) -> None:
     run(tmp_path, "first", [0.1])
     second = run(tmp_path, "second", [0.1])

@@ -1,7 +1,9 @@
 """CIFAR-10 and CIFAR-100 in the files that torchvision reads."""
 
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import ClassVar, Literal
+from urllib.error import URLError
 
 import torch
 from filelock import FileLock
@@ -9,7 +11,7 @@ from pydantic import Field
 
 from ffsd_ray.data.base import Dataset, DataSettings
 from ffsd_ray.data.resident import Images
-from ffsd_ray.errors import DataError
+from ffsd_ray.errors import DataAway, DataError
 from ffsd_ray.settings import NOT_IDENTITY
 
 _Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -41,6 +43,8 @@ class _Cifar(DataSettings):
                 with FileLock(root / f"{self.name}.lock"):  # the workers of one node fetch once
                     source(root, download=True)
             train, test = (source(root, train=part) for part in (True, False))
+        except (URLError, ConnectionError, TimeoutError, IncompleteRead) as error:
+            raise DataAway(f"data.download: {self.name} cannot be fetched: {error}") from error
         except (RuntimeError, OSError) as error:
             raise DataError(
                 f"data.root: {root}: no {self.name} there ({error}); expected torchvision's folder "

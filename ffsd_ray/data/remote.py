@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ffsd_ray.data.cache import cache_folder, replacing
-from ffsd_ray.errors import DataError
+from ffsd_ray.errors import DataAway, DataError
 from ffsd_ray.storage import open_location, shown
 
 _AT_ONCE = 16  # copies; most of a small one is waiting
@@ -28,6 +28,7 @@ def here(location: str, pattern: str | None, cache: str | None, key: str, *, pro
     DataError of the block names files as the URI does. `key`: the setting that an error names.
 
     Raises:
+        DataAway: the object store does not answer, after all of its client's tries.
         DataError: the URI cannot be read, or the cache folder not be written.
     """
     name = hashlib.sha256(f"{location} {pattern}".encode()).hexdigest()[:32]
@@ -37,7 +38,11 @@ def here(location: str, pattern: str | None, cache: str | None, key: str, *, pro
         with FileLock(copy.with_suffix(".lock")):
             _bring(location, pattern, copy, progress)
     except (OSError, ValueError) as error:  # ValueError: a URI that cannot be
-        raise DataError(f"data.{key}: {shown(location)}: cannot be copied to {copy.parent}: {error}") from error
+        # What an object store's client raises has no number; where something is not there, it has its own kind.
+        away = isinstance(error, OSError) and error.errno is None and not isinstance(error, FileNotFoundError)
+        raise (DataAway if away else DataError)(
+            f"data.{key}: {shown(location)}: cannot be copied to {copy.parent}: {error}"
+        ) from error
     try:
         yield copy
     except DataError as error:

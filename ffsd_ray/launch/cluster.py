@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import time
@@ -12,9 +13,10 @@ from typing import Any
 import psutil
 import ray
 import yaml
+from ray.exceptions import AuthenticationError
 
 from ffsd_ray.errors import ClusterError
-from ffsd_ray.launch.resources import Needs, NodeType, Resources, grown, held, largest
+from ffsd_ray.launch.resources import NO_ROOM, Needs, NodeType, Resources, Room, held, largest
 
 #: Seconds that nodes and autoscalers get to appear before a trial that nothing can hold is refused.
 PATIENCE = 30
@@ -29,21 +31,25 @@ _KUBERNETES_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/name
 class Cluster:
     """What the connected cluster has now, and what its autoscaler may add."""
 
-    def __init__(self, types: Sequence[NodeType] | None, patience: float) -> None:
-        """`types`: None where the cluster grows in ways that cannot be read."""
-        self._types, self._patience = types, patience
+    def __init__(self, room: Room | None, patience: float) -> None:
+        """`room`: for worker nodes in all; None where the cluster grows in ways that cannot be read."""
+        self._room, self._patience = room, patience
 
     @property
     def grows(self) -> bool:
-        return self._types is None or bool(self._types)
+        return self._room is None or bool(self._room.types)
 
     def nodes(self) -> list[Resources]:
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
     def could_hold(self, trials: Iterable[Needs]) -> list[bool]:
         """Whether each of the trials could ever run, alone if need be."""
-        nodes, types = self.nodes(), self._types
-        return [types is None or held(grown(nodes, types, [trial]), [trial]) == 1 for trial in trials]
+        room, nodes = self._room, self.nodes()
+        if room is None:
+            return [True for _ in trials]
+        # Idle workers go, and make room for others.
+        heads = [node for node in nodes if not _is_worker(node)]
+        return [held(nodes, [trial], self._left(nodes)) == 1 or held(heads, [trial], room) == 1 for trial in trials]
 
     def together(self, trials: Sequence[Needs], ahead: int) -> int:
         """How many of the trials, taken in order, may run at once: those that the nodes hold.
@@ -55,7 +61,12 @@ class Cluster:
         if not self.grows:
             return now
         wanted = trials[: now + max(now, ahead)]
-        return len(wanted) if self._types is None else held(grown(nodes, self._types, wanted), wanted)
+        return len(wanted) if self._room is None else held(nodes, wanted, self._left(nodes))
+
+    def _left(self, nodes: Sequence[Resources]) -> Room:
+        """Room beside the workers that there are."""
+        assert self._room is not None
+        return self._room._replace(most=self._room.most - sum(map(_is_worker, nodes)))
 
     def refused(self, trials: Mapping[str, Needs]) -> dict[str, str]:
         """Why a trial can never run, for those of which this is so. Nodes get a while to appear."""
@@ -66,7 +77,8 @@ class Cluster:
 
     def _why(self, trial: Needs) -> str:
         nodes = {f"node {node['NodeManagerAddress']}": node["Resources"] for node in ray.nodes() if node["Alive"]}
-        nodes |= {f"node type {kind.name}": kind.resources for kind in self._types or () if kind.most}
+        types = self._room.types if self._room is not None else ()
+        nodes |= {f"node type {kind.name}": kind.resources for kind in types if kind.most}
         return f"the cluster can never hold it: it asks for {trial}; the largest is {largest(nodes)}"
 
 
@@ -96,28 +108,37 @@ def connected(trials: Sequence[Needs], *, verbose: bool) -> Iterator[Cluster]:
             runtime_env={"env_vars": environment},
             **options,
         )
-    except ConnectionError as error:
-        raise ClusterError(f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}: {error.__cause__}") from error
+    except (ConnectionError, AuthenticationError) as error:
+        raise ClusterError(f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {_said(error)}") from error
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in this place
     with contextlib.suppress(OSError):  # Ray lets everybody read the token that it makes, and so run code as this user
         _TOKEN.expanduser().chmod(0o600)
     try:
-        yield Cluster([], 0) if own else Cluster(_node_types(), PATIENCE)
+        yield Cluster(NO_ROOM, 0) if own else Cluster(_room(), PATIENCE)
     finally:
         ray.shutdown()
 
 
-def _node_types() -> list[NodeType] | None:
-    """What the cluster's autoscaler may start; [] without one, None where that cannot be read."""
+def _said(error: Exception) -> str:
+    return ": ".join(str(part) for part in (error, error.__cause__) if part is not None)
+
+
+def _is_worker(node: Resources) -> bool:
+    return not ON_HEAD.keys() <= node.keys()
+
+
+def _room() -> Room | None:
+    """What the cluster's autoscaler may start; NO_ROOM without one, None where that cannot be read."""
     found = ray.remote(num_cpus=0, resources=ON_HEAD)(_autoscaling_config)
     config = ray.get(found.remote(ray.get_runtime_context().gcs_address))
     if config is None:
         return None
-    return [
+    types = [
         NodeType(name, {key: float(amount) for key, amount in kind.get("resources", {}).items()}, kind["max_workers"])
         for name, kind in config.get("available_node_types", {}).items()
         if kind.get("max_workers")
     ]
+    return Room(types, config.get("max_workers", math.inf))
 
 
 def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:

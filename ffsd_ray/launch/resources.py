@@ -1,5 +1,6 @@
 """What trials need of a cluster, and what its nodes hold: arithmetic without Ray."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,17 @@ class NodeType(NamedTuple):
     most: int
 
 
+class Room(NamedTuple):
+    """What an autoscaler may start beside the nodes that there are."""
+
+    types: Sequence[NodeType]
+    most: float
+    """Nodes of all types together."""
+
+
+NO_ROOM = Room((), 0)
+
+
 def worker_resources(scale: ScaleSettings) -> dict[str, float]:
     """What Ray reserves for one worker."""
     resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
@@ -45,25 +57,30 @@ def needs(scale: ScaleSettings) -> Needs:
     return Needs(scale.fewest_workers, worker_resources(scale))
 
 
-def held(nodes: Iterable[Resources], trials: Iterable[Needs]) -> int:
-    """How many of the trials, taken in this order, the nodes hold together; each worker on the first with room."""
+def held(nodes: Iterable[Resources], trials: Iterable[Needs], room: Room = NO_ROOM) -> int:
+    """How many of the trials, taken in this order, the nodes hold together; each worker on the first with room.
+
+    Where none has, a node of the type that holds most such workers is started, as long as there is `room`.
+    """
     free = [dict(node) for node in nodes]
+    left, started = room.most, Counter[str]()
     count = 0
     for workers, each in trials:
         for _ in range(workers):
             place = next((node for node in free if _fits(each, node)), None)
             if place is None:
-                return count
+                kinds = [kind for kind in room.types if started[kind.name] < kind.most and _fits(each, kind.resources)]
+                if not kinds or left < 1:
+                    return count
+                kind = max(kinds, key=lambda kind: _times(each, kind.resources))
+                started[kind.name] += 1
+                left -= 1
+                place = dict(kind.resources)
+                free.append(place)
             for name, amount in each.items():
                 place[name] -= amount
         count += 1
     return count
-
-
-def grown(nodes: Sequence[Resources], types: Iterable[NodeType], trials: Iterable[Needs]) -> list[Resources]:
-    """The nodes, and as many more of each type as these trials' workers could ask for."""
-    workers = sum(trial.workers for trial in trials)
-    return [*nodes, *(kind.resources for kind in types for _ in range(min(kind.most, workers)))]
 
 
 def largest(nodes: Mapping[str, Resources]) -> str:
@@ -86,3 +103,7 @@ def spelled(resources: Resources) -> str:
 
 def _fits(asked: Resources, node: Resources) -> bool:
     return all(node.get(name, 0) - amount > -_SMALLEST for name, amount in asked.items())
+
+
+def _times(asked: Resources, node: Resources) -> float:
+    return min((node.get(name, 0) / amount for name, amount in asked.items() if amount), default=0)

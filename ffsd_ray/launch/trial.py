@@ -71,10 +71,13 @@ def _watch(config: dict[str, Any]) -> None:
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]
         ),
     )
+    records = TrialRecords(Store(config["records"]))
+    records.forget_error()
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        TrialRecords(Store(config["records"])).fail(type(error).__name__, str(error))
+        if records.state() != "failed":  # a worker knows better why
+            records.fail(type(error).__name__, str(error))
 
 
 def _scale(config: dict[str, Any]) -> ScaleSettings:

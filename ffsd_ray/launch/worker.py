@@ -13,7 +13,7 @@ from ray._private.state import state as cluster_state
 from ray.exceptions import RayActorError
 from ray.train.collective import broadcast_from_rank_zero
 
-from ffsd_ray.errors import DataError, RecordsError, TrialError
+from ffsd_ray.errors import DataAway, DataError, RecordsError, TrialError
 from ffsd_ray.launch.population import donor, pointer
 from ffsd_ray.launch.schedulers import RANKED
 from ffsd_ray.records.run import RunRecords
@@ -126,6 +126,8 @@ def train_worker(config: dict[str, Any]) -> None:
     where this node has it too), `ranked` (the column that a scheduler ranks by, or None), `mutable` (dotted keys that a
     population changes).
     """
+    if TrialRecords(Store(config["records"])).state() == "failed":
+        return  # a worker of the group before this one has said why, in this attempt: `forget_error` was before it
     scale = ScaleSettings.model_validate(config["spec"]["scale"])
     _train(config, WorkerContext(config["ranked"], scale.most_workers))
 
@@ -136,7 +138,13 @@ def train_here(config: dict[str, Any]) -> None:
 
 
 def _train(config: dict[str, Any], context: Context, giver: Donor | None = None) -> None:
-    """Train; an error that a retry would only meet again is recorded, and ends the trial without one."""
+    """Train; an error that a retry would only meet again is recorded, and ends the trial without one.
+
+    Raises:
+        DataAway: as it is.
+        TrialError, DataError: as recorded, where there are other workers: they may wait for this one, and only an error
+            has Ray end them.
+    """
     if os.path.isdir(config["directory"]):
         os.chdir(config["directory"])
     records = TrialRecords(Store(config["records"]))
@@ -151,9 +159,12 @@ def _train(config: dict[str, Any], context: Context, giver: Donor | None = None)
             stoppable=config["stoppable"],
             donor=giver,
         )
+    except DataAway:
+        raise
     except (TrialError, DataError) as error:
-        if context.rank == 0:
-            records.fail(type(error).__name__, str(error))
+        records.fail(type(error).__name__, str(error))
+        if context.world_size > 1:
+            raise
 
 
 def _check_shared(run: RunRecords) -> None:

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from ffsd_ray.records.shape import Unlike
 from ffsd_ray.storage import is_uri, open_location, patiently, shown
 
 T = TypeVar("T")
+
+#: A file that is not whole yet, by its name and the process that writes it.
+_PART = re.compile(r"\..+\.\d+\.part")
 
 
 class Store:
@@ -69,6 +73,10 @@ class Store:
         here = fs.FileSelector(self._path, allow_not_found=True)
         found = self._try("", "be listed", lambda: self._filesystem.get_file_info(here))
         return sorted(info.base_name for info in found)
+
+    def unfinished(self) -> list[str]:
+        """Names of what is being written here, or was when a process was killed."""
+        return [name for name in self.names() if _PART.fullmatch(name)]
 
     def read(self, name: str) -> bytes:
         """

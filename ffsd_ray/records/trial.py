@@ -81,6 +81,9 @@ class TrialRecords:
         """Write what is run and where; an earlier attempt's error is forgotten."""
         self.store.write_json("spec.json", spec)
         self.store.write_json("environment.json", environment)
+        self.forget_error()
+
+    def forget_error(self) -> None:
         if self.store.exists("error.json"):
             self.store.delete("error.json")
 
@@ -162,6 +165,14 @@ class TrialRecords:
             torch.save(dict(state), stream)
         for name in self._checkpoint_names():
             if name < _checkpoint_name(epoch, steps) and ("step" in name or not (keep_earlier or steps)):
+                self._checkpoints.delete(name)
+        for name in self._checkpoints.unfinished():  # by processes that were killed
+            self._checkpoints.delete(name)
+
+    def give_up_after(self, epoch: int) -> None:
+        """Delete the checkpoints after an epoch: training has gone back to it, or to another trial's."""
+        for name in self._checkpoint_names():
+            if name > _checkpoint_name(epoch):
                 self._checkpoints.delete(name)
 
     def latest_checkpoint(self) -> dict[str, Any] | None:

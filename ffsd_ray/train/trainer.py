@@ -59,6 +59,8 @@ class Trainer:
         self._method = self._engine.method
         self._selection = "val" if "val" in self._engine.evaluations else "test"
         self._within: Within | None = None
+        #: Since this worker began. An epoch may have fewer than there are between two questions.
+        self._steps = 0
         self._progress, self._taken_over = self._resume()
 
     def run(self, *, keep_checkpoints: bool = False, stoppable: bool = False) -> None:
@@ -72,6 +74,7 @@ class Trainer:
             records.begin(spec.model_dump(), environment(self._context.device, self._context.world_size))
             if self._taken_over:
                 records.write_checkpoint(len(self._progress.rows), self._state(), keep_earlier=keep_checkpoints)
+                records.give_up_after(len(self._progress.rows))
             if self._progress.rows:
                 records.write_history(self._progress.rows)
         for epoch in range(len(self._progress.rows) + 1, spec.train.epochs + 1):
@@ -114,7 +117,8 @@ class Trainer:
 
     def _after_step(self, epoch: int, steps: int, meters: Meters, began: float) -> None:
         """A checkpoint inside the epoch where one is due; the worker's end where it is to be replaced."""
-        leaving = steps % NOTICE_STEPS == 0 and self._context.leaving()
+        self._steps += 1
+        leaving = self._steps % NOTICE_STEPS == 0 and self._context.leaving()
         every = self._spec.train.checkpoint_steps
         if leaving or (every is not None and steps % every == 0):
             seconds = time.perf_counter() - began
