@@ -5,6 +5,12 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start Ray clusters come first: a process takes a whole file, and theirs are the longest."""
+    first = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in first)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of golden values and images beside the project; tests that want it are skipped where it is absent."""

@@ -64,8 +64,11 @@ def test_header_gives_command_and_expectation(job: Path) -> None:
 
 @pytest.mark.parametrize(
     "job",
-    # those of large networks take minutes
-    [pytest.param(job, marks=pytest.mark.slow if job.stem in ("table3", "vgg16_end2") else ()) for job in JOBS],
+    # those of large networks, or of many, take minutes
+    [
+        pytest.param(job, marks=pytest.mark.slow if job.stem in ("grid_lambda", "table3", "vgg16_end2") else ())
+        for job in JOBS
+    ],
     ids=lambda job: job.stem,
 )
 def test_smoke_form(job: Path, tmp_path: Path) -> None:

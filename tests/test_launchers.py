@@ -63,6 +63,7 @@ def trainings(parent: int) -> list[psutil.Process]:
     return below(parent, "ray::run_trial") + below(parent, "ray::ImplicitFunc")
 
 
+@pytest.mark.slow
 def test_both_launchers_compute_the_same(job: Path) -> None:
     for launcher in ("trial", "trainer"):
         done = run(job, "--set", f"name={launcher}", "--set", f"scale.launcher={launcher}")
@@ -179,7 +180,7 @@ def test_more_trials_run_once_there_are_more_nodes(job: Path, launcher: str) -> 
         cluster.shutdown()
 
 
-@pytest.mark.parametrize("launcher", ["trial", "trainer"])
+@pytest.mark.parametrize("launcher", ["trial", pytest.param("trainer", marks=pytest.mark.slow)])
 def test_a_failed_trial_leaves_nothing_behind(job: Path, launcher: str) -> None:
     head = {"num_cpus": 2, "object_store_memory": 10**8, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)

@@ -355,6 +355,7 @@ def test_a_job_in_a_bucket(
     shutil.rmtree(ray_logs)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_killed_and_resumed(s3: Server, job: Path) -> None:
     """Every process of the run is gone at once, as a machine is; the rest is trained from what the bucket holds."""

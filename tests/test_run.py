@@ -104,7 +104,7 @@ def test_a_failing_trial_leaves_the_others_alone(job: Path) -> None:
     assert "is not finite" in done.stdout
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_interrupted_and_resumed(job: Path, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = job.parent / "temporary"
     temporary.mkdir()
