@@ -14,6 +14,7 @@ from ffsd_ray import data
 from ffsd_ray.command import command
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.records.run import RunRecords
+from ffsd_ray.records.sole import sole_driver
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import LEADER_LAST
 from ffsd_ray.report.render import render_terminal
@@ -54,10 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # what stopping a submitted job sends
     try:
         _read_images(plan)
-        _begin(run, plan)
-        if plan.job.records.reuse:
-            _reuse(run, plan, console)
-        _train(run, plan, console, verbose=arguments.verbose)
+        with sole_driver(run.store):
+            _begin(run, plan)
+            if plan.job.records.reuse:
+                _reuse(run, plan, console)
+            _train(run, plan, console, verbose=arguments.verbose)
     except KeyboardInterrupt:
         done = _states(run).count("completed") if run.exists() else 0
         console.print(
