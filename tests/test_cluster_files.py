@@ -165,7 +165,7 @@ def test_aws_takes_its_instances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """Ray's own AWS provider starts one of each type on a simulated AWS, with the roles of aws-roles.yaml."""
     pytest.importorskip("boto3")
     moto = pytest.importorskip("moto")
-    pytest.importorskip("openapi_spec_validator")  # of moto's many extras, what CloudFormation takes
+    pytest.importorskip("openapi_spec_validator")  # which moto wants for CloudFormation
     import boto3
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
     from ray.autoscaler.tags import TAG_RAY_LAUNCH_CONFIG, TAG_RAY_NODE_KIND, TAG_RAY_NODE_NAME, TAG_RAY_NODE_STATUS
