@@ -86,12 +86,13 @@ def test_resumes_from_an_earlier_checkpoint(tmp_path: Path) -> None:
     assert_same_end(whole, train_with(spec, tmp_path / "stopped"))
 
 
-def test_a_notice_is_heard_where_epochs_are_short(tmp_path: Path) -> None:
-    """Shorter than the steps between two questions."""
-    spec = digits_spec({"name": "baseline"}, epochs=6, steps_per_epoch=4)
+@pytest.mark.parametrize(("steps", "heard"), [(4, "epoch-000003-step-000002.pt"), (5, "epoch-000003-step-000001.pt")])
+def test_a_notice_is_heard_where_epochs_are_short(steps: int, heard: str, tmp_path: Path) -> None:
+    """Shorter than the steps between two questions, of which the second kind would all come after an epoch's last."""
+    spec = digits_spec({"name": "baseline"}, epochs=6, steps_per_epoch=steps)
     stopped = train_with(spec, tmp_path / "stopped", noticed=True)
     assert stopped.state() == "unfinished"
-    assert stopped.store.child("checkpoints").names()[-1] == "epoch-000004-step-000001.pt"
+    assert stopped.store.child("checkpoints").names()[-1] == heard
     assert_same_end(train_with(spec, tmp_path / "whole"), train_with(spec, tmp_path / "stopped"))
 
 

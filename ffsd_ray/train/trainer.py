@@ -59,7 +59,7 @@ class Trainer:
         self._method = self._engine.method
         self._selection = "val" if "val" in self._engine.evaluations else "test"
         self._within: Within | None = None
-        #: Since this worker began. An epoch may have fewer than there are between two questions.
+        #: Since the last question: an epoch may have fewer than there are between two.
         self._steps = 0
         self._progress, self._taken_over = self._resume()
 
@@ -100,6 +100,7 @@ class Trainer:
         done, before = self._continue(epoch, meters)
         began = time.perf_counter() - before
         for steps in engine.epoch(epoch, meters, done):
+            self._steps += 1
             if steps < engine.steps:
                 self._after_step(epoch, steps, meters, began)
         measured = meters.read(epoch)
@@ -117,8 +118,9 @@ class Trainer:
 
     def _after_step(self, epoch: int, steps: int, meters: Meters, began: float) -> None:
         """A checkpoint inside the epoch where one is due; the worker's end where it is to be replaced."""
-        self._steps += 1
-        leaving = self._steps % NOTICE_STEPS == 0 and self._context.leaving()
+        leaving = False
+        if self._steps >= NOTICE_STEPS:
+            self._steps, leaving = 0, self._context.leaving()
         every = self._spec.train.checkpoint_steps
         if leaving or (every is not None and steps % every == 0):
             seconds = time.perf_counter() - began
