@@ -20,7 +20,8 @@ from ffsd_ray.report.__main__ import main as report
 from ffsd_ray.report.cost import main as cost
 from ffsd_ray.report.maps import main as maps
 from ffsd_ray.report.methods import main as methods
-from ffsd_ray.run import main as run
+
+from small import again, train, trial
 
 JOB = """\
 name: small
@@ -54,10 +55,7 @@ COMMANDS: dict[str, tuple[Any, list[str]]] = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a job of three trials: ffsd, and kd with its teacher."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "job.yaml").write_text(JOB)
-    assert run([str(folder / "job.yaml"), "--storage", str(folder / "runs")]) == 0
-    return folder
+    return train(tmp_path_factory.mktemp("trained"), JOB)
 
 
 @pytest.fixture
@@ -67,15 +65,8 @@ def folder(trained: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def again(folder: Path, *arguments: str) -> int:
-    return run([str(folder / "job.yaml"), "--storage", str(folder / "runs"), "--resume", *arguments])
-
-
-def trial(folder: Path, method: str) -> Path:
-    """Its folder."""
-    records = RunRecords.open(str(folder / "runs" / "small"))
-    [identity] = [name for name, spec in records.trials().items() if spec["method"]["name"] == method]
-    return folder / "runs" / "small" / "trials" / identity
+def resumed(folder: Path, *arguments: str) -> int:
+    return again(folder, "--resume", *arguments)
 
 
 def place(folder: Path, name: str) -> Path:
@@ -285,7 +276,7 @@ def test_histories(wrong: str, folder: Path, capsys: pytest.CaptureFixture[str])
         records.last_measured("test/leader/top1")
     # Training needs no history.
     (file.parent / "result.json").unlink()
-    assert again(folder) == 0
+    assert resumed(folder) == 0
     assert file.read_bytes() == whole
 
 
@@ -332,7 +323,7 @@ def test_checkpoints(key: str, value: Any, said: str, folder: Path, capsys: pyte
             TrialRecords(Store(str(own))).latest_checkpoint()
         assert str(refused.value) == f"{file}: {said}; it is damaged, or from elsewhere"
         return
-    assert again(folder) == 1
+    assert resumed(folder) == 1
     error = json.loads((own / "error.json").read_text())
     assert error["kind"] == "DamagedRecords"
     assert error["message"] == f"{file}: {said}; it is damaged, or from elsewhere"
@@ -354,7 +345,7 @@ def test_another_networks_weights_are_no_teacher(folder: Path, capsys: pytest.Ca
     file.unlink()
     save_file({"x": torch.zeros(3)}, file)
     shutil.rmtree(student)
-    assert again(folder) == 1
+    assert resumed(folder) == 1
     assert f"{file}: expected the weights of this trial's network" in capsys.readouterr().out
 
 
@@ -368,17 +359,17 @@ def test_resuming_writes_anew_what_it_does_not_need(name: str, folder: Path) -> 
     file.write_text("[]")
     if name not in ("job.json", "error.json"):
         (file.parent / "result.json").unlink()
-    assert again(folder) == 0
+    assert resumed(folder) == 0
     assert not file.exists() if name == "error.json" else file.read_text().splitlines()[:2] == whole.splitlines()[:2]
 
 
 def test_resuming_refuses_a_damaged_result(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = place(folder, "result.json")
     file.write_text("{}")
-    assert again(folder) == 2
+    assert resumed(folder) == 2
     assert capsys.readouterr().err == f"{file}: expected a key members; it is damaged, or from elsewhere\n"
     file.unlink()
-    assert again(folder) == 0
+    assert resumed(folder) == 0
 
 
 def test_as_a_trial_stands_is_no_result_where_that_is_damaged(folder: Path) -> None:
@@ -435,7 +426,7 @@ def test_a_damaged_trial_of_another_run_is_left_there(name: str, damage: Callabl
 def test_a_job_goes_on_where_another_runs_trial_is_damaged(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = place(folder, "result.json")
     file.write_text("{}")
-    assert run([str(folder / "job.yaml"), "--storage", str(folder / "runs"), "--set", "name=other"]) == 0
+    assert again(folder, "--set", "name=other") == 0
     output = capsys.readouterr()
     assert f"Not reused: {file}: expected a key members; it is damaged, or from elsewhere\n" in output.out
     assert "Reused from run small: 2 of 3 trials." in output.out

@@ -4,6 +4,10 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from ffsd_ray.registry import by_name
+
 PACKAGE = Path(__file__).resolve().parents[1] / "ffsd_ray"
 
 
@@ -45,3 +49,10 @@ def test_nothing_else_than_the_driver_reaches_the_launch_room() -> None:
         if name.startswith("ffsd_ray.launch") and file.relative_to(PACKAGE).parts[0] != "launch"
     }
     assert found == {"run.py"}
+
+
+def test_two_parts_of_one_name_are_refused() -> None:
+    """As two methods' files would be, of which one was copied from the other."""
+    assert by_name([("a", int), ("b", str), ("a", int)]) == {"a": int, "b": str}
+    with pytest.raises(ValueError, match="two parts are named a: .*int.* and .*str"):
+        by_name([("a", int), ("a", str)])

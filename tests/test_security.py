@@ -35,11 +35,11 @@ from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.report.__main__ import main as report
 from ffsd_ray.report.maps import main as maps
-from ffsd_ray.run import main as run
 from ffsd_ray.spec.load import load_job
 from ffsd_ray.spec.trial import KINDS, TrialSpec
 
 from made_up import result, write_run
+from small import again, train, trial
 from test_data_sources import png
 
 PACKAGE = Path(ffsd_ray.__file__).parent
@@ -245,26 +245,13 @@ def test_the_bombs_go_off(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a job whose student was taught by a trial of the same run."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "job.yaml").write_text(JOB)
-    assert run([str(folder / "job.yaml"), "--storage", str(folder / "runs")]) == 0
-    return folder
+    return train(tmp_path_factory.mktemp("trained"), JOB)
 
 
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path) -> Path:
     shutil.copytree(trained, tmp_path / "copy")
     return tmp_path / "copy"
-
-
-def trial(folder: Path, method: str) -> Path:
-    records = RunRecords.open(str(folder / "runs" / "small"))
-    [identity] = [name for name, spec in records.trials().items() if spec["method"]["name"] == method]
-    return folder / "runs" / "small" / "trials" / identity
-
-
-def again(folder: Path, *arguments: str) -> int:
-    return run([str(folder / "job.yaml"), "--storage", str(folder / "runs"), *arguments])
 
 
 @pytest.mark.parametrize("make", [raw, zipped])

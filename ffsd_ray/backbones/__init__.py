@@ -2,12 +2,12 @@
 
 from ffsd_ray.backbones import torchvision_models
 from ffsd_ray.backbones.base import Builder, Features, UnknownBackbone, map_shapes
-from ffsd_ray.registry import modules
+from ffsd_ray.registry import by_name, modules
 
 #: The package's own. `backbone` also knows torchvision's.
-BACKBONES: dict[str, Builder] = {
-    name: build for module in modules(__name__) for name, build in getattr(module, "BUILDERS", {}).items()
-}
+BACKBONES: dict[str, Builder] = by_name(
+    item for module in modules(__name__) for item in getattr(module, "BUILDERS", {}).items()
+)
 
 
 def backbone(name: str) -> Builder:

@@ -1,28 +1,27 @@
 """Images: sources, decoding (once before training, or while it runs), batches. A new source is one new file here."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ffsd_ray.data.base import Dataset, DataSettings, Split, check_padding, split
 from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataError
-from ffsd_ray.registry import modules
+from ffsd_ray.registry import by_name, modules
 
 __all__ = ["SOURCES", "DataSettings", "Dataset", "Images", "Split", "load"]
 
 
-def _sources() -> dict[str, type[DataSettings]]:
-    found: dict[str, type[DataSettings]] = {}
+def _sources() -> Iterator[tuple[str, type[DataSettings]]]:
     for module in modules(__name__):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, DataSettings):
                 name = value.model_fields["name"].default
                 if isinstance(name, str):  # a shared base class has no name
-                    found[name] = value
-    return found
+                    yield name, value
 
 
 #: Settings class of every data source, by `data.name`.
-SOURCES = _sources()
+SOURCES = by_name(_sources())
 
 
 def load(settings: DataSettings, *, progress: bool = False) -> Dataset:

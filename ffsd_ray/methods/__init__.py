@@ -3,13 +3,13 @@
 import inspect
 
 from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Method, MethodSettings, Phase, TrainedOn
-from ffsd_ray.registry import modules
+from ffsd_ray.registry import by_name, modules
 
-METHODS: dict[str, type[Method]] = {
-    found.Settings.model_fields["name"].default: found
+METHODS: dict[str, type[Method]] = by_name(
+    (found.Settings.model_fields["name"].default, found)
     for module in modules(__name__)
     for found in vars(module).values()
     if inspect.isclass(found) and issubclass(found, Method) and not inspect.isabstract(found)
-}
+)
 
 __all__ = ["METHODS", "Blueprint", "Losses", "MapShapes", "Method", "MethodSettings", "Phase", "TrainedOn"]
