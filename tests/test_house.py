@@ -54,5 +54,5 @@ def test_nothing_else_than_the_driver_reaches_the_launch_room() -> None:
 def test_two_parts_of_one_name_are_refused() -> None:
     """As two methods' files would be, of which one was copied from the other."""
     assert by_name([("a", int), ("b", str), ("a", int)]) == {"a": int, "b": str}
-    with pytest.raises(ValueError, match="two parts are named a: .*int.* and .*str"):
+    with pytest.raises(ValueError, match=r"two parts are named a: .*int.* and .*str"):
         by_name([("a", int), ("a", str)])
