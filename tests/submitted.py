@@ -52,7 +52,14 @@ class Submitted:
 
     def succeeded(self) -> str:
         """Its log, once it has."""
+        return self._ended(JobStatus.SUCCEEDED)
+
+    def failed(self) -> str:
+        """Its log, once it has."""
+        return self._ended(JobStatus.FAILED)
+
+    def _ended(self, expected: JobStatus) -> str:
         while not (status := self._client.get_job_status("small")).is_terminal():
             time.sleep(1)
-        assert status == JobStatus.SUCCEEDED, self.log()
+        assert status == expected, self.log()
         return self.log()

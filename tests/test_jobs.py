@@ -22,8 +22,9 @@ SMALLER = {"vgg16_end2": ["search.grid.method=[{name: baseline}, {name: ffsd}, {
 
 
 def here(job: Path) -> list[str]:
-    size = SIZES.get(job.stem, 8)
-    changes = [f"data={{name: digits, image_size: {size}}}", "scale={}", *SMALLER.get(job.stem, [])]
+    size, held_out = SIZES.get(job.stem, 8), load_job(job).trials[0].data.validation
+    data = f"data={{name: digits, image_size: {size}, validation: {held_out}}}"
+    changes = [data, "scale={}", *SMALLER.get(job.stem, [])]
     return [*changes, "context=local"]
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import stat
@@ -554,9 +555,9 @@ def test_clusters_want_a_token() -> None:
         assert "security_group" not in config["provider"], "Ray's own: everything from within, ssh from outside"
     readme = (CLUSTER / "README.md").read_text()
     assert all("umask 077" in line for line in readme.splitlines() if "get-auth-token --generate" in line)
-    for line in readme.splitlines():
-        if "ray start" in line:
-            assert "RAY_AUTH_MODE=token" in line
+    for commands in readme.split("```")[1::2]:
+        if "ray start" in commands or "ray up" in commands:
+            assert "export RAY_AUTH_MODE=token" in re.split("ray start|ray up", commands)[0]
 
 
 def test_no_file_holds_a_secret() -> None:

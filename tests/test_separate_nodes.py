@@ -110,6 +110,21 @@ def test_a_machine_goes(
         assert_same_end(records, undisturbed[method])
 
 
+@pytest.mark.parametrize("launcher", ["trainer", "trial"])
+def test_a_folder_that_only_the_head_has(launcher: str, cluster: RayMachines, tmp_path: Path) -> None:
+    """Records there, that other machines would write into folders of their own: said before anything is trained."""
+    project = copied(tmp_path / "project")
+    (project / "jobs" / "small.yaml").write_text(JOB)
+    settings = ["data={name: digits}", "method={name: ffsd}", f"scale.launcher={launcher}", "failures.max_retries=0"]
+    log = Submitted(project, cluster.dashboard, *arguments("/tmp/records", settings)).failed()
+    assert "does not have the run's folder" in log
+    assert "--storage s3://bucket/folder" in log
+    head, *nodes = cluster.machines
+    assert head.files("tmp/records/small/trials/*/error.json")
+    for machine in nodes:
+        assert not machine.files("tmp/records")
+
+
 def arguments(storage: str, settings: list[str]) -> list[str]:
     return ["jobs/small.yaml", "--storage", storage, *(word for each in settings for word in ("--set", each))]
 
