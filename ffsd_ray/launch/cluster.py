@@ -120,7 +120,10 @@ def connected(trials: Sequence[Needs], *, verbose: bool) -> Iterator[Cluster]:
 
 
 def _said(error: Exception) -> str:
-    return ": ".join(str(part) for part in (error, error.__cause__) if part is not None)
+    """What Ray says, and why; of a traceback in it the last line alone."""
+    text = ": ".join(str(part) for part in (error, error.__cause__) if part is not None)
+    said, _, trace = text.partition("Traceback (most recent call last):")
+    return said + "".join(trace.strip().splitlines()[-1:])
 
 
 def _is_worker(node: Resources) -> bool:
