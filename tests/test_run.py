@@ -110,7 +110,7 @@ def test_interrupted_and_resumed(job: Path, sent: signal.Signals, monkeypatch: p
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # paths of sockets must be short
-    settings = ["--set", "train.epochs=8", "--set", "scale.trials_at_once=1"]
+    settings = ["--set", "train.epochs=24", "--set", "scale.trials_at_once=1"]
     process = subprocess.Popen(
         command(job, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
