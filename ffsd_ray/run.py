@@ -4,7 +4,8 @@ import argparse
 import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -55,10 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # what stopping a submitted job sends
     try:
         _read_images(plan)
-        with sole_driver(run.store):
+        say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        with sole_driver(run.store, say):
             _begin(run, plan)
             if plan.job.records.reuse:
-                _reuse(run, plan, console)
+                _reuse(run, plan, say)
             _train(run, plan, console, verbose=arguments.verbose)
     except KeyboardInterrupt:
         done = _states(run).count("completed") if run.exists() else 0
@@ -116,13 +118,11 @@ def _begin(run: RunRecords, plan: Plan) -> None:
     run.begin(plan.text, plan.job.model_dump(), plan.overrides, specs)
 
 
-def _reuse(run: RunRecords, plan: Plan, console: Console) -> None:
-    def warn(message: str) -> None:
-        console.print(f"Not reused: {message}", highlight=False, markup=False, soft_wrap=True)
-
-    reused = run.reuse([spec.identity() for spec in _untrained(run, plan)], warn)
+def _reuse(run: RunRecords, plan: Plan, say: Callable[[str], None]) -> None:
+    untrained = [spec.identity() for spec in _untrained(run, plan)]
+    reused = run.reuse(untrained, lambda message: say(f"Not reused: {message}"))
     for name, count in Counter(reused.values()).items():
-        console.print(f"Reused from run {name}: {count} of {len(plan.trials)} trials.", highlight=False, markup=False)
+        say(f"Reused from run {name}: {count} of {len(plan.trials)} trials.")
 
 
 def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> None:

@@ -21,7 +21,7 @@ import sys, time
 from ffsd_ray.records import sole
 from ffsd_ray.records.store import Store
 sole.BEAT = 0.2
-with sole.sole_driver(Store(sys.argv[1])):
+with sole.sole_driver(Store(sys.argv[1]), print):
     print("drives", flush=True)
     time.sleep(600)
 """
@@ -77,13 +77,14 @@ def test_another_machines_driver_is_watched(
 ) -> None:
     store = Store(str(tmp_path / "small"))
     monkeypatch.setattr("socket.gethostname", lambda: "another")
-    with pytest.raises(RecordsError, match="is at work on this run"), sole_driver(store):
+    with pytest.raises(RecordsError, match="is at work on this run"), sole_driver(store, print):
         pass
     driver.kill()
     driver.wait()
     monkeypatch.setattr(sole, "WATCH", 3.0)
-    began = time.monotonic()
-    with sole_driver(store):
+    began, said = time.monotonic(), []
+    with sole_driver(store, said.append):
+        assert "watching it for 3 s" in said[0]
         assert time.monotonic() - began > 2
         while json.loads(store.read(FILE))["host"] != "another":
             time.sleep(0.1)
@@ -94,6 +95,6 @@ def test_another_machines_driver_is_watched(
 def test_a_sign_that_cannot_be_read_is_none(content: bytes, tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     store.write(FILE, content)
-    with sole_driver(store):
+    with sole_driver(store, print):
         pass
     assert not store.exists(FILE)

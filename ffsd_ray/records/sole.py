@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Self
 
@@ -34,21 +34,23 @@ class _Sign(NamedTuple):
 
 
 @contextmanager
-def sole_driver(run: Store) -> Iterator[None]:
+def sole_driver(run: Store, say: Callable[[str], None]) -> Iterator[None]:
     """For the time of the block this process drives the run.
 
     A process that was killed leaves its last sign behind. One of this machine is known to be gone; one of another is
-    watched for `WATCH` seconds.
+    watched for `WATCH` seconds, which `say` is told.
 
     Raises:
         RecordsError: another process drives it.
     """
     before = _last_sign(run)
-    if before is not None and not _is_gone(before) and _lives_on(run, before):
-        raise RecordsError(
-            f"{run.location}: process {before.process} on {before.host} is at work on this run. Wait for its end, or "
-            "end it, and go on then: --resume"
-        )
+    if before is not None and not _is_gone(before):
+        who = f"process {before.process} on {before.host}"
+        say(f"The last to work on this run was {who}, and did not say that it ended: watching it for {WATCH:.0f} s.")
+        if _lives_on(run, before):
+            raise RecordsError(
+                f"{run.location}: {who} is at work on this run. Wait for its end, or end it, and go on then: --resume"
+            )
     over, own = threading.Event(), uuid.uuid4().hex
 
     def beat() -> None:
