@@ -204,11 +204,11 @@ def test_a_server_that_stays_away_is_one_message(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.ray
 def test_an_outage_while_training(s3: Server, job: Path) -> None:
-    settings = ["train.epochs=5", "search.grid={}", "method.name=ffsd"]
+    settings = ["train.epochs=12", "search.grid={}", "method.name=ffsd"]
     process = subprocess.Popen(
         command(job, "s3://bucket/outage", *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    wait_for(lambda: any("checkpoints/epoch-000001" in name for name in s3.names("outage")), "a checkpoint")
+    wait_for(lambda: any("checkpoints/epoch-" in name for name in s3.names("outage")), "a checkpoint")
     with s3.silent():
         time.sleep(12)
     output, _ = process.communicate(timeout=300)
@@ -364,7 +364,7 @@ def test_killed_and_resumed(s3: Server, job: Path) -> None:
     process = subprocess.Popen(
         command(job, "s3://bucket/killed", *settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_for(lambda: any("checkpoints/epoch-000002" in name for name in s3.names("killed")), "a checkpoint")
+    wait_for(lambda: any("checkpoints/epoch-" in name for name in s3.names("killed")), "a checkpoint")
     for victim in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
         victim.kill()
     process.wait()

@@ -115,7 +115,10 @@ def test_interrupted_and_resumed(job: Path, sent: signal.Signals, monkeypatch: p
         command(job, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     folder = job.parent / "runs" / "small" / "trials"
-    wait_for(lambda: len(list(folder.glob("*/checkpoints/epoch-*"))) == 2, "the second trial's first checkpoint")
+    wait_for(
+        lambda: len({path.parent for path in folder.glob("*/checkpoints/epoch-*")}) == 2,
+        "the second trial's first checkpoint",
+    )
     assert list(temporary.glob("ffsd_ray-small-*"))
     if sent == signal.SIGINT:
         os.killpg(process.pid, sent)  # as a terminal does, to every process of the foreground
@@ -138,10 +141,10 @@ def test_interrupted_and_resumed(job: Path, sent: signal.Signals, monkeypatch: p
 
 def test_a_killed_worker_is_replaced(job: Path) -> None:
     settings = ["--set", "scale.workers=2", "--set", "search.grid={}", "--set", "method.name=ffsd"]
-    settings += ["--set", "train.epochs=6"]
+    settings += ["--set", "train.epochs=24"]
     process = subprocess.Popen(command(job, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     folder = job.parent / "runs" / "small" / "trials"
-    wait_for(lambda: list(folder.glob("*/checkpoints/epoch-000002*")), "the second epoch's checkpoint")
+    wait_for(lambda: list(folder.glob("*/checkpoints/epoch-*")), "a checkpoint")
     victim, moment = ray_worker_below(process.pid), time.time()
     os.kill(victim, signal.SIGKILL)
     wait_for(

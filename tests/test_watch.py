@@ -35,7 +35,7 @@ train: {epochs: 2, batch_size: 16, lr: 0.05, steps_per_epoch: 2}
 scale: {threads: 1}
 """
 LABEL = "baseline, seed 0"
-EPOCHS = 6
+EPOCHS = 40
 
 needs_wandb = pytest.mark.skipif(not importlib.util.find_spec("wandb"), reason="wandb is not installed")
 needs_mlflow = pytest.mark.skipif(not importlib.util.find_spec("mlflow"), reason="mlflow is not installed")
