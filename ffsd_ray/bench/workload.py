@@ -7,7 +7,7 @@ import torch
 
 from ffsd_ray.data import Dataset
 from ffsd_ray.spec.trial import TrialSpec
-from ffsd_ray.train.engine import Engine
+from ffsd_ray.train.engine import Engine, trained_parameters
 
 #: Every λ has risen by then.
 EPOCH = 6
@@ -39,7 +39,7 @@ class Workload:
     @property
     def parameters(self) -> int:
         """How many are trained."""
-        return sum(each.numel() for each in self._engine.method.parameters() if each.requires_grad)
+        return trained_parameters(self._engine.method)
 
     @property
     def captured(self) -> bool:

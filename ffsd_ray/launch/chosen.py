@@ -1,6 +1,6 @@
 """The trials that a searcher chooses while others run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -39,14 +39,10 @@ def completed(run: RunRecords, template: TrialSpec) -> dict[str, TrialSpec]:
     }
 
 
-def samples_left(search: SearchSettings, run: RunRecords, template: TrialSpec) -> int:
-    """How many trials are still to be chosen."""
-    assert search.samples is not None
-    return search.samples - len(completed(run, template))
-
-
-def optuna(search: SearchSettings, settings: Optuna, run: RunRecords, template: TrialSpec) -> ConcurrencyLimiter:
-    """Optuna, told of the trials that this run has completed already.
+def optuna(
+    search: SearchSettings, settings: Optuna, run: RunRecords, headline: str, known: Mapping[str, TrialSpec]
+) -> ConcurrencyLimiter:
+    """Optuna, told of the trials that this run has completed already (`known`, see `completed`).
 
     Raises:
         UserError: Optuna is not installed.
@@ -56,9 +52,9 @@ def optuna(search: SearchSettings, settings: Optuna, run: RunRecords, template: 
         raise UserError('search.searcher: needs the package optuna: pip install -e ".[optuna]"')
     space = {"chosen": {key: domain(distribution) for key, distribution in search.random.items()}}
     points, rewards = [], []
-    for identity, spec in completed(run, template).items():
+    for identity, spec in known.items():
         points.append({f"chosen/{key}": value_at(spec, key) for key in search.random})
-        rewards.append(run.trial(identity).last_measured(settings.column(template.method.headline)))
+        rewards.append(run.trial(identity).last_measured(settings.column(headline)))
     searcher = OptunaSearch(
         OptunaSearch.convert_search_space(space),
         metric=RANKED,

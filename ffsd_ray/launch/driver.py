@@ -17,7 +17,7 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ffsd_ray.errors import ClusterLost
 from ffsd_ray.launch.admission import Admission
 from ffsd_ray.launch.callback import ViewCallback
-from ffsd_ray.launch.chosen import Announce, optuna, samples_left, spec_of
+from ffsd_ray.launch.chosen import Announce, completed, optuna, spec_of
 from ffsd_ray.launch.cluster import Cluster, connected
 from ffsd_ray.launch.head import head_watched
 from ffsd_ray.launch.packing import packed
@@ -125,11 +125,11 @@ def _tuner(
     samples = 1
     if isinstance(job.search.searcher, Optuna):
         (template,), (config,) = trials, configs
-        searcher, param_space = (
-            optuna(job.search, job.search.searcher, run, template),
-            {"trial": config},
-        )
-        samples = samples_left(job.search, run, template)
+        known = completed(run, template)
+        searcher = optuna(job.search, job.search.searcher, run, template.method.headline, known)
+        param_space = {"trial": config}
+        assert job.search.samples is not None
+        samples = job.search.samples - len(known)
         wanted = {f"sample {index}": needs(template.scale) for index in range(samples)}
     return tune.Tuner(
         tune.with_resources(run_trial, trial_resources),

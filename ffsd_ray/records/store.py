@@ -23,6 +23,11 @@ T = TypeVar("T")
 _PART = re.compile(r"\..+\.\d+\.part")
 
 
+def is_unfinished(name: str) -> bool:
+    """Whether such a file is being written, or was when a process was killed."""
+    return _PART.fullmatch(name) is not None
+
+
 class Store:
     """Whole files in one folder, each written so that a reader, or a kill at any instant, never meets half of one.
 
@@ -73,10 +78,6 @@ class Store:
         here = fs.FileSelector(self._path, allow_not_found=True)
         found = self._try("", "be listed", lambda: self._filesystem.get_file_info(here))
         return sorted(info.base_name for info in found)
-
-    def unfinished(self) -> list[str]:
-        """Names of what is being written here, or was when a process was killed."""
-        return [name for name in self.names() if _PART.fullmatch(name)]
 
     def read(self, name: str) -> bytes:
         """

@@ -15,7 +15,7 @@ from torch import nn
 from ffsd_ray.errors import DamagedRecords
 from ffsd_ray.records.checkpoint import CHECKPOINT, fits
 from ffsd_ray.records.formats import ENVIRONMENT, FAILURE, HISTORY, RESULT, SPEC, Row
-from ffsd_ray.records.store import Store
+from ffsd_ray.records.store import Store, is_unfinished
 
 State = Literal["completed", "failed", "unfinished"]
 
@@ -163,11 +163,10 @@ class TrialRecords:
         """
         with self._checkpoints.writing(_checkpoint_name(epoch, steps)) as stream:
             torch.save(dict(state), stream)
-        for name in self._checkpoint_names():
-            if name < _checkpoint_name(epoch, steps) and ("step" in name or not (keep_earlier or steps)):
+        for name in self._checkpoints.names():
+            earlier = _CHECKPOINT.fullmatch(name) and name < _checkpoint_name(epoch, steps)
+            if (earlier and ("step" in name or not (keep_earlier or steps))) or is_unfinished(name):
                 self._checkpoints.delete(name)
-        for name in self._checkpoints.unfinished():  # by processes that were killed
-            self._checkpoints.delete(name)
 
     def give_up_after(self, epoch: int) -> None:
         """Delete the checkpoints after an epoch: training has gone back to it, or to another trial's."""

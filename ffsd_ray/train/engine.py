@@ -141,3 +141,8 @@ class Engine:
 
     def _accuracy_meter(self) -> AccuracyMeter:
         return AccuracyMeter(self.method.members, self.method.common, self._classes, self._device)
+
+
+def trained_parameters(module: nn.Module) -> int:
+    """How many of a module's parameters are trained."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

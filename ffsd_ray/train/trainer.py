@@ -16,7 +16,7 @@ from ffsd_ray.records.trial import LEADER_BEST, LEADER_LAST, Row, TrialRecords
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train.context import Context
 from ffsd_ray.train.distributed import random_states, set_random_state
-from ffsd_ray.train.engine import Engine
+from ffsd_ray.train.engine import Engine, trained_parameters
 from ffsd_ray.train.environment import environment
 from ffsd_ray.train.meters import Meters
 from ffsd_ray.train.optimisers import learning_rate_factor
@@ -233,7 +233,7 @@ class Trainer:
             "best": progress.best,
             "classes": self._dataset.num_classes,
             "image_size": self._dataset.image_size,
-            "parameters": {"trained": _parameters(method), "deployed": _parameters(method.deployed[1])},
+            "parameters": {"trained": trained_parameters(method), "deployed": trained_parameters(method.deployed[1])},
             "peak_memory": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             "seconds": sum(row["seconds"] for row in progress.rows),
             "execution": {"as": executor.execution, "captured": executor.captured},
@@ -263,7 +263,3 @@ def train(
 
 def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
