@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ffsd_ray.command import command
-from ffsd_ray.data.decode import decode
+from ffsd_ray.data.decode import Span, decode_named
 from ffsd_ray.errors import DataError
 from ffsd_ray.leader import Leader, load_leader
 
@@ -20,12 +20,7 @@ def classify(leader: Leader, picture: Path, top: int = 3) -> list[tuple[str, flo
     Raises:
         DataError: the file is missing, or not such a picture.
     """
-    try:
-        pixels = decode(picture.read_bytes(), None)
-    except OSError as error:
-        raise DataError(f"{picture}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{picture}: expected a whole picture (JPEG, PNG, WebP, ...): {error}") from error
+    pixels = decode_named(Span(str(picture)), str(picture), None)
     probabilities = leader(leader.preprocess(pixels)[None]).softmax(dim=1)[0]
     best = probabilities.topk(min(top, len(leader.classes)))
     return [(leader.classes[index], p) for p, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ffsd_ray.backbones import backbone
 from ffsd_ray.data.batches import normalise
-from ffsd_ray.data.decode import fit, upright
+from ffsd_ray.data.picture import fit, upright
 from ffsd_ray.data.stream import tested_at
 from ffsd_ray.errors import RecordsError
 
@@ -64,6 +64,9 @@ class Leader(nn.Module):
         """A picture, or its pixels (uint8 RGB [3, H, W]), as the network wants it: float32 [3, S, S].
 
         The shorter side is scaled and the centre square cut out, as the data source does with test images.
+
+        Raises:
+            ValueError: the picture cannot be decoded, or these are not such pixels.
         """
         pixels = upright(image) if isinstance(image, Image.Image) else image
         if pixels.dtype != torch.uint8 or pixels.dim() != 3 or len(pixels) != 3:

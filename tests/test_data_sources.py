@@ -109,7 +109,10 @@ def test_padding_as_large_as_the_images_is_refused(name: str) -> None:
 
 
 def test_where_files_lie_is_no_part_of_a_trials_identity() -> None:
-    for name, fields in {"cifar100": {"cache", "root", "download"}, "parquet": {"cache", "loader_processes"}}.items():
+    for name, fields in {
+        "cifar100": {"cache", "root", "download"},
+        "parquet": {"cache", "loader_processes", "max_skipped"},
+    }.items():
         found = {
             field
             for field, info in SOURCES[name].model_fields.items()
@@ -270,11 +273,14 @@ def damage(row: int, *, content: Any = ..., label: Any = ...) -> Damage:
     [
         (
             damage(17, content=b"no image"),
-            r"train.parquet, row 17 \(from 0\): expected a whole picture .*cannot identify",
+            r"train.parquet, row 17 \(from 0\): expected a whole picture .*it is text, not a picture",
         ),
         (damage(9, content=lambda whole: whole[:-40]), r"train.parquet, row 9 \(from 0\): expected a whole picture"),
         (damage(0, content=b""), r"train.parquet, row 0 \(from 0\): expected a whole picture"),
-        (damage(3, content=None), r"train.parquet, row 3 \(from 0\): img holds no bytes"),
+        (
+            damage(3, content=None),
+            r"train.parquet, row 3 \(from 0\): expected a whole picture .*it is empty, it holds no bytes",
+        ),
         (damage(21, label=None), r"train.parquet, row 21 \(from 0\): label is null, expected a class number"),
         (damage(8, label=-1), r"train.parquet, row 8 \(from 0\): label is -1, expected a class number from 0"),
         (
@@ -502,7 +508,7 @@ def test_a_folder_of_class_folders_is_split(tmp_path: Path, digits: Images) -> N
     for file in root.rglob("*.png"):
         spoil_in_place(file)
     assert_same(read_folder(root, test_fraction=0.3), dataset)
-    with pytest.raises(DataError, match="expected a whole picture"):  # another split is another data set
+    with pytest.raises(DataError, match="50 of 50 images are damaged"):  # another split is another data set
         read_folder(root, test_fraction=0.4)
 
 

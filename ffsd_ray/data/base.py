@@ -70,6 +70,8 @@ class Dataset:
     classes: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    #: Names and causes of the damaged images that `data.on_error: skip` passed over.
+    skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> "Dataset":
         """With its batches on the device."""

@@ -55,7 +55,15 @@ class ImageFolder(StreamableSettings):
     def decoded(self, progress: bool) -> Dataset:
         listing = self.encoded()
         train, test = ([item.where for item in part] for part in (listing.train, listing.test))
-        return read_decoded(lambda: listing, train, test, size=self.image_size, cache=self.cache, progress=progress)
+        return read_decoded(
+            lambda: listing,
+            train,
+            test,
+            size=self.image_size,
+            cache=self.cache,
+            progress=progress,
+            on_error=self.damaged,
+        )
 
     def encoded(self) -> Listing:
         root = Path(self.root).expanduser()

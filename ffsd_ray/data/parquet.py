@@ -66,7 +66,15 @@ class Parquet(StreamableSettings):
 
     def decoded(self, progress: bool) -> Dataset:
         train, test = self._files()
-        return read_decoded(self._listing, train, test, size=self.image_size, cache=self.cache, progress=progress)
+        return read_decoded(
+            self._listing,
+            train,
+            test,
+            size=self.image_size,
+            cache=self.cache,
+            progress=progress,
+            on_error=self.damaged,
+        )
 
     def encoded(self) -> Listing:
         """The images in a file of the cache, one behind another.
@@ -174,9 +182,7 @@ def _file_rows(file: str, limit: int) -> Iterator[Encoded]:
                 if value is None or not 0 <= value < limit:
                     shown = "null" if value is None else value
                     raise DataError(f"{where}: {label} is {shown}, expected a class number from 0 to {limit - 1}")
-                if data is None:
-                    raise DataError(f"{where}: {image} holds no bytes, expected an encoded image")
-                yield Encoded(data, value, where)
+                yield Encoded(data or b"", value, where)  # null, too, is an image that cannot be decoded
                 row += 1
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{_where(file, row)}: cannot be read from here on: {error}") from error

@@ -1,13 +1,14 @@
 """Images that do not fit in memory, decoded while training by processes of their own: the ImageNet protocol."""
 
 import math
+import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import torch
 import torch.utils.data
@@ -15,10 +16,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ffsd_ray.data.base import Dataset, DataSettings, Drawn
-from ffsd_ray.data.decode import Encoded, Listing, decode_item, fit
+from ffsd_ray.data.decode import Encoded, Listing, OnError, check_not_empty, decode_item, without_damaged
 from ffsd_ray.data.draws import shift, uniforms
+from ffsd_ray.data.picture import fit
 from ffsd_ray.errors import DataError
 from ffsd_ray.settings import NOT_IDENTITY, Positive, Problem, refuse
+from ffsd_ray.storage import shown
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -52,6 +55,19 @@ class StreamableSettings(DataSettings):
     std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False)] | None = Field(
         None, description="Their standard deviation, likewise."
     )
+    on_error: Literal["fail", "skip"] = Field(
+        "fail",
+        description="What is done about damaged images: the run fails, or they are left out and listed in each trial's "
+        "skipped.json. A stream finds them before training, for which all images are decoded once.",
+    )
+    max_skipped: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="Share of all images above which on_error: skip fails too. It fails as well where no image of a "
+        "class would be left.",
+        json_schema_extra=NOT_IDENTITY,
+    )
 
     @abstractmethod
     def here(self, progress: bool) -> AbstractContextManager[Self]:
@@ -67,14 +83,34 @@ class StreamableSettings(DataSettings):
 
     def read(self, progress: bool) -> Dataset:
         with self.here(progress) as local:
-            dataset = local._streamed() if self.stream else local.decoded(progress)
-        return replace(dataset, mean=self.mean or dataset.mean, std=self.std or dataset.std)
+            dataset = local._streamed(progress) if self.stream else local.decoded(progress)
+        skipped = tuple(self._as_given(local, name) for name in dataset.skipped)
+        return replace(dataset, mean=self.mean or dataset.mean, std=self.std or dataset.std, skipped=skipped)
 
-    def _streamed(self) -> Dataset:
+    def _as_given(self, local: Self, text: str) -> str:
+        """A text about this node's copies, naming the URIs that they are of."""
+        for key, location in self:
+            if (copy := getattr(local, key)) != location:
+                here, there = copy, shown(location).rstrip("/")
+                if (pattern := os.path.basename(there)) == os.path.basename(here):
+                    here, there = here.removesuffix(f"/{pattern}"), there.removesuffix(f"/{pattern}")
+                text = text.replace(here, there)
+        return text
+
+    @property
+    def damaged(self) -> OnError:
+        """What is done about damaged images."""
+        return OnError(self.on_error, self.max_skipped)
+
+    def _streamed(self, progress: bool) -> Dataset:
         assert self.known_size is not None
-        listing, decoder = self.encoded(), Decoder(self.known_size, self.loader_processes)
+        listing, skipped = self.encoded(), tuple[str, ...]()
+        if self.on_error == "skip":
+            listing, skipped = without_damaged(listing, cache=self.cache, progress=progress, on_error=self.damaged)
+        check_not_empty(listing)
+        decoder = Decoder(self.known_size, self.loader_processes)
         train, test = (Stream(part, self.known_size, decoder) for part in (listing.train, listing.test))
-        return Dataset(train, None, test, listing.classes, IMAGENET_MEAN, IMAGENET_STD)
+        return Dataset(train, None, test, listing.classes, IMAGENET_MEAN, IMAGENET_STD, skipped)
 
     @model_validator(mode="after")
     def _stream_is_whole(self) -> Self:

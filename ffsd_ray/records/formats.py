@@ -125,6 +125,9 @@ class Environment(TypedDict):
 
 ENVIRONMENT = Shape(Environment)
 
+#: skipped.json, where images were passed over: each one's name and what is wrong with it.
+SKIPPED = Shape(list[str])
+
 
 # ---- result.json, standing.json and error.json: how a trial ended
 

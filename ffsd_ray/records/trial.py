@@ -14,7 +14,7 @@ from torch import nn
 
 from ffsd_ray.errors import DamagedRecords
 from ffsd_ray.records.checkpoint import CHECKPOINT, fits
-from ffsd_ray.records.formats import ENVIRONMENT, FAILURE, HISTORY, RESULT, SPEC, Row
+from ffsd_ray.records.formats import ENVIRONMENT, FAILURE, HISTORY, RESULT, SKIPPED, SPEC, Row
 from ffsd_ray.records.store import Store, is_unfinished
 
 State = Literal["completed", "failed", "unfinished"]
@@ -38,6 +38,7 @@ def _checkpoint(content: bytes) -> Any:
 _FORMATS: dict[str, tuple[Callable[[bytes], Any], str]] = {
     "spec.json": (SPEC.json, "JSON"),
     "environment.json": (ENVIRONMENT.json, "JSON"),
+    "skipped.json": (SKIPPED.json, "JSON"),
     "history.parquet": (_history, "Parquet"),
     "standing.json": (RESULT.json, "JSON"),
     "result.json": (RESULT.json, "JSON"),
@@ -53,7 +54,7 @@ def _checkpoint_name(epoch: int, steps: int = 0) -> str:
 
 
 class TrialRecords:
-    """spec.json, environment.json, history.parquet, result.json or error.json, checkpoints/ and exported weights."""
+    """Of spec, environment, skipped images, history, result or error (a file each), checkpoints/ and exported weights."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -77,10 +78,14 @@ class TrialRecords:
     def error(self) -> dict[str, Any]:
         return self._read("error.json")
 
-    def begin(self, spec: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Write what is run and where; an earlier attempt's error is forgotten."""
+    def begin(self, spec: Mapping[str, Any], environment: Mapping[str, Any], skipped: Sequence[str] = ()) -> None:
+        """Write what is run, where, and without which images; an earlier attempt's error is forgotten."""
         self.store.write_json("spec.json", spec)
         self.store.write_json("environment.json", environment)
+        if skipped:
+            self.store.write_json("skipped.json", skipped)
+        elif self.store.exists("skipped.json"):
+            self.store.delete("skipped.json")
         self.forget_error()
 
     def forget_error(self) -> None:
@@ -114,7 +119,8 @@ class TrialRecords:
         """
         if other.state() != "completed" or (result := other.result()).get("ended") != "completed":
             return False
-        names = ("spec.json", "environment.json", "history.parquet", LEADER_BEST, LEADER_LAST)
+        names = ["spec.json", "environment.json", "history.parquet", LEADER_BEST, LEADER_LAST]
+        names += ["skipped.json"] if other.store.exists("skipped.json") else []
         for name, content in {name: other._sound(name) for name in names}.items():
             self.store.write(name, content)
         self.finish(result | {"reused": run})

@@ -71,7 +71,8 @@ class Trainer:
         """
         spec, records, leads = self._spec, self._records, self._context.rank == 0
         if leads:
-            records.begin(spec.model_dump(), environment(self._context.device, self._context.world_size))
+            where = environment(self._context.device, self._context.world_size)
+            records.begin(spec.model_dump(), where, self._dataset.skipped)
             if self._taken_over:
                 records.write_checkpoint(len(self._progress.rows), self._state(), keep_earlier=keep_checkpoints)
                 records.give_up_after(len(self._progress.rows))
