@@ -27,6 +27,7 @@ from ffsd_ray.spec.load import Plan, load_job, value_at
 from ffsd_ray.spec.search import SearchSettings
 from ffsd_ray.spec.smoke import smoke
 from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.train.before_training import check_before_training
 from ffsd_ray.view import open_view
 
 FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
@@ -55,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_used(run)
     signal.signal(signal.SIGTERM, _interrupt)  # what stopping a submitted job sends
     try:
-        _read_images(plan)
         say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        for note in _read_images(plan):
+            say(f"Note: {note}")
         with sole_driver(run.store, say):
             _begin(run, plan)
             if plan.job.records.reuse:
@@ -101,14 +103,22 @@ def _refuse_used(run: RunRecords) -> None:
         )
 
 
-def _read_images(plan: Plan) -> None:
+def _read_images(plan: Plan) -> list[str]:
     """Read every data set here first: what is wrong with one is said once, and decoding shows its progress.
 
+    Returns what is to be told of them and of what trains on them, each once.
+
     Raises:
-        DataError: a data set cannot be read.
+        DataError: a data set cannot be read, or a trial not be trained on it.
     """
-    for settings in {spec.data for spec in (*plan.trials, *([plan.template] if plan.template else []))}:
-        data.load(settings, progress=True)
+    specs = (*plan.trials, *([plan.template] if plan.template else []))
+    notes: dict[str, None] = {}
+    for settings in dict.fromkeys(spec.data for spec in specs):
+        dataset = data.load(settings, progress=True)
+        for spec in specs:
+            if spec.data == settings:
+                notes |= dict.fromkeys(check_before_training(spec, dataset))
+    return list(notes)
 
 
 def _begin(run: RunRecords, plan: Plan) -> None:

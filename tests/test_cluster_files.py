@@ -405,7 +405,6 @@ def test_working_directory_is_small(tmp_path: Path) -> None:
         ".pytest_cache/README.md",
         "ffsd_ray/__pycache__/run.pyc",
         "ffsd_ray.egg-info/PKG-INFO",
-        "pets.parquet",
         "fig6.pdf",
     ]
     for name in left_behind:

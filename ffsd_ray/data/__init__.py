@@ -31,7 +31,11 @@ def load(settings: DataSettings, *, progress: bool = False) -> Dataset:
         check_padding(settings.crop_padding, dataset.image_size)
     except ValueError as error:
         raise DataError(f"data.crop_padding: {error}") from error
-    for part, images in (("train", dataset.train), ("test", dataset.test)):
+    if len(dataset.classes) < 2:
+        raise DataError(f"data: {settings.name}: the images are all of one class, expected two classes or more")
+    for part, images in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test)):
+        if images is None:
+            continue
         if not len(images):
             raise DataError(f"data: {settings.name}: no image in the {part} split, expected at least one")
         out = ((images.labels < 0) | (images.labels >= dataset.num_classes)).nonzero()
@@ -43,5 +47,9 @@ def load(settings: DataSettings, *, progress: bool = False) -> Dataset:
             )
     if not settings.validation:
         return dataset
-    train, val = split(dataset.train, settings.validation, settings.validation_seed, "data.validation")
+    if dataset.val is not None:
+        raise DataError(
+            f"data.validation = {settings.validation:g}: the data set has a validation split of its own; expected 0"
+        )
+    train, val = split(dataset.train, settings.validation, settings.validation_seed, "data.validation", dataset.classes)
     return replace(dataset, train=train, val=val)

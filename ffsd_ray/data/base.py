@@ -1,6 +1,8 @@
 """What every data source has in common: its settings, and the data set it returns."""
 
+import math
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
@@ -72,6 +74,8 @@ class Dataset:
     std: tuple[float, float, float]
     #: Names and causes of the damaged images that `data.on_error: skip` passed over.
     skipped: tuple[str, ...] = ()
+    #: What its user should know of it, a line each: files that were left out, classes without test images.
+    notes: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> "Dataset":
         """With its batches on the device."""
@@ -121,9 +125,14 @@ class DataSettings(Settings):
         """Number of training images, validation split included, where it is known before any image is read."""
         return None
 
+    @property
+    def may_hold_out(self) -> bool:
+        """Whether there may be validation images; where there are none it is known once the images are read."""
+        return self.validation > 0
+
     @abstractmethod
     def read(self, progress: bool) -> Dataset:
-        """The source's train and test images, `val` still None. Raises DataError."""
+        """The source's images; `val` is None where it has no validation split of its own. Raises DataError."""
 
     @model_validator(mode="after")
     def _padding_fits(self) -> Self:
@@ -138,21 +147,40 @@ def check_padding(padding: int, size: int) -> None:
         raise ValueError(f"crop_padding {padding} must be smaller than the images, which are {size}×{size} pixels")
 
 
-def split(images: _Split, fraction: float, seed: int, key: str) -> tuple[_Split, _Split]:
+def split(images: _Split, fraction: float, seed: int, key: str, classes: Sequence[str]) -> tuple[_Split, _Split]:
     """(kept, held out), stratified by class. `key` is the setting that an error names. Raises DataError."""
-    kept, held = split_indices(images.labels.tolist(), fraction, seed, key)
+    kept, held = split_indices(images.labels.tolist(), fraction, seed, key, classes)
     return images.select(torch.from_numpy(kept)), images.select(torch.from_numpy(held))
 
 
-def split_indices(labels: Sequence[int], fraction: float, seed: int, key: str) -> tuple[np.ndarray, np.ndarray]:
+def split_indices(
+    labels: Sequence[int], fraction: float, seed: int, key: str, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Ascending int64 indices of the samples kept and of those held out, stratified by class. Raises DataError."""
     from sklearn.model_selection import train_test_split  # takes a second, and settings are checked without it
 
-    try:
-        kept, held = train_test_split(np.arange(len(labels)), test_size=fraction, random_state=seed, stratify=labels)
-    except ValueError as error:
-        raise DataError(f"{key} = {fraction}: cannot hold out this share of {len(labels)} images: {error}") from error
+    _check_share(labels, fraction, key, classes)
+    kept, held = train_test_split(np.arange(len(labels)), test_size=fraction, random_state=seed, stratify=labels)
     return np.sort(kept), np.sort(held)
+
+
+def _check_share(labels: Sequence[int], fraction: float, key: str, classes: Sequence[str]) -> None:
+    """Raise DataError where this share cannot be held out of each class: scikit-learn's own words name numbers."""
+    counts = Counter(labels)
+    images, held = len(labels), math.ceil(fraction * len(labels))
+    few = [f"{classes[label]} ({count})" for label, count in sorted(counts.items()) if count < 2]
+    problem = f"{key} = {fraction:g}: cannot hold out this share of {images} images of {len(counts)} classes"
+    if few:
+        raise DataError(
+            f"{problem}: expected 2 images of each class or more, to keep one and hold one out; fewer has "
+            f"{', '.join(few[:10])}{' ...' if len(few) > 10 else ''}"
+        )
+    if not len(counts) <= held <= images - len(counts):
+        low, high = len(counts) / images, 1 - len(counts) / images
+        raise DataError(
+            f"{problem}: it is {held} of them, expected one of each class or more on both sides: "
+            + (f"a share from {low:.2g} to {high:.2g}" if low <= high else "more images")
+        )
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -53,13 +54,27 @@ class Listing(NamedTuple):
     """The images of a data set before decoding."""
 
     train: list[Encoded]
+    #: Empty where the source has no validation split of its own.
+    val: list[Encoded]
     test: list[Encoded]
     classes: tuple[str, ...]
+    #: What is to be told of them (`Dataset.notes`).
+    notes: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> dict[str, list[Encoded]]:
+        """The images by split, in the order of `items`."""
+        return {"train": self.train, "val": self.val, "test": self.test}
 
     @property
     def items(self) -> list[Encoded]:
-        """The images of both splits, train first."""
-        return self.train + self.test
+        """The images of all splits."""
+        return self.train + self.val + self.test
+
+    @property
+    def counts(self) -> list[int]:
+        """How many images each split has."""
+        return [len(part) for part in self.splits.values()]
 
 
 @dataclass(frozen=True)
@@ -91,8 +106,7 @@ class DamagedImage(DataError):
 
 def read_decoded(
     listing: Callable[[], Listing],
-    train_files: Sequence[str],
-    test_files: Sequence[str],
+    files: Sequence[Sequence[str]],
     *,
     size: int | None,
     cache: str | None,
@@ -101,20 +115,20 @@ def read_decoded(
 ) -> Dataset:
     """The images that `listing` finds in the files, from the cache where an earlier call decoded these to this size.
 
-    Raises DataError.
+    `files`: of each split in the order of `Listing.splits`. Raises DataError.
     """
 
     def make(raw: Path) -> Entry:
         return _decode_listing(listing(), size, progress, on_error)
 
     what = [size, version("pillow"), _DECODER, on_error.action]
-    tensors, about, _ = remembered(what, [train_files, test_files], cache, make)
+    tensors, about, _ = remembered(what, files, cache, make)
     skipped = tuple(about["skipped"])
     on_error.check_share(skipped, len(tensors["labels"]) + len(skipped))  # another limit may have held when it was made
-    splits = zip(*(tensors[kind].tensor_split([about["train"]]) for kind in ("images", "labels")), strict=True)
-    train, test = (Images(images, labels) for images, labels in splits)
-    classes, mean, std = (tuple(about[key]) for key in ("classes", "mean", "std"))
-    return Dataset(train, None, test, classes, mean, std, skipped)
+    splits = zip(*(tensors[kind].split(about["counts"]) for kind in ("images", "labels")), strict=True)
+    train, val, test = (Images(images, labels) for images, labels in splits)
+    classes, mean, std, notes = (tuple(about[key]) for key in ("classes", "mean", "std", "notes"))
+    return Dataset(train, val if len(val) else None, test, classes, mean, std, skipped, notes)
 
 
 def without_damaged(
@@ -129,15 +143,16 @@ def without_damaged(
         causes = _decode_each(listing.items, None, _first_sound(listing.items), progress, lambda index, image: None)
         return Entry({"damaged": torch.tensor(sorted(causes))}, {"causes": [causes[index] for index in sorted(causes)]})
 
-    files = [[item.data.file for item in part if isinstance(item.data, Span)] for part in (listing.train, listing.test)]
+    files = [[item.data.file for item in part if isinstance(item.data, Span)] for part in listing.splits.values()]
     distinct = [list(dict.fromkeys(part)) for part in files]
     what = ["damaged", version("pillow"), _DECODER]
     tensors, about, _ = remembered(what, distinct, cache, make)
     causes = dict(zip(tensors["damaged"].tolist(), about["causes"], strict=True))
     skipped = _skipped(listing, causes, on_error)
-    train = [item for index, item in enumerate(listing.train) if index not in causes]
-    test = [item for index, item in enumerate(listing.test, len(listing.train)) if index not in causes]
-    return Listing(train, test, listing.classes), skipped
+    train, val, test = (
+        [item for index, item in enumerate(part, first) if index not in causes] for _, first, part in _numbered(listing)
+    )
+    return listing._replace(train=train, val=val, test=test), skipped
 
 
 def check_not_empty(listing: Listing) -> None:
@@ -149,7 +164,7 @@ def check_not_empty(listing: Listing) -> None:
 
 
 def _decode_listing(listing: Listing, size: int | None, progress: bool, on_error: OnError) -> Entry:
-    """The images and labels of both splits, train first, and what else makes them a data set."""
+    """The images and labels of all splits, and what else makes them a data set."""
     items = listing.items
     images, causes = _decode_all(items, size, progress)
     if causes and on_error.action == "fail":
@@ -158,18 +173,31 @@ def _decode_listing(listing: Listing, size: int | None, progress: bool, on_error
     kept = [index for index in range(len(items)) if index not in causes]
     for place, index in enumerate(kept if causes else ()):
         images[place] = images[index]  # one by one: a second tensor could be more than the memory holds
-    train = sum(index < len(listing.train) for index in kept)
+    counts = [sum(first <= index < first + len(part) for index in kept) for _, first, part in _numbered(listing)]
     tensors = {"images": images[: len(kept)], "labels": torch.tensor([items[index].label for index in kept])}
-    mean, std = channel_statistics(tensors["images"][:train])
-    about = {"train": train, "classes": listing.classes, "mean": mean, "std": std, "skipped": skipped}
+    mean, std = channel_statistics(tensors["images"][: counts[0]])
+    about = {
+        "counts": counts,
+        "classes": listing.classes,
+        "mean": mean,
+        "std": std,
+        "skipped": skipped,
+        "notes": listing.notes,
+    }
     return Entry(tensors, about)
+
+
+def _numbered(listing: Listing) -> list[tuple[str, int, list[Encoded]]]:
+    """Each split: its name, the index of its first image in `Listing.items`, its images."""
+    firsts = accumulate(listing.counts, initial=0)
+    return [(split, first, part) for (split, part), first in zip(listing.splits.items(), firsts, strict=False)]
 
 
 def _skipped(listing: Listing, causes: dict[int, str], on_error: OnError) -> tuple[str, ...]:
     """The damaged images' names, each with its cause. Raises DataError where too many are, or all of a class."""
     skipped = tuple(_named(listing.items, causes))
     on_error.check_share(skipped, len(listing.items))
-    for split, first, part in (("train", 0, listing.train), ("test", len(listing.train), listing.test)):
+    for split, first, part in _numbered(listing):
         kept = {item.label for index, item in enumerate(part, first) if index not in causes}
         if lost := sorted({item.label for item in part} - kept):
             classes = ", ".join(listing.classes[label] for label in lost[:_LISTED])

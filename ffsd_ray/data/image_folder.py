@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from ffsd_ray.data.base import Dataset, split_indices
+from ffsd_ray.data.class_folders import check_several, labelled, scan, split_folders, without_images
 from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
 from ffsd_ray.data.remote import here
 from ffsd_ray.data.stream import StreamableSettings
@@ -16,18 +17,20 @@ from ffsd_ray.storage import is_uri
 
 
 class ImageFolder(StreamableSettings):
-    """Class folders of images, in train/ and test/ (or val/), or directly in `root`."""
+    """Class folders of images, in train/, test/ and val/, or directly in `root`."""
 
     name: Literal["image_folder"] = "image_folder"
     root: str = Field(
-        description="Folder with train/ and test/ (or else val/), or with the class folders themselves; its path or a "
-        "URI (s3://bucket/folder, gs://...), from which each node copies it once."
+        description="Folder with train/, test/ and val/ (validation images, which choose the best epoch), or with the "
+        "class folders themselves; its path or a URI (s3://bucket/folder, gs://...), from which each node copies it "
+        "once. Where test/ is missing the images of val/ are the test images."
     )
     test_fraction: float = Field(
         0.2,
         gt=0,
         lt=1,
-        description="Share of each class that is the test split, the same in every run, where `root` has no train/.",
+        description="Share of each class that is the test split, the same in every run, where `root` has neither test/ "
+        "nor val/.",
     )
     image_size: int = Field(
         32,
@@ -44,6 +47,10 @@ class ImageFolder(StreamableSettings):
     def known_size(self) -> int:
         return self.image_size
 
+    @property
+    def may_hold_out(self) -> bool:
+        return True  # whether `root` has val/ is known only when it is read
+
     @contextmanager
     def here(self, progress: bool) -> Iterator[Self]:
         if not is_uri(self.root):
@@ -54,11 +61,9 @@ class ImageFolder(StreamableSettings):
 
     def decoded(self, progress: bool) -> Dataset:
         listing = self.encoded()
-        train, test = ([item.where for item in part] for part in (listing.train, listing.test))
         return read_decoded(
             lambda: listing,
-            train,
-            test,
+            [[item.where for item in part] for part in listing.splits.values()],
             size=self.image_size,
             cache=self.cache,
             progress=progress,
@@ -69,25 +74,32 @@ class ImageFolder(StreamableSettings):
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise DataError(f"data.root: {root}: no such folder, expected class folders of images")
-        if not (root / "train").is_dir():
-            items, classes = _scan(root)
-            kept, held = split_indices([item.label for item in items], self.test_fraction, 0, "data.test_fraction")
-            return Listing([items[i] for i in kept], [items[i] for i in held], classes)
-        held_out = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-        if held_out is None:
-            raise DataError(f"data.root: {root}: has train/, expected test/ or val/ beside it")
-        (train, classes), (test, test_classes) = _scan(root / "train"), _scan(held_out)
-        if classes != test_classes:
-            odd = ", ".join(sorted(set(classes) ^ set(test_classes)))
-            raise DataError(f"{held_out}: expected the class folders of {root / 'train'}; in one of them only: {odd}")
-        return Listing(train, test, classes)
+        folders = split_folders(root)
+        if folders and "train" not in folders:
+            names = ", ".join(f"{folder.name}/" for folder in folders.values())
+            raise DataError(f"data.root: {root}: has {names}, expected train/ beside it")
+        if len(folders) < 2:
+            return self._split(folders.get("train", root))
+        notes = []
+        if "test" not in folders:
+            notes.append(f"{root}: has no test/: the images of {folders['val'].name}/ are the test images.")
+            folders["test"] = folders.pop("val")
+        parts = {split: scan(folder, may_be_empty=split != "train") for split, folder in folders.items()}
+        classes = list(parts["train"].images)
+        check_several(classes, folders["train"])
+        images: dict[str, list[Encoded]] = {"train": [], "val": [], "test": []}
+        for split, part in parts.items():
+            notes += [*part.notes, *without_images(split, part, classes)]
+            found = labelled(part, classes, folders[split], folders["train"])
+            images[split] = [Encoded(Span(path), label, path) for path, label in found]
+        return Listing(**images, classes=tuple(classes), notes=tuple(notes))
 
-
-def _scan(folder: Path) -> tuple[list[Encoded], tuple[str, ...]]:
-    from torchvision import datasets  # takes seconds, and settings are checked without it
-
-    try:
-        found = datasets.ImageFolder(folder)
-    except FileNotFoundError as error:  # no class folder, or one without images: the message names it
-        raise DataError(f"{folder}: expected class folders of images: {error}") from error
-    return [Encoded(Span(path), label, path) for path, label in found.samples], tuple(found.classes)
+    def _split(self, folder: Path) -> Listing:
+        """Class folders of which a share is held out as test images."""
+        part = scan(folder)
+        classes = list(part.images)
+        check_several(classes, folder)
+        items = [Encoded(Span(path), label, path) for path, label in labelled(part, classes, folder, folder)]
+        key, labels = "data.test_fraction", [item.label for item in items]
+        kept, held = split_indices(labels, self.test_fraction, 0, key, classes)
+        return Listing([items[i] for i in kept], [], [items[i] for i in held], tuple(classes), tuple(part.notes))

@@ -1,19 +1,19 @@
 """Parquet files in Hugging Face's layout: a row an image, encoded, with its label."""
 
 import glob
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from typing_extensions import TypedDict
 
 from ffsd_ray.data.base import Dataset
 from ffsd_ray.data.cache import Entry, remembered, replacing
@@ -21,10 +21,29 @@ from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
 from ffsd_ray.data.remote import here
 from ffsd_ray.data.stream import StreamableSettings
 from ffsd_ray.errors import DataError
+from ffsd_ray.settings import Problem, refuse
 from ffsd_ray.storage import is_uri
 
 _IMAGE = ("img", "image")
 _LABEL = ("label", "fine_label")
+
+
+class _Info(TypedDict):
+    features: dict[str, Any]
+
+
+class _HuggingFace(TypedDict):
+    """What is read of Hugging Face's own metadata."""
+
+    info: _Info
+
+
+class _ClassLabel(TypedDict):
+    names: list[str]
+
+
+_HUGGING_FACE, _LABEL_FEATURE = TypeAdapter(_HuggingFace), TypeAdapter(_ClassLabel)
+
 _ROWS_AT_ONCE = 1024  # large images must not fill the memory
 
 
@@ -35,6 +54,9 @@ class Parquet(StreamableSettings):
     train: str = Field(
         description="The training images' file, or a pattern such as data/train-*.parquet; a path or a URI "
         "(s3://bucket/train-*.parquet, gs://...), from which each node copies the files once."
+    )
+    val: str | None = Field(
+        None, description="The validation images', which choose the best epoch, likewise; null: see `validation`."
     )
     test: str = Field(description="The test images' file, or a pattern, likewise.")
     image_size: int | None = Field(
@@ -52,11 +74,15 @@ class Parquet(StreamableSettings):
     def known_size(self) -> int | None:
         return self.image_size
 
+    @property
+    def may_hold_out(self) -> bool:
+        return self.val is not None or super().may_hold_out
+
     @contextmanager
     def here(self, progress: bool) -> Iterator[Self]:
         with ExitStack() as copies:
             local = {}
-            for key, location in (("train", self.train), ("test", self.test)):
+            for key, location in self._locations().items():
                 if is_uri(location):
                     files, mark, query = location.partition("?")
                     folder, _, pattern = files.rpartition("/")
@@ -65,11 +91,9 @@ class Parquet(StreamableSettings):
             yield self.model_copy(update=local)
 
     def decoded(self, progress: bool) -> Dataset:
-        train, test = self._files()
         return read_decoded(
             self._listing,
-            train,
-            test,
+            list(self._files().values()),
             size=self.image_size,
             cache=self.cache,
             progress=progress,
@@ -81,13 +105,14 @@ class Parquet(StreamableSettings):
 
         Parquet holds rows in groups that can only be read whole: a shuffled epoch would read each many times.
         """
-        files = self._files()
+        files = list(self._files().values())
         tensors, about, raw = remembered(["encoded"], files, self.cache, self._unpack)
         starts = tensors["starts"].tolist()
         spans = [Span(str(raw), start, stop - start) for start, stop in pairwise(starts)]
         places = [_where(file, row) for part in files for file in part for row in range(_open(file).metadata.num_rows)]
-        items = [Encoded(*item) for item in zip(spans, tensors["labels"].tolist(), places, strict=True)]
-        return Listing(items[: about["train"]], items[about["train"] :], tuple(about["classes"]))
+        items = iter([Encoded(*item) for item in zip(spans, tensors["labels"].tolist(), places, strict=True)])
+        train, val, test = (list(islice(items, count)) for count in about["counts"])
+        return Listing(train, val, test, tuple(about["classes"]))
 
     def _unpack(self, raw: Path) -> Entry:
         starts = [0]
@@ -99,21 +124,42 @@ class Parquet(StreamableSettings):
                 return row._replace(data=b"")
 
             listing = self._listing(move)
-        labels = torch.tensor([row.label for row in listing.train + listing.test])
-        about = {"train": len(listing.train), "classes": listing.classes}
+        labels = torch.tensor([row.label for row in listing.items])
+        about = {"counts": listing.counts, "classes": listing.classes}
         return Entry({"starts": torch.tensor(starts), "labels": labels}, about, raw)
 
-    def _files(self) -> tuple[list[str], list[str]]:
-        return _find(self.train, "train"), _find(self.test, "test")
+    def _locations(self) -> dict[str, str]:
+        """The files of each split, as the settings name them."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {key: location for key, location in named.items() if location is not None}
+
+    def _files(self) -> dict[str, list[str]]:
+        """The files of each split, in the order of `Listing.splits`."""
+        locations = self._locations()
+        return {key: _find(locations[key], key) if key in locations else [] for key in ("train", "val", "test")}
 
     def _listing(self, keep: Callable[[Encoded], Encoded] = lambda row: row) -> Listing:
         """Every row, as `keep` returns it when it is met."""
-        train, test = self._files()
-        classes = _class_names(train + test)
+        files = self._files()
+        train = files["train"]
+        classes = _class_names([file for part in files.values() for file in part])
         train_rows = _rows(train, len(classes) or sum(_open(file).metadata.num_rows for file in train), keep)
         if not classes:
             classes = tuple(str(label) for label in range(max(row.label for row in train_rows) + 1))
-        return Listing(train_rows, _rows(test, len(classes), keep), classes)
+        if len({row.label for row in train_rows}) < 2:
+            raise DataError(
+                f"data.train: {', '.join(train)}: every image is of class {classes[train_rows[0].label]}; expected two "
+                "classes or more, for there is nothing to tell apart"
+            )
+        val, test = (_rows(files[key], len(classes), keep) if files[key] else [] for key in ("val", "test"))
+        return Listing(train_rows, val, test, classes)
+
+    @model_validator(mode="after")
+    def _one_validation_split(self) -> Self:
+        if self.val is not None and self.validation:
+            expected = "The validation images are those of data.val; leave it out, or that one"
+            refuse(self, [Problem(("validation",), self.validation, expected)])
+        return self
 
 
 def _find(pattern: str, key: str) -> list[str]:
@@ -126,8 +172,10 @@ def _find(pattern: str, key: str) -> list[str]:
 
 def _open(file: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
+        parquet = pq.ParquetFile(file)
+        parquet.schema_arrow  # noqa: B018 (made here: a foreign file's may be one that cannot be)
+        return parquet
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{file}: expected a Parquet file: {error}") from error
 
 
@@ -135,17 +183,26 @@ def _class_names(files: list[str]) -> tuple[str, ...]:
     """From the features that Hugging Face's `datasets` stores, or `classes` (comma separated); () without either."""
     known: tuple[str, ...] = ()
     for file in files:
-        schema = _open(file).schema_arrow
-        metadata, names = schema.metadata or {}, ()
-        if b"huggingface" in metadata:
-            features = json.loads(metadata[b"huggingface"]).get("info", {}).get("features", {})
-            names = tuple(features.get(_column(schema, _LABEL, file), {}).get("names") or ())
-        elif b"classes" in metadata:
-            names = tuple(metadata[b"classes"].decode().split(","))
+        names = _names_in(file)
         if known and names and names != known:
             raise DataError(f"{file}: its metadata names other classes than {files[0]}: {', '.join(names)}")
         known = known or names
     return known
+
+
+def _names_in(file: str) -> tuple[str, ...]:
+    """The class names in a file's metadata; () where there are none in a form that is known."""
+    schema = _open(file).schema_arrow
+    metadata = schema.metadata or {}
+    if b"huggingface" not in metadata:
+        names = metadata.get(b"classes", b"").decode(errors="replace")
+        return tuple(names.split(",")) if names else ()
+    try:
+        found = _HUGGING_FACE.validate_json(metadata[b"huggingface"])["info"]["features"]
+        label = _LABEL_FEATURE.validate_python(found[_column(schema, _LABEL, file)])
+    except (ValidationError, KeyError):  # other software's, of another form, or no class labels
+        return ()
+    return tuple(label["names"])
 
 
 def _column(schema: pa.Schema, names: tuple[str, ...], file: str) -> str:

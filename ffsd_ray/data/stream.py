@@ -84,8 +84,11 @@ class StreamableSettings(DataSettings):
     def read(self, progress: bool) -> Dataset:
         with self.here(progress) as local:
             dataset = local._streamed(progress) if self.stream else local.decoded(progress)
-        skipped = tuple(self._as_given(local, name) for name in dataset.skipped)
-        return replace(dataset, mean=self.mean or dataset.mean, std=self.std or dataset.std, skipped=skipped)
+        skipped, notes = (
+            tuple(self._as_given(local, text) for text in texts) for texts in (dataset.skipped, dataset.notes)
+        )
+        mean, std = self.mean or dataset.mean, self.std or dataset.std
+        return replace(dataset, mean=mean, std=std, skipped=skipped, notes=notes)
 
     def _as_given(self, local: Self, text: str) -> str:
         """A text about this node's copies, naming the URIs that they are of."""
@@ -109,8 +112,9 @@ class StreamableSettings(DataSettings):
             listing, skipped = without_damaged(listing, cache=self.cache, progress=progress, on_error=self.damaged)
         check_not_empty(listing)
         decoder = Decoder(self.known_size, self.loader_processes)
-        train, test = (Stream(part, self.known_size, decoder) for part in (listing.train, listing.test))
-        return Dataset(train, None, test, listing.classes, IMAGENET_MEAN, IMAGENET_STD, skipped)
+        train, val, test = (Stream(part, self.known_size, decoder) for part in listing.splits.values())
+        held_out = val if len(val) else None
+        return Dataset(train, held_out, test, listing.classes, IMAGENET_MEAN, IMAGENET_STD, skipped, listing.notes)
 
     @model_validator(mode="after")
     def _stream_is_whole(self) -> Self:

@@ -121,6 +121,8 @@ class Environment(TypedDict):
     revision: NotRequired[str | None]
     #: When (ISO 8601, UTC).
     began: NotRequired[str]
+    #: What was to be told of the images and of how they are trained on.
+    notes: NotRequired[list[str]]
 
 
 ENVIRONMENT = Shape(Environment)

@@ -75,7 +75,7 @@ class TrialSpec(Settings):
                 f"Batch norm needs 2 images a worker or more, so {2 * self.scale.most_workers} "
                 f"for {self.scale.most_workers} workers",
             )
-        if self.method.wants_held_out and not self.data.validation:
+        if self.method.wants_held_out and not self.data.may_hold_out:
             yield Problem(
                 ("data", "validation"), 0, f"{self.method.name} learns from held-out images: above 0, e.g. 0.1"
             )

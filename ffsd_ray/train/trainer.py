@@ -14,6 +14,7 @@ from ffsd_ray.leader import Card, pack
 from ffsd_ray.records.checkpoint import fits
 from ffsd_ray.records.trial import LEADER_BEST, LEADER_LAST, Row, TrialRecords
 from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.train.before_training import check_before_training
 from ffsd_ray.train.context import Context
 from ffsd_ray.train.distributed import random_states, set_random_state
 from ffsd_ray.train.engine import Engine, trained_parameters
@@ -53,6 +54,7 @@ class Trainer:
         torch.set_num_threads(spec.scale.worker_threads)
         self._spec, self._records, self._context, self._donor = spec, records, context, donor
         self._dataset = data.load(spec.data)
+        self._notes = check_before_training(spec, self._dataset)
         if context.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(context.device)
         self._engine = Engine(spec, self._dataset, context.device, rank=context.rank, world_size=context.world_size)
@@ -71,7 +73,7 @@ class Trainer:
         """
         spec, records, leads = self._spec, self._records, self._context.rank == 0
         if leads:
-            where = environment(self._context.device, self._context.world_size)
+            where = environment(self._context.device, self._context.world_size) | {"notes": self._notes}
             records.begin(spec.model_dump(), where, self._dataset.skipped)
             if self._taken_over:
                 records.write_checkpoint(len(self._progress.rows), self._state(), keep_earlier=keep_checkpoints)
