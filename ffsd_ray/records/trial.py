@@ -54,7 +54,7 @@ def _checkpoint_name(epoch: int, steps: int = 0) -> str:
 
 
 class TrialRecords:
-    """Of spec, environment, skipped images, history, result or error (a file each), checkpoints/ and exported weights."""
+    """Spec, environment, skipped images, history, result or error (a file each), checkpoints/ and exported weights."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
