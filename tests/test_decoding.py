@@ -281,6 +281,7 @@ ODD_TIFFS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning", "ignore:Corrupt EXIF data:UserWarning")
 @pytest.mark.parametrize("name", ODD_JPEGS)
 def test_odd_exif_entries_keep_no_jpeg_from_being_turned(name: str) -> None:
     expected = pil_to_tensor(
@@ -289,12 +290,14 @@ def test_odd_exif_entries_keep_no_jpeg_from_being_turned(name: str) -> None:
     assert torch.equal(decode(ODD_JPEGS[name], None), expected)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 @pytest.mark.parametrize("name", ODD_TIFFS)
 def test_odd_exif_entries_keep_no_tiff_from_being_turned(name: str) -> None:
     expected = pil_to_tensor(Image.fromarray(RAMP).convert("RGB").transpose(Image.Transpose.ROTATE_270))
     assert torch.equal(decode(ODD_TIFFS[name], None), expected)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 @pytest.mark.parametrize("cut", [7, 10, 14, 15, 20, 27])
 def test_exif_that_breaks_off_counts_as_none(cut: int) -> None:
     plain = decode(encoded(Image.fromarray(COLOURS), "JPEG"), None)
@@ -349,6 +352,8 @@ def test_no_other_format_is_opened(form: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(os, "system", start)
     with pytest.raises(PictureError, match="an EPS" if form == "EPS" else "it is "):
         decode(data, None)
+    with pytest.raises(PictureError, match=f"its format is {form}, expected one of JPEG, PNG"):
+        upright(Image.open(io.BytesIO(data)))
 
 
 def large_pictures() -> dict[str, bytes]:
@@ -478,6 +483,16 @@ def test_damaged_bytes_are_pixels_or_a_refusal_and_nothing_is_printed() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"])
+def test_a_picture_cut_short_is_refused(form: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), form)
+    assert decode(data, None).shape == (3, 64, 64)
+    for kept in (0.3, 0.6, 0.9, 0.97):
+        with pytest.raises(PictureError, match=r"cannot be decoded|first bytes are damaged|AVIF, damaged"):
+            decode(data[: int(kept * len(data))], None)
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -512,7 +527,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-def read(root: Path, **settings: Any) -> Dataset:
+def read(root: Path, /, **settings: Any) -> Dataset:
     defaults = {"root": str(root), "image_size": 16, "cache": str(root.parent / "cache"), "loader_processes": 0}
     return load(SOURCES["image_folder"](**defaults | settings))
 
@@ -617,6 +632,23 @@ def test_a_stream_learns_once_which_pictures_are_damaged(root: Path, monkeypatch
         assert read(root, **settings).skipped == first.skipped
     spoil(root, 4)
     assert len(read(root, **settings).skipped) == 2  # a changed file is looked at anew
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_skipped_pictures_are_named_as_the_job_does(stream: bool, root: Path) -> None:
+    """Not by this node's copies of what URIs name."""
+    spoil(root, 3)
+    skipping: dict[str, Any] = {"stream": stream, "on_error": "skip", "max_skipped": 0.1}
+    assert read(root, **skipping | {"root": f"file://{root}"}).skipped == (
+        f"file://{root}/train/dog/03.png: it is empty, it holds no bytes",
+    )
+    files = parquet_of(root) | {
+        "train": f"file://{root.parent}/tr*.parquet",
+        "test": f"file://{root.parent}/test.parquet",
+    }
+    assert load(SOURCES["parquet"](**files | skipping)).skipped == (
+        f"file://{root.parent}/train.parquet, row 11 (from 0): it is empty, it holds no bytes",
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True])
