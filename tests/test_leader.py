@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -149,7 +150,7 @@ def test_weights_that_do_not_fit_are_refused(
         load_leader(path)
 
 
-def test_preprocess_does_as_the_data_sources(file: Path) -> None:
+def test_preprocess_does_as_the_data_sources(file: Path, tmp_path: Path) -> None:
     leader = load_leader(file)
     picture = Image.effect_mandelbrot((61, 40), (-3, -2.5, 2, 2.5), 100).convert("RGB")
     content = io.BytesIO()
@@ -158,6 +159,14 @@ def test_preprocess_does_as_the_data_sources(file: Path) -> None:
     assert torch.equal(leader.preprocess(picture), expected)
     assert torch.equal(leader.preprocess(decode(content.getvalue(), None)), expected)
     assert leader.preprocess(picture.convert("L")).shape == (3, 16, 16)
+    grey = picture.convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    torch.testing.assert_close(leader.preprocess(deep), leader.preprocess(grey), rtol=0, atol=0.02)
+    seen = leader.preprocess(Image.new("RGBA", (20, 20)))
+    assert torch.equal(seen, leader.preprocess(Image.new("RGB", (20, 20), "white")))
+    (tmp_path / "cut.png").write_bytes(content.getvalue()[:-40])
+    with Image.open(tmp_path / "cut.png") as cut, pytest.raises(ValueError, match="cannot be decoded"):
+        leader.preprocess(cut)
     with pytest.raises(ValueError, match=r"uint8 pixels \[3, H, W\]"):
         leader.preprocess(torch.zeros(3, 16, 16))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 #: The only formats that are tried, by Pillow's names. Others start programs (EPS: Ghostscript) or are rarely hardened.
@@ -106,6 +106,7 @@ def upright(picture: Image.Image) -> Tensor:
     from torchvision.transforms.v2.functional import pil_to_tensor  # takes seconds; settings are checked without it
 
     with _refusing():
+        _check_format(picture)
         _check_size(picture)
         tiles = getattr(picture, "tile", None)
         stored = tiles[0][3] if tiles else None
@@ -151,6 +152,13 @@ def _what_else(data: bytes) -> str:
     return "it is " + next((what for pattern, what in _OTHERS if re.match(pattern, start)), "in no format that is read")
 
 
+def _check_format(picture: Image.Image) -> None:
+    """Raise PictureError where somebody has opened a file of another format, whose decoder would run now."""
+    if isinstance(picture, ImageFile.ImageFile) and picture.format not in (*FORMATS, "MPO"):  # MPO: several JPEG
+        expected = f"expected one of {', '.join(FORMATS)}, or its pixels, as picture.convert('RGB') gives them"
+        raise PictureError(f"its format is {picture.format}, {expected}")
+
+
 def _check_size(picture: Image.Image) -> None:
     """Raise PictureError, before anything is decoded, where the picture, or what its tiles (TIFF) say, is too large."""
     width, height = picture.size
@@ -190,15 +198,20 @@ def _rgb(picture: Image.Image, stored: object) -> Image.Image:
     elif picture.mode in ("1", "L", "RGB"):
         alpha = _opaque(picture, stored)
     elif picture.has_transparency_data:
-        colours = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+        colours = _in(picture.convert("LA") if picture.mode == "La" else picture, "RGBA")
         alpha = colours.getchannel("A")
         if picture.format == "BMP" and alpha.getextrema() == (0, 0):  # unused bytes, as viewers take them
             alpha = None
     if alpha is None:
-        return colours.convert("RGB")
+        return _in(colours, "RGB")
     white = Image.new("RGB", picture.size, "white")
-    white.paste(colours if colours.mode == "RGBA" else colours.convert("RGB"), mask=alpha)
+    white.paste(colours if colours.mode == "RGBA" else _in(colours, "RGB"), mask=alpha)
     return white
+
+
+def _in(picture: Image.Image, mode: str) -> Image.Image:
+    """Converted to a mode; as it is, not copied, where it has that one: a picture may be a quarter of a GB."""
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _opaque(picture: Image.Image, stored: object) -> Image.Image | None:
