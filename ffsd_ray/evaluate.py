@@ -10,8 +10,9 @@ import torch
 
 from ffsd_ray import data
 from ffsd_ray.command import command
-from ffsd_ray.data import Dataset, Split
+from ffsd_ray.data import Dataset, DataSettings, Split
 from ffsd_ray.data.batches import EvalBatches
+from ffsd_ray.data.stream import StreamableSettings
 from ffsd_ray.errors import DataError
 from ffsd_ray.leader import Leader, load_leader
 from ffsd_ray.records.trial import Row
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     card = leader.card
     split = arguments.split or card.split
     spec = _spec(arguments.file, card.spec, arguments.data)
-    images = _images(leader, data.load(spec.data, progress=True), split)
+    images = _images(leader, data.load(_as_they_are(spec.data), progress=True), split)
     row = evaluate(leader, spec, images, split)
     top1 = row[f"{split}/{card.member}/top1"]
     print(f"top-1 {top1:.2f} % of {len(images)} {split} images ({card.member}, epoch {card.epoch})")
@@ -79,6 +80,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         print(f"recorded: {card.top1:.2f} %: differs by {top1 - card.top1:+.4f}")
     return 0
+
+
+def _as_they_are(settings: DataSettings) -> DataSettings:
+    """The settings of images that need not be those of the training; where they are not, that is said.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    if not isinstance(settings, StreamableSettings) or settings.fingerprint is None:
+        return settings
+    found = settings.model_copy(update={"fingerprint": None}).with_fingerprint(progress=True)
+    if found.fingerprint != settings.fingerprint:
+        print("These are not the images of the training: their fingerprint is another, so accuracies may differ.")
+    return found
 
 
 def _spec(file: str, recorded: dict[str, Any], assignments: Sequence[str]) -> TrialSpec:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ffsd_ray import data
 from ffsd_ray.command import command
-from ffsd_ray.errors import RecordsError
+from ffsd_ray.errors import DataError, RecordsError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.sole import sole_driver
 from ffsd_ray.records.store import Store
@@ -21,6 +21,7 @@ from ffsd_ray.records.trial import LEADER_LAST
 from ffsd_ray.report.render import render_terminal
 from ffsd_ray.report.table import result_table
 from ffsd_ray.spec.dry_run import describe
+from ffsd_ray.spec.images import check_same_images, described_images, with_fingerprints
 from ffsd_ray.spec.job import JobSpec
 from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.load import Plan, load_job, value_at
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = smoke(plan)
     console = Console(file=sys.stdout)  # this stream, also while Tune's own printing is turned away
     if arguments.dry_run:
-        console.print(describe(plan))
+        console.print(describe(_with_images(plan)))
         return FINISHED
     if plan.job.watch.services:
         # Imported only here, as the driver is.
@@ -57,7 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # what stopping a submitted job sends
     try:
         say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-        for note in _read_images(plan):
+        plan = with_fingerprints(plan, progress=True)
+        for line in described_images(plan):
+            say(line)
+        if run.exists():
+            check_same_images(plan, run.trials())
+        for note in _read_images(_to_train(run, plan)):
             say(f"Note: {note}")
         with sole_driver(run.store, say):
             _begin(run, plan)
@@ -103,15 +109,31 @@ def _refuse_used(run: RunRecords) -> None:
         )
 
 
-def _read_images(plan: Plan) -> list[str]:
-    """Read every data set here first: what is wrong with one is said once, and decoding shows its progress.
+def _with_images(plan: Plan) -> Plan:
+    """The plan as it would be run, where its images are at hand."""
+    try:
+        return with_fingerprints(plan, progress=True)
+    except DataError:
+        return plan
+
+
+def _to_train(run: RunRecords, plan: Plan) -> list[TrialSpec]:
+    """The trials that neither this run nor another that may be reused has completed."""
+    pending = _pending(run, plan)
+    if not plan.job.records.reuse:
+        return pending
+    reusable = run.completed_elsewhere([spec.identity() for spec in pending])
+    return [spec for spec in pending if spec.identity() not in reusable]
+
+
+def _read_images(specs: Sequence[TrialSpec]) -> list[str]:
+    """Read the trials' data sets here first: what is wrong with one is said once, and decoding shows its progress.
 
     Returns what is to be told of them and of what trains on them, each once.
 
     Raises:
         DataError: a data set cannot be read, or a trial not be trained on it.
     """
-    specs = (*plan.trials, *([plan.template] if plan.template else []))
     notes: dict[str, None] = {}
     for settings in dict.fromkeys(spec.data for spec in specs):
         dataset = data.load(settings, progress=True)

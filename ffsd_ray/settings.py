@@ -10,6 +10,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 #: they do not enter a trial's identity (`ffsd_ray.spec.trial.TrialSpec.identity`).
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 
+#: For fields that say where images lie: once their content is known by its fingerprint, that stands in their place in
+#: a trial's identity.
+LOCATION: dict[str, Any] = {"location": True}
+
 #: Up to what a float32 holds.
 NonNegative = Annotated[float, Field(ge=0, le=1e38, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e38, allow_inf_nan=False)]

@@ -97,6 +97,15 @@ def test_ordinary_pictures_are_what_pillow_makes_of_them(mode: str, form: str) -
     assert torch.equal(upright(Image.open(io.BytesIO(data))), expected)
 
 
+@pytest.mark.parametrize(
+    ("mode", "form"), [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "JPEG"), ("YCbCr", "TIFF"), ("LAB", "TIFF")]
+)
+def test_other_colours_are_what_pillow_makes_of_them(mode: str, form: str) -> None:
+    """Those of JPEG as Adobe stores them: inverted."""
+    data = encoded(Image.fromarray(COLOURS).convert(mode), form)
+    assert torch.equal(decode(data, None), pil_to_tensor(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
 DEEP_GREYS = {
     "PNG": encoded(Image.fromarray(DEEP)),
     "TIFF": encoded(Image.fromarray(DEEP), "TIFF"),

@@ -150,7 +150,7 @@ def test_what_a_server_refuses_is_one_message(s3: Server, job: Path) -> None:
         Store("s3://elsewhere/runs").write("a", b"1")
     done = run(job, "s3://elsewhere/runs", "context=local")
     assert done.returncode == 1
-    assert "s3://elsewhere/runs/small/job.yaml: cannot be written" in done.stderr
+    assert "s3://elsewhere/runs/small/driver.json: cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
 
 

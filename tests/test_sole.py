@@ -1,8 +1,10 @@
 """Two processes on one run: the second is refused as long as the first lives."""
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +79,7 @@ def test_another_machines_driver_is_watched(
 ) -> None:
     store = Store(str(tmp_path / "small"))
     monkeypatch.setattr("socket.gethostname", lambda: "another")
+    monkeypatch.setattr(sole, "_machine", lambda: "another")
     with pytest.raises(RecordsError, match="is at work on this run"), sole_driver(store, print):
         pass
     driver.kill()
@@ -84,7 +87,7 @@ def test_another_machines_driver_is_watched(
     monkeypatch.setattr(sole, "WATCH", 3.0)
     began, said = time.monotonic(), []
     with sole_driver(store, said.append):
-        assert "watching it for 3 s" in said[0]
+        assert "watching it: 3 s" in said[0]
         assert time.monotonic() - began > 2
         while json.loads(store.read(FILE))["host"] != "another":
             time.sleep(0.1)
@@ -98,3 +101,103 @@ def test_a_sign_that_cannot_be_read_is_none(content: bytes, tmp_path: Path) -> N
     with sole_driver(store, print):
         pass
     assert not store.exists(FILE)
+
+
+RACER = """
+import sys, time
+from ffsd_ray.errors import RecordsError
+from ffsd_ray.records import sole
+from ffsd_ray.records.sole import sole_driver
+from ffsd_ray.records.store import Store
+sole.BEAT = 0.2
+print("ready", flush=True)
+for line in sys.stdin:
+    folder, delay = line.split()
+    time.sleep(float(delay))
+    try:
+        with sole_driver(Store(folder), lambda text: None):
+            print("drives", flush=True)
+            sys.stdin.readline()
+    except RecordsError as error:
+        print("refused", flush=True)
+        sys.stdin.readline()
+    print("over", flush=True)
+"""
+
+
+@pytest.fixture
+def racers() -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes that try to drive the runs that they are told."""
+    command = [sys.executable, "-c", RACER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    assert [heard(process) for process in processes] == ["ready", "ready"]
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def tell(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["no sign", "the sign of one that is gone"])
+def test_of_two_that_start_at_once_one_drives(stale: bool, racers: list[subprocess.Popen[str]], tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for attempt in range(50):
+        run = Store(str(tmp_path / str(attempt)))
+        if stale:
+            run.write_json(FILE, sole._Sign.own("earlier", 0)._replace(process=gone.pid)._asdict())
+        for index, process in enumerate(racers):
+            tell(process, f"{run.location} {index * (attempt % 5) / 1000}")
+        outcomes = [heard(process) for process in racers]  # the one that drives goes on until it is told to end
+        assert sorted(outcomes) == ["drives", "refused"], attempt
+        loser, winner = (racers[outcomes.index(word)] for word in ("refused", "drives"))
+        tell(loser, "end")
+        assert heard(loser) == "over"
+        assert run.exists(FILE), "the loser leaves the winner's sign alone"
+        tell(winner, "end")
+        assert heard(winner) == "over"
+        assert not run.exists(FILE)
+
+
+def test_a_number_of_a_process_that_was_used_again(tmp_path: Path) -> None:
+    """The process that now has it is not the one that left the sign."""
+    run = Store(str(tmp_path))
+    run.write_json(FILE, sole._Sign.own("earlier", 0)._replace(started="1")._asdict())
+    said: list[str] = []
+    with sole_driver(run, said.append):
+        assert said == []
+
+
+def test_a_driver_whose_sign_another_replaced_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it may be on storage without locks; the other's sign stays."""
+    monkeypatch.setattr(sole, "BEAT", 0.1)
+    run, other = Store(str(tmp_path)), sole._Sign.own("another", 0)
+
+    def drive() -> None:
+        with sole_driver(run, print):
+            run.write_json(FILE, other._asdict())
+            threading.Event().wait(60)
+
+    with pytest.raises(RecordsError, match="is at work on this run"):
+        drive()
+    assert sole._last_sign(run) == other
+
+
+def test_storage_without_locks_lets_the_last_to_write_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, other = Store(str(tmp_path)), sole._Sign.own("another", 0)
+    monkeypatch.setattr(Store, "locked", lambda self, name: contextlib.nullcontext(False))
+    monkeypatch.setattr(time, "sleep", lambda seconds: run.write_json(FILE, other._asdict()))
+    with pytest.raises(RecordsError, match="is at work on this run"), sole_driver(run, print):
+        pass
+    assert sole._last_sign(run) == other

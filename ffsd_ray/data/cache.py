@@ -36,12 +36,17 @@ def remembered(
 ) -> Entry:
     """What `make` makes of `what` and the files, from the cache where an earlier call made the same.
 
-    The files count as the same by absolute path, size in bytes and modification time. Only one process at a time makes
+    The files count as the same by absolute path, size in bytes, and times of modification and of change (the last no
+    copying or unpacking sets back). Only one process at a time makes
     an entry; the others wait for it. A damaged one is made anew. `make` gets the path of the entry's raw file, which
     it may write (`replacing`). Raises DataError.
     """
-    key = json.dumps([*what, [[_fingerprint(file) for file in part] for part in files]])
-    name = hashlib.sha256(key.encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps(what).encode())
+    for part in files:
+        key.update(b"split")
+        for file in part:
+            key.update(json.dumps(_state(file)).encode())
+    name = key.hexdigest()[:32]
     folder = cache_folder(cache)
     path, raw = folder / f"{name}.safetensors", folder / f"{name}.raw"
     try:
@@ -67,12 +72,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _fingerprint(file: str) -> tuple[str, int, int]:
+def _state(file: str) -> tuple[str, int, int, int]:
     try:
         found = os.stat(file)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-    return os.path.abspath(file), found.st_size, found.st_mtime_ns
+    return os.path.abspath(file), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _save(entry: Entry, path: Path) -> None:

@@ -1,5 +1,6 @@
 """A folder of one's own images: one sub-folder a class."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
 from ffsd_ray.data.remote import here
 from ffsd_ray.data.stream import StreamableSettings
 from ffsd_ray.errors import DataError
+from ffsd_ray.settings import LOCATION
 from ffsd_ray.storage import is_uri
 
 
@@ -21,9 +23,10 @@ class ImageFolder(StreamableSettings):
 
     name: Literal["image_folder"] = "image_folder"
     root: str = Field(
+        json_schema_extra=LOCATION,
         description="Folder with train/, test/ and val/ (validation images, which choose the best epoch), or with the "
         "class folders themselves; its path or a URI (s3://bucket/folder, gs://...), from which each node copies it "
-        "once. Where test/ is missing the images of val/ are the test images."
+        "once. Where test/ is missing the images of val/ are the test images.",
     )
     test_fraction: float = Field(
         0.2,
@@ -69,6 +72,10 @@ class ImageFolder(StreamableSettings):
             progress=progress,
             on_error=self.damaged,
         )
+
+    def named_files(self) -> list[tuple[str, str]]:
+        root = Path(self.root).expanduser()
+        return [(os.path.relpath(item.where, root), item.where) for item in self.encoded().items]
 
     def encoded(self) -> Listing:
         root = Path(self.root).expanduser()

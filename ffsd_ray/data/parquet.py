@@ -21,7 +21,7 @@ from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
 from ffsd_ray.data.remote import here
 from ffsd_ray.data.stream import StreamableSettings
 from ffsd_ray.errors import DataError
-from ffsd_ray.settings import Problem, refuse
+from ffsd_ray.settings import LOCATION, Problem, refuse
 from ffsd_ray.storage import is_uri
 
 _IMAGE = ("img", "image")
@@ -52,13 +52,16 @@ class Parquet(StreamableSettings):
 
     name: Literal["parquet"] = "parquet"
     train: str = Field(
+        json_schema_extra=LOCATION,
         description="The training images' file, or a pattern such as data/train-*.parquet; a path or a URI "
-        "(s3://bucket/train-*.parquet, gs://...), from which each node copies the files once."
+        "(s3://bucket/train-*.parquet, gs://...), from which each node copies the files once.",
     )
     val: str | None = Field(
-        None, description="The validation images', which choose the best epoch, likewise; null: see `validation`."
+        None,
+        json_schema_extra=LOCATION,
+        description="The validation images', which choose the best epoch, likewise; null: see `validation`.",
     )
-    test: str = Field(description="The test images' file, or a pattern, likewise.")
+    test: str = Field(json_schema_extra=LOCATION, description="The test images' file, or a pattern, likewise.")
     image_size: int | None = Field(
         None,
         ge=8,
@@ -99,6 +102,10 @@ class Parquet(StreamableSettings):
             progress=progress,
             on_error=self.damaged,
         )
+
+    def named_files(self) -> list[tuple[str, str]]:
+        """A file's name does not count, only which split it is of, and in which order."""
+        return [(key, file) for key, files in self._files().items() for file in files]
 
     def encoded(self) -> Listing:
         """The images in a file of the cache, one behind another.

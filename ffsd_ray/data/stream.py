@@ -18,6 +18,7 @@ from torch import Tensor
 from ffsd_ray.data.base import Dataset, DataSettings, Drawn
 from ffsd_ray.data.decode import Encoded, Listing, OnError, check_not_empty, decode_item, without_damaged
 from ffsd_ray.data.draws import shift, uniforms
+from ffsd_ray.data.fingerprint import content_fingerprint
 from ffsd_ray.data.picture import fit
 from ffsd_ray.errors import DataError
 from ffsd_ray.settings import NOT_IDENTITY, Positive, Problem, refuse
@@ -55,6 +56,13 @@ class StreamableSettings(DataSettings):
     std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False)] | None = Field(
         None, description="Their standard deviation, likewise."
     )
+    fingerprint: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        json_schema_extra=NOT_IDENTITY,
+        description="SHA-256 of the images' content and of their names below `root`. It tells trials apart in place of "
+        "where the images lie, and they must still have it when a trial begins; null: as they are when the job is run.",
+    )
     on_error: Literal["fail", "skip"] = Field(
         "fail",
         description="What is done about damaged images: the run fails, or they are left out and listed in each trial's "
@@ -74,6 +82,13 @@ class StreamableSettings(DataSettings):
         """These settings with paths on this node, whereto what URIs name has been copied. Raises DataError."""
 
     @abstractmethod
+    def named_files(self) -> list[tuple[str, str]]:
+        """The files that are read, on this node: a name that does not depend on where they lie, and the path.
+
+        Raises DataError.
+        """
+
+    @abstractmethod
     def encoded(self) -> Listing:
         """The images before decoding. Raises DataError."""
 
@@ -81,12 +96,41 @@ class StreamableSettings(DataSettings):
     def decoded(self, progress: bool) -> Dataset:
         """The images in memory. Raises DataError."""
 
+    @classmethod
+    def locations(cls) -> list[str]:
+        """The keys that say where the images lie."""
+        extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
+        return [name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("location")]
+
+    def with_fingerprint(self, progress: bool) -> Self:
+        """These settings with the fingerprint of the images as they are.
+
+        Raises:
+            DataError: the images cannot be read, or have not the fingerprint that the settings name.
+        """
+        with self.here(progress) as local:
+            return self.model_copy(update={"fingerprint": local._fingerprint_here(progress)})
+
+    def _fingerprint_here(self, progress: bool) -> str:
+        found = content_fingerprint(self.named_files(), self.cache, progress=progress)
+        if self.fingerprint not in (None, found):
+            places = ", ".join(str(value) for key in self.locations() if (value := getattr(self, key)) is not None)
+            raise DataError(
+                f"data.fingerprint: {places}: the images have changed, or this node has others: expected "
+                f"{self.fingerprint}, found {found}"
+            )
+        return found
+
     def read(self, progress: bool) -> Dataset:
         with self.here(progress) as local:
+            if self.fingerprint is not None:
+                local._fingerprint_here(progress)
             dataset = local._streamed(progress) if self.stream else local.decoded(progress)
         skipped, notes = (
             tuple(self._as_given(local, text) for text in texts) for texts in (dataset.skipped, dataset.notes)
         )
+        if skipped:
+            notes += (f"{len(skipped):,} damaged images are left out; each trial's skipped.json lists them.",)
         mean, std = self.mean or dataset.mean, self.std or dataset.std
         return replace(dataset, mean=mean, std=std, skipped=skipped, notes=notes)
 

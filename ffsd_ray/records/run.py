@@ -1,6 +1,6 @@
 """The records of one run of a job."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,22 +78,31 @@ class RunRecords:
         Returns the run that each reused trial came from, by identity. Checkpoints stay where they are. A trial whose
         records are damaged there counts as not completed there; `warn` is told of it.
         """
-        storage, own = self.store.parent, self.store.name
         found: dict[str, str] = {}
+        for identity, other in self._elsewhere(identities):
+            if identity in found:
+                continue
+            try:
+                if self.trial(identity).take(other.trial(identity), other.store.name):
+                    found[identity] = other.store.name
+            except DamagedRecords as error:
+                warn(str(error))
+        return found
+
+    def completed_elsewhere(self, identities: Sequence[str]) -> set[str]:
+        """Those of the trials that other runs in the same storage have completed, if their records are sound."""
+        there = self._elsewhere(identities)
+        return {identity for identity, other in there if other.trial(identity).state() == "completed"}
+
+    def _elsewhere(self, identities: Sequence[str]) -> Iterator[tuple[str, "RunRecords"]]:
+        """Each of the trials with each other run in the same storage that has records of it."""
+        storage = self.store.parent
         for name in storage.names():
-            if name == own:
+            if name == self.store.name:
                 continue
             other = RunRecords(storage.child(name))
             there = set(other.store.child("trials").names())
-            for identity in identities:
-                if identity not in there or identity in found:
-                    continue
-                try:
-                    if self.trial(identity).take(other.trial(identity), name):
-                        found[identity] = name
-                except DamagedRecords as error:
-                    warn(str(error))
-        return found
+            yield from ((identity, other) for identity in identities if identity in there)
 
     def trial(self, identity: str) -> TrialRecords:
         return TrialRecords(self.store.child("trials").child(identity))

@@ -1,74 +1,171 @@
 """One process at a time drives a run: two would train the same trials into the same files."""
 
 import itertools
-import json
 import os
+import signal
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, Self
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from ffsd_ray.errors import DamagedRecords, RecordsError, StorageError
 from ffsd_ray.records.store import Store
 
 #: Where a process that drives a run says so.
 FILE = "driver.json"
+#: On a disk: held while that file is looked at and written, so that of several processes one at a time does.
+LOCK = ".driver.lock"
 #: Seconds between two signs of life, and for which a process is watched for one.
 BEAT, WATCH = 15.0, 40.0
+#: Seconds after which a process looks whether its sign still stands, where the storage has no locks: other processes
+#: that saw no sign either have written theirs by then.
+SETTLE = 2.0
+
+
+class _Content(TypedDict):
+    host: str
+    machine: str
+    process: int
+    started: str
+    token: str
+    beat: int
+
+
+_CONTENT = TypeAdapter(_Content)
 
 
 class _Sign(NamedTuple):
-    """What the file says: whose sign of life it is, and one that no other equals."""
+    """A process's sign of life."""
 
     host: str
+    #: Tells machines, and containers on one, apart: within one, numbers of processes mean the same.
+    machine: str
     process: int
-    beat: str
+    #: When the process started: numbers are used again.
+    started: str
+    #: Of this attempt to drive.
+    token: str
+    beat: int
+
+    @classmethod
+    def own(cls, token: str, beat: int) -> Self:
+        process = os.getpid()
+        return cls(socket.gethostname(), _machine(), process, _started(process), token, beat)
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        found: dict[str, Any] = json.loads(content)
-        return cls(str(found["host"]), int(found["process"]), str(found["beat"]))
+        return cls(**_CONTENT.validate_json(content))
+
+    @property
+    def who(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+    def lives(self) -> bool:
+        """Whether it is certain that the process is at work; of this very process it is not."""
+        here = self.machine == _machine() and self.process != os.getpid()
+        return here and _started(self.process) == self.started != ""
+
+    def is_gone(self) -> bool:
+        """Whether it is certain that the process is not there any more."""
+        if self.machine != _machine():
+            return False
+        with suppress(PermissionError, OverflowError):
+            try:
+                os.kill(self.process, 0)
+            except ProcessLookupError:
+                return True
+        return _started(self.process) not in ("", self.started)
 
 
 @contextmanager
 def sole_driver(run: Store, say: Callable[[str], None]) -> Iterator[None]:
     """For the time of the block this process drives the run.
 
-    A process that was killed leaves its last sign behind. One of this machine is known to be gone; one of another is
-    watched for `WATCH` seconds, which `say` is told.
+    A process that was killed leaves its last sign behind. Of one of this machine it is known whether it lives; one of
+    another is watched for `WATCH` seconds, which `say` is told. On a disk no two processes get in. An object store has
+    no locks: of processes that start within `SETTLE` seconds the last to write gets in; one that is slower still is met
+    at the other's next sign of life, which ends that other.
 
     Raises:
-        RecordsError: another process drives it.
+        RecordsError: another process drives it, or has begun to.
     """
-    before = _last_sign(run)
-    if before is not None and not _is_gone(before):
-        who = f"process {before.process} on {before.host}"
-        say(f"The last to work on this run was {who}, and did not say that it ended: watching it for {WATCH:.0f} s.")
-        if _lives_on(run, before):
-            raise RecordsError(
-                f"{run.location}: {who} is at work on this run. Wait for its end, or end it, and go on then: --resume"
-            )
-    over, own = threading.Event(), uuid.uuid4().hex
+    token = uuid.uuid4().hex
+    _enter(run, token, say)
+    over, lost = threading.Event(), threading.Event()
 
     def beat() -> None:
-        for count in itertools.count():
-            with suppress(StorageError):  # others have more to say of storage that is away
-                run.write_json(FILE, _Sign(socket.gethostname(), os.getpid(), f"{own} {count}")._asdict())
+        for count in itertools.count(1):
             if over.wait(BEAT):
                 return
+            with suppress(StorageError):  # others have more to say of storage that is away
+                if not _renew(run, token, count):
+                    lost.set()
+                    os.kill(os.getpid(), signal.SIGINT)
+                    return
 
     thread = threading.Thread(target=beat, name="driver", daemon=True)
     thread.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if lost.is_set():
+            raise _refusal(run, _last_sign(run)) from None
+        raise
     finally:
         over.set()
         thread.join(BEAT)  # a write to storage that is away takes longer
-        with suppress(StorageError):
-            run.delete(FILE)
+        with suppress(StorageError), run.locked(LOCK):
+            if (last := _last_sign(run)) is not None and last.token == token:
+                run.delete(FILE)
+
+
+def _enter(run: Store, token: str, say: Callable[[str], None]) -> None:
+    """Put this process's sign in place of none, or of one whose process is gone. Raises RecordsError."""
+    gone: _Sign | None = None
+    while True:
+        with run.locked(LOCK) as exclusive:
+            last = _last_sign(run)
+            if last is None or last == gone or last.is_gone():
+                _write(run, _Sign.own(token, 0))
+                break
+        if last.lives():
+            raise _refusal(run, last)
+        say(f"The last to work on this run was {last.who}, and did not say that it ended: watching it: {WATCH:.0f} s.")
+        if _lives_on(run, last):
+            raise _refusal(run, last)
+        gone = last
+    if not exclusive:
+        time.sleep(SETTLE)
+        if (last := _last_sign(run)) is None or last.token != token:
+            raise _refusal(run, last)
+
+
+def _renew(run: Store, token: str, count: int) -> bool:
+    """Write the next sign of life; False where another process has put its own there."""
+    with run.locked(LOCK):
+        last = _last_sign(run)
+        if last is not None and last.token != token:
+            return False
+        _write(run, _Sign.own(token, count))
+    return True
+
+
+def _write(run: Store, sign: _Sign) -> None:
+    run.write_json(FILE, sign._asdict())
+
+
+def _refusal(run: Store, sign: _Sign | None) -> RecordsError:
+    who = sign.who if sign is not None else "another process"
+    return RecordsError(
+        f"{run.location}: {who} is at work on this run. Wait for its end, or end it, and go on then: --resume"
+    )
 
 
 def _last_sign(run: Store) -> _Sign | None:
@@ -79,19 +176,6 @@ def _last_sign(run: Store) -> _Sign | None:
     return None
 
 
-def _is_gone(sign: _Sign) -> bool:
-    """Whether it is certain that the process is not there any more."""
-    if sign.host != socket.gethostname():
-        return False
-    try:
-        os.kill(sign.process, 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        pass
-    return False
-
-
 def _lives_on(run: Store, sign: _Sign) -> bool:
     until = time.monotonic() + WATCH
     while time.monotonic() < until:
@@ -100,3 +184,19 @@ def _lives_on(run: Store, sign: _Sign) -> bool:
         if found != sign:
             return found is not None
     return False
+
+
+def _machine() -> str:
+    """This boot of this machine, and the container's own numbering of processes in it."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    return socket.gethostname()
+
+
+def _started(process: int) -> str:
+    """When a process started, in ticks since the boot; nothing where that is not to be known."""
+    with suppress(OSError):
+        # The name, in brackets, may hold anything.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    return ""

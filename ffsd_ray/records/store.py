@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Self, TypeVar
 
+from filelock import FileLock
 from pyarrow import fs
 
 from ffsd_ray.errors import DamagedRecords, MissingRecords, RecordsError, StorageError, StorageFull
@@ -137,6 +138,29 @@ class Store:
     def damaged(self, name: str, said: str, why: str = "") -> DamagedRecords:
         """What to raise where a file is not as it was written; `said`: what was expected in it."""
         return DamagedRecords(f"{shown(f'{self._base}/{name}')}: {said}; it is damaged, or from elsewhere{why}")
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[bool]:
+        """While the block runs no other process is in such a block; False where the storage has no locks, and all are.
+
+        A process that dies lets go of its lock. `name`: the file that is locked; it stays.
+        """
+        lock = FileLock(self._at(name))
+
+        def act() -> None:
+            Path(self._at(name)).parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+
+        exclusive = self._local
+        if exclusive:
+            try:
+                self._try(name, "be locked", act)
+            except NotImplementedError:  # a filesystem without locks
+                exclusive = False
+        try:
+            yield exclusive
+        finally:
+            lock.release()
 
     def write_json(self, name: str, content: object) -> None:
         self.write(name, json.dumps(content, indent=1, ensure_ascii=False).encode())

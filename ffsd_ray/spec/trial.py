@@ -12,6 +12,7 @@ from ffsd_ray.backbone_name import BackboneName
 from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.backbones.torchvision_models import PREFIX
 from ffsd_ray.data import SOURCES, DataSettings
+from ffsd_ray.data.stream import StreamableSettings
 from ffsd_ray.methods import METHODS, MapShapes, MethodSettings
 from ffsd_ray.methods.taught import TaughtSettings
 from ffsd_ray.settings import NOT_IDENTITY, Problem, Settings, refuse
@@ -140,6 +141,10 @@ class TrialSpec(Settings):
         """The trial that trains the backbone alone, all else being the same: what gains and costs are against."""
         return self.model_copy(update={"method": METHODS["baseline"].Settings(name="baseline")})
 
+    def with_data(self, data: DataSettings) -> "TrialSpec":
+        """The trial on the same images, of which more is known."""
+        return self.model_copy(update={"data": data})
+
     def configuration(self) -> "TrialSpec":
         """The trial without its seed: trials that differ in nothing else are one row of a table."""
         return self.model_copy(update={"seed": 0})
@@ -147,6 +152,10 @@ class TrialSpec(Settings):
     def identity(self) -> str:
         """16 hexadecimal digits, the same for two trials exactly if they compute the same."""
         content = identifying(self)
+        if isinstance(self.data, StreamableSettings) and self.data.fingerprint is not None:
+            for key in self.data.locations():
+                del content["data"][key]
+            content["data"]["fingerprint"] = self.data.fingerprint
         content["train"]["milestones"] = self.train.decay_epochs
         content["train"]["execution"] = resolve(
             self.train.execution, cuda=self.scale.uses_gpu, workers=self.scale.most_workers
