@@ -15,6 +15,10 @@ class DataError(UserError):
     """The images are missing, broken or labelled out of range. The message names the file and the row."""
 
 
+class DataMissing(DataError):
+    """There are no images where the settings say."""
+
+
 class DataAway(DataError):
     """The images could not be fetched. Another try may succeed, later or from another node."""
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ffsd_ray import data
 from ffsd_ray.command import command
-from ffsd_ray.errors import DataError, RecordsError
+from ffsd_ray.errors import DataAway, DataMissing, RecordsError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.sole import sole_driver
 from ffsd_ray.records.store import Store
@@ -45,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = smoke(plan)
     console = Console(file=sys.stdout)  # this stream, also while Tune's own printing is turned away
     if arguments.dry_run:
-        console.print(describe(_with_images(plan)))
+        plan, notes = _looked_at(plan)
+        console.print(describe(plan))
+        for note in notes:
+            console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
         return FINISHED
     if plan.job.watch.services:
         # Imported only here, as the driver is.
@@ -109,12 +112,19 @@ def _refuse_used(run: RunRecords) -> None:
         )
 
 
-def _with_images(plan: Plan) -> Plan:
-    """The plan as it would be run, where its images are at hand."""
+def _looked_at(plan: Plan) -> tuple[Plan, list[str]]:
+    """The plan as it would be run, and what is to be told of its images where they are at hand.
+
+    Nothing is fetched from elsewhere.
+
+    Raises:
+        DataError: the images are at hand and a data set is wrong, or a trial cannot be trained on it.
+    """
     try:
-        return with_fingerprints(plan, progress=True)
-    except DataError:
-        return plan
+        plan = with_fingerprints(plan, progress=True, fetch=False)
+        return plan, _read_images([*plan.trials, *([plan.template] if plan.template else [])], fetch=False)
+    except (DataMissing, DataAway) as error:
+        return plan, [f"the images were not looked at: {error}"]
 
 
 def _to_train(run: RunRecords, plan: Plan) -> list[TrialSpec]:
@@ -126,7 +136,7 @@ def _to_train(run: RunRecords, plan: Plan) -> list[TrialSpec]:
     return [spec for spec in pending if spec.identity() not in reusable]
 
 
-def _read_images(specs: Sequence[TrialSpec]) -> list[str]:
+def _read_images(specs: Sequence[TrialSpec], *, fetch: bool = True) -> list[str]:
     """Read the trials' data sets here first: what is wrong with one is said once, and decoding shows its progress.
 
     Returns what is to be told of them and of what trains on them, each once.
@@ -136,7 +146,7 @@ def _read_images(specs: Sequence[TrialSpec]) -> list[str]:
     """
     notes: dict[str, None] = {}
     for settings in dict.fromkeys(spec.data for spec in specs):
-        dataset = data.load(settings, progress=True)
+        dataset = data.load(settings if fetch else settings.without_fetching(), progress=True)
         for spec in specs:
             if spec.data == settings:
                 notes |= dict.fromkeys(check_before_training(spec, dataset))

@@ -45,6 +45,7 @@ def load(settings: DataSettings, *, progress: bool = False) -> Dataset:
                 f"data: {settings.name}: {part} image {row} (from 0) has label {int(images.labels[row])}, "
                 f"expected 0 to {dataset.num_classes - 1}"
             )
+    dataset = _without_zero_deviations(dataset)
     if not settings.validation:
         return dataset
     if dataset.val is not None:
@@ -53,3 +54,19 @@ def load(settings: DataSettings, *, progress: bool = False) -> Dataset:
         )
     train, val = split(dataset.train, settings.validation, settings.validation_seed, "data.validation", dataset.classes)
     return replace(dataset, train=train, val=val)
+
+
+def _without_zero_deviations(dataset: Dataset) -> Dataset:
+    """The data set with 1 for the deviation of a channel that never varies: divided by 0 it would be no number.
+
+    Raises:
+        DataError: no channel varies.
+    """
+    constant = [name for name, std in zip(("red", "green", "blue"), dataset.std, strict=True) if std == 0]
+    if not constant:
+        return dataset
+    if len(constant) == 3:
+        raise DataError("data: every training image is of one and the same colour: there is nothing to learn from")
+    note = f"In the training images {' and '.join(constant)} never varies, and is not scaled (data.std 1 for it)."
+    red, green, blue = (value or 1.0 for value in dataset.std)
+    return replace(dataset, std=(red, green, blue), notes=(*dataset.notes, note))

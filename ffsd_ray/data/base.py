@@ -125,6 +125,14 @@ class DataSettings(Settings):
         """Number of training images, validation split included, where it is known before any image is read."""
         return None
 
+    def without_fetching(self) -> Self:
+        """The settings such that `read` fetches nothing from elsewhere.
+
+        Raises:
+            DataMissing: the images are elsewhere.
+        """
+        return self
+
     @property
     def may_hold_out(self) -> bool:
         """Whether there may be validation images; where there are none it is known once the images are read."""

@@ -39,12 +39,24 @@ def share(start: int, stop: int, rank: int, world_size: int) -> slice:
     return slice(first, first + base + (rank < more))
 
 
+def last_batch(images: int, batch_size: int) -> int:
+    """How many images the last batch of a whole epoch has."""
+    return images - (math.ceil(images / batch_size) - 1) * batch_size
+
+
+def epoch_steps(images: int, batch_size: int, limit: int | None, *, join_last: bool) -> int:
+    """Batches of an epoch, at most `limit`; with `join_last` the images of the last one join the batch before."""
+    whole = math.ceil(images / batch_size)
+    return min(whole, limit or whole) - (join_last and whole > 1 and (limit or whole) >= whole)
+
+
 class TrainBatches:
     """Shuffled, augmented batches.
 
     `images` belong to the training device (`Split.to`). `batch_size` is the global batch's, of which a rank gets its
     share; neither `world_size` nor the step at which an epoch is entered changes what a global batch holds. Each of
-    `views` has an augmentation of its own. An epoch has `steps` batches; the last one may be smaller.
+    `views` has an augmentation of its own. An epoch has `steps` batches; the last one may be smaller or, with
+    `join_last`, larger: the images that would be a last batch of their own are in it.
     """
 
     def __init__(
@@ -61,13 +73,21 @@ class TrainBatches:
         world_size: int = 1,
         views: int = 1,
         steps_per_epoch: int | None = None,
+        join_last: bool = False,
     ) -> None:
         self._images, self._seed, self._views = images, seed, views
         self._augmentation = images.augmentation(crop_padding=crop_padding, flip=flip)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
-        whole = math.ceil(len(images) / batch_size)
-        self.steps = whole if steps_per_epoch is None else min(whole, steps_per_epoch)
+        self.steps = epoch_steps(len(images), batch_size, steps_per_epoch, join_last=join_last)
+        joined = self.steps < epoch_steps(len(images), batch_size, steps_per_epoch, join_last=False)
+        #: The step that takes all images which are left.
+        self._joined = self.steps - 1 if joined else None
         self._mean, self._std = (_per_channel(value, images.device) for value in (mean, std))
+
+    @property
+    def images(self) -> int:
+        """Images of an epoch, over all ranks."""
+        return self._stop(self.steps - 1)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches from `first_step` on of an epoch (counted from 1)."""
@@ -90,10 +110,15 @@ class TrainBatches:
         views, labels = self._augmentation.views(drawn)
         return Batch([normalise(view, self._mean, self._std) for view in views], labels, weight)
 
+    def _stop(self, step: int) -> int:
+        """Where a step's part of the epoch's order ends."""
+        images = len(self._images)
+        return images if step == self._joined else min((step + 1) * self._batch_size, images)
+
     def _step(self, step: int) -> tuple[slice, float]:
         """Which part of the epoch's order this rank sees in a step, and what it weighs."""
         start = step * self._batch_size
-        stop = min(start + self._batch_size, len(self._images))
+        stop = self._stop(step)
         part = share(start, stop, self._rank, self._world_size)
         weight = (part.stop - part.start) * self._world_size / (stop - start)
         # every rank must take part in the step: one image that does not count

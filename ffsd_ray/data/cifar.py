@@ -2,7 +2,7 @@
 
 from http.client import IncompleteRead
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 from urllib.error import URLError
 
 import torch
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ffsd_ray.data.base import Dataset, DataSettings
 from ffsd_ray.data.resident import Images
-from ffsd_ray.errors import DataAway, DataError
+from ffsd_ray.errors import DataAway, DataMissing
 from ffsd_ray.settings import NOT_IDENTITY
 
 _Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -32,6 +32,9 @@ class _Cifar(DataSettings):
     def known_train_images(self) -> int:
         return 50_000
 
+    def without_fetching(self) -> Self:
+        return self.model_copy(update={"download": False})
+
     def read(self, progress: bool) -> Dataset:
         from torchvision import datasets  # takes seconds, and settings are checked without it
 
@@ -46,7 +49,7 @@ class _Cifar(DataSettings):
         except (URLError, ConnectionError, TimeoutError, IncompleteRead) as error:
             raise DataAway(f"data.download: {self.name} cannot be fetched: {error}") from error
         except (RuntimeError, OSError) as error:
-            raise DataError(
+            raise DataMissing(
                 f"data.root: {root}: no {self.name} there ({error}); expected torchvision's folder "
                 f"{source.base_folder}, which `data.download: true` fetches"
             ) from error

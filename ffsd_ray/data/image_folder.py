@@ -13,7 +13,7 @@ from ffsd_ray.data.class_folders import check_several, labelled, scan, split_fol
 from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
 from ffsd_ray.data.remote import here
 from ffsd_ray.data.stream import StreamableSettings
-from ffsd_ray.errors import DataError
+from ffsd_ray.errors import DataError, DataMissing
 from ffsd_ray.settings import LOCATION
 from ffsd_ray.storage import is_uri
 
@@ -80,7 +80,7 @@ class ImageFolder(StreamableSettings):
     def encoded(self) -> Listing:
         root = Path(self.root).expanduser()
         if not root.is_dir():
-            raise DataError(f"data.root: {root}: no such folder, expected class folders of images")
+            raise DataMissing(f"data.root: {root}: no such folder, expected class folders of images")
         folders = split_folders(root)
         if folders and "train" not in folders:
             names = ", ".join(f"{folder.name}/" for folder in folders.values())

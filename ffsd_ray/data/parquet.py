@@ -20,7 +20,7 @@ from ffsd_ray.data.cache import Entry, remembered, replacing
 from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
 from ffsd_ray.data.remote import here
 from ffsd_ray.data.stream import StreamableSettings
-from ffsd_ray.errors import DataError
+from ffsd_ray.errors import DataError, DataMissing
 from ffsd_ray.settings import LOCATION, Problem, refuse
 from ffsd_ray.storage import is_uri
 
@@ -173,7 +173,9 @@ def _find(pattern: str, key: str) -> list[str]:
     pattern = os.path.expanduser(pattern)
     files = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
     if not files:
-        raise DataError(f"data.{key}: {pattern}: no such file, expected a Parquet file or a pattern that matches some")
+        raise DataMissing(
+            f"data.{key}: {pattern}: no such file, expected a Parquet file or a pattern that matches some"
+        )
     return files
 
 

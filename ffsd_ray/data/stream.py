@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import torch
 import torch.utils.data
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from ffsd_ray.data.base import Dataset, DataSettings, Drawn
@@ -20,17 +21,33 @@ from ffsd_ray.data.decode import Encoded, Listing, OnError, check_not_empty, dec
 from ffsd_ray.data.draws import shift, uniforms
 from ffsd_ray.data.fingerprint import content_fingerprint
 from ffsd_ray.data.picture import fit
-from ffsd_ray.errors import DataError
+from ffsd_ray.errors import DataError, DataMissing
 from ffsd_ray.settings import NOT_IDENTITY, Positive, Problem, refuse
-from ffsd_ray.storage import shown
+from ffsd_ray.storage import is_uri, shown
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 #: torchvision's RandomResizedCrop: share of the image's area, width to height, tries before the centre is taken.
 SCALE, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+
 #: Batches on the device at once: the one in use and the next. A host that only launches graphs would run far ahead.
 _IN_FLIGHT = 2
+
+
+def _three_shares(value: Any) -> Any:
+    """Refuse what are no three numbers on the scale [0, 1], in words that say so."""
+    numbers = value if isinstance(value, list | tuple) else ()
+    if len(numbers) != 3 or not all(isinstance(number, int | float) for number in numbers):
+        expected = "Should be 3 numbers, one each for red, green and blue, with pixels scaled to [0, 1]"
+    elif all(0 <= number <= 1 for number in numbers):
+        return value
+    else:
+        expected = "Should be of pixels scaled to [0, 1]"
+        if all(0 <= number <= 255 for number in numbers):
+            expected += f", so divide by 255: [{', '.join(f'{number / 255:.4g}' for number in numbers)}]"
+    raise PydanticCustomError("channels", "{expected}", {"expected": expected})
 
 
 class StreamableSettings(DataSettings):
@@ -48,13 +65,13 @@ class StreamableSettings(DataSettings):
         json_schema_extra=NOT_IDENTITY,
         description="Processes of a worker that decode a stream; 0: the worker itself does.",
     )
-    mean: Annotated[tuple[float, float, float], Field(strict=False)] | None = Field(
+    mean: Annotated[tuple[_Share, _Share, _Share], Field(strict=False), BeforeValidator(_three_shares)] | None = Field(
         None,
         description="Mean of the red, green and blue pixels, scaled to [0, 1], for their normalisation; null: that of "
         "the training images, of a stream ImageNet's.",
     )
-    std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False)] | None = Field(
-        None, description="Their standard deviation, likewise."
+    std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False), BeforeValidator(_three_shares)] | None = (
+        Field(None, description="Their standard deviation, likewise.")
     )
     fingerprint: str | None = Field(
         None,
@@ -101,6 +118,11 @@ class StreamableSettings(DataSettings):
         """The keys that say where the images lie."""
         extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
         return [name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("location")]
+
+    def without_fetching(self) -> Self:
+        if remote := [str(value) for key in self.locations() if (value := getattr(self, key)) and is_uri(value)]:
+            raise DataMissing(f"{shown(remote[0])}: the images are not copied here for this")
+        return self
 
     def with_fingerprint(self, progress: bool) -> Self:
         """These settings with the fingerprint of the images as they are.

@@ -11,10 +11,11 @@ from ffsd_ray.spec.load import Plan, complete
 from ffsd_ray.spec.trial import TrialSpec
 
 
-def with_fingerprints(plan: Plan, *, progress: bool) -> Plan:
-    """The plan with the fingerprint of every trial's images, as they are now.
+def with_fingerprints(plan: Plan, *, progress: bool, fetch: bool = True) -> Plan:
+    """The plan with the fingerprint of every trial's images, as they are now. `fetch`: also of those elsewhere.
 
     Raises:
+        DataMissing: there are no images where the settings say.
         DataError: images cannot be read, or are not those of the fingerprint that the job names.
     """
     known: dict[DataSettings, DataSettings] = {}
@@ -22,7 +23,8 @@ def with_fingerprints(plan: Plan, *, progress: bool) -> Plan:
     def identified(trial: TrialSpec) -> TrialSpec:
         data = trial.data
         if data not in known:
-            known[data] = data.with_fingerprint(progress) if isinstance(data, StreamableSettings) else data
+            here = data if fetch else data.without_fetching()
+            known[data] = here.with_fingerprint(progress) if isinstance(here, StreamableSettings) else data
         return trial.with_data(known[data])
 
     template = identified(plan.template) if plan.template is not None else None

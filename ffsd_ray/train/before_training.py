@@ -1,8 +1,13 @@
 """What a trial needs of its images, known before its first step."""
 
+from collections.abc import Iterator
+
+from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.data import Dataset
+from ffsd_ray.data.batches import epoch_steps, last_batch
 from ffsd_ray.errors import DataError
 from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.train.build import joins_last_batch
 
 
 def check_before_training(spec: TrialSpec, dataset: Dataset) -> list[str]:
@@ -16,4 +21,34 @@ def check_before_training(spec: TrialSpec, dataset: Dataset) -> list[str]:
             f"data.validation: {spec.method.name} learns from held-out images, of which there are none; expected a "
             "share above 0, e.g. 0.1, or a validation split in the data set (a folder val/)"
         )
-    return list(dataset.notes)
+    _check_size(spec, dataset.image_size)
+    return [*dataset.notes, *_joined(spec, dataset)]
+
+
+def _check_size(spec: TrialSpec, size: int) -> None:
+    """Raise DataError where the images, whose size the settings do not say, suit the networks not."""
+    try:
+        shapes = map_shapes(backbone(spec.backbone.name), size)
+    except RuntimeError as error:
+        raise DataError(
+            f"backbone.name = {spec.backbone.name}: images of {size}×{size} are too small for it; data.image_size "
+            "scales them"
+        ) from error
+    for problem in spec.method.problems(shapes):
+        raise DataError(f"method.{'.'.join(problem.key)} = {problem.value}: {problem.expected}")
+
+
+def _joined(spec: TrialSpec, dataset: Dataset) -> Iterator[str]:
+    images, batch_size, limit = len(dataset.train), spec.train.batch_size, spec.train.steps_per_epoch
+    steps = epoch_steps(images, batch_size, limit, join_last=False)
+    reached = steps == epoch_steps(images, batch_size, None, join_last=False)
+    if not reached or not joins_last_batch(spec, images, dataset.num_classes, dataset.image_size):
+        return
+    last, workers = last_batch(images, batch_size), spec.scale.most_workers
+    of = f"the last batch of an epoch has {last} image{'s' * (last > 1)} for {workers} worker{'s' * (workers > 1)}"
+    if steps == 1:
+        raise DataError(
+            f"train.batch_size = {batch_size}: {of}, and is the only one; batch norm in {spec.method.name} on "
+            f"{spec.backbone.name} needs 2 images a worker: fewer workers (scale.workers) or more training images"
+        )
+    yield f"{spec.method.label()}: {of}, too few for batch norm: they join the batch before (train.batch_size)."

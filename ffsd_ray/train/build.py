@@ -1,13 +1,16 @@
 """From a trial's spec to its group and to its batches."""
 
+from functools import cache
+
 import torch
 
 from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.data import Dataset
-from ffsd_ray.data.batches import TrainBatches
+from ffsd_ray.data.batches import TrainBatches, last_batch
 from ffsd_ray.errors import TrialError
-from ffsd_ray.methods import METHODS, Blueprint, Method, TrainedOn
+from ffsd_ray.methods import METHODS, Blueprint, Method, MethodSettings, TrainedOn
 from ffsd_ray.records.formats import ANY, LOGITS, MEAN
+from ffsd_ray.spec.flops import meta_group, structure
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train import optimisers
 
@@ -60,4 +63,34 @@ def train_batches(
         world_size=world_size,
         views=views,
         steps_per_epoch=spec.train.steps_per_epoch,
+        join_last=joins_last_batch(spec, len(dataset.train), dataset.num_classes, dataset.image_size),
     )
+
+
+def joins_last_batch(spec: TrialSpec, images: int, classes: int, size: int) -> bool:
+    """Whether the images of an epoch's last batch join the batch before.
+
+    They do where a worker, or a part of an elastic batch, would get one image or none, of which the group cannot be
+    trained: batch norm needs two values of a channel. A worker without an image takes part with one that does not count
+    (`TrainBatches`), which synchronised batch norm would count.
+    """
+    shares, last = spec.scale.most_workers, last_batch(images, spec.train.batch_size)
+    if last >= 2 * shares:
+        return False
+    if last < shares and spec.train.batch_norm == "sync":
+        return True
+    return not _trains_on_one_image(structure(spec.method), spec.backbone.name, classes, size)
+
+
+@cache
+def _trains_on_one_image(method: MethodSettings, name: str, classes: int, size: int) -> bool:
+    """Whether a group's losses of a single image exist. Tried on torch's meta device, where nothing is computed."""
+    with torch.device("meta"):
+        group = meta_group(method, name, classes, size)
+        views, labels = [torch.empty(1, 3, size, size) for _ in range(group.views)], torch.empty(1, dtype=torch.long)
+        try:
+            for phase in group.phases:
+                group(views, labels, phase.name)
+        except ValueError:  # batch norm's own refusal
+            return False
+    return True

@@ -88,6 +88,11 @@ class Engine:
         """Steps of an epoch."""
         return self._batches[0].steps
 
+    @property
+    def images(self) -> int:
+        """Training images of an epoch, over all workers."""
+        return self._batches[0].images
+
     def begin(self, epoch: int) -> None:
         """Make ready for training in an epoch, before its first step or any later one."""
         optimisers.seed_everything(self._spec.seed, epoch, self._rank)

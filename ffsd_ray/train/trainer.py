@@ -108,11 +108,10 @@ class Trainer:
                 self._after_step(epoch, steps, meters, began)
         measured = meters.read(epoch)
         seconds = time.perf_counter() - began
-        images = min(engine.steps * settings.batch_size, len(self._dataset.train))
         return {
             "epoch": epoch,
             "seconds": seconds,
-            "images_per_second": images / seconds,
+            "images_per_second": engine.images / seconds,
             "lr": settings.lr * learning_rate_factor(settings, epoch, engine.steps - 1, engine.steps),
             **({"workers": self._context.world_size} if self._spec.scale.elastic else {}),
             **{f"weight/{name}": value for name, value in self._method.weights().items()},
