@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -94,7 +94,7 @@ def load_leader(path: str | PathLike[str]) -> Leader:
             # Copied: the file's own memory is not aligned, with which some kernels differ in the last bit.
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
             metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # whatever a parser meets in bytes from somewhere else
         raise RecordsError(f"{path}: expected a safetensors file, such as a trial's leader_best: {error}") from error
     if "card" not in metadata:
         raise RecordsError(f"{path}: a safetensors file, but not one of ffsd_ray: it has no `card` in its metadata")
@@ -106,10 +106,10 @@ def load_leader(path: str | PathLike[str]) -> Leader:
         build = backbone(card.backbone)
     except ValueError as error:
         raise RecordsError(f"{path}: unknown backbone {card.backbone}: {error}") from error
-    with torch.device("meta"):
-        network = build(len(card.classes))
     try:
+        with torch.device("meta"):
+            network = build(len(card.classes))
         network.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
+    except Exception as error:  # shapes, kinds and numbers of tensors may be any
         raise RecordsError(f"{path}: expected {card.backbone} for {len(card.classes)} classes: {error}") from error
     return Leader(network, card).eval()

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+import torch
 from rich.console import Console
 
 from ffsd_ray import data
 from ffsd_ray.command import command
-from ffsd_ray.errors import DataAway, DataMissing, RecordsError
+from ffsd_ray.errors import DataAway, DataMissing, JobError, RecordsError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.sole import sole_driver
 from ffsd_ray.records.store import Store
@@ -56,8 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         check_services(plan.job.watch)
     run = RunRecords(Store(arguments.storage or plan.job.records.storage).child(plan.job.name))
+    run.store.check_writable()
     if not arguments.resume:
         _refuse_used(run)
+    if plan.job.context == "local":
+        _check_device(plan)
     signal.signal(signal.SIGTERM, _interrupt)  # what stopping a submitted job sends
     try:
         say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
@@ -109,6 +113,15 @@ def _refuse_used(run: RunRecords) -> None:
             f"{run.store.location}: a run is here already "
             f"({trials.count('completed')} of {len(trials)} trials completed).\n"
             "Go on with it: --resume.  Keep it and start another: --set name=NEW or --storage ELSEWHERE.  Or delete it."
+        )
+
+
+def _check_device(plan: Plan) -> None:
+    """Raise JobError where trials of this process want a GPU that is not there."""
+    if any(trial.scale.uses_gpu for trial in plan.trials) and not torch.cuda.is_available():
+        raise JobError(
+            "scale.gpus_per_worker: with `context: local` trials train on this machine, where torch finds no GPU; "
+            "expected 0, or a cluster that has one (context: ray)"
         )
 
 
@@ -182,7 +195,8 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
         chosen = [f"{key.rpartition('.')[2]}={value_at(spec, key):g}" for key in plan.job.search.random]
         names[identity], headline[identity] = ", ".join([spec.method.label(), *chosen]), spec.method.headline
 
-    with open_view(console, names, headline, total=plan.total) as view:
+    done = _done(run, pending)
+    with open_view(console, names, headline, done=done, total=plan.total) as view:
         for wave, job in _waves(plan, pending):
             if job.context == "local":
                 from ffsd_ray.train.local import run_locally
@@ -193,6 +207,12 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
                 from ffsd_ray.launch.driver import run_on_ray
 
                 run_on_ray(wave, job, run, view, names, announce, verbose=verbose)
+
+
+def _done(run: RunRecords, pending: Sequence[TrialSpec]) -> int:
+    """How many trials have completed, those that a searcher chose among them."""
+    again = {spec.identity() for spec in pending}
+    return sum(name not in again and run.trial(name).state() == "completed" for name in run.trials())
 
 
 def _pending(run: RunRecords, plan: Plan) -> list[TrialSpec]:

@@ -3,10 +3,24 @@
 A first line `# yaml-language-server: $schema=job.schema.json` in a job file makes editors use it.
 """
 
+import argparse
 import json
+import sys
+from collections.abc import Sequence
 
+from ffsd_ray.command import command
 from ffsd_ray.spec.job import JobSpec
 
-if __name__ == "__main__":
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    argparse.ArgumentParser(prog="python -m ffsd_ray.schema", description="Print the job file's schema.").parse_args(
+        argv
+    )
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     print(json.dumps(dialect | JobSpec.model_json_schema(), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,6 @@ import urllib.parse
 from collections.abc import Callable
 from typing import TypeVar
 
-import pyarrow as pa
 from pyarrow import fs
 
 from ffsd_ray.credentials import hidden, secret_in
@@ -44,6 +43,9 @@ _PASSING = {
 
 T = TypeVar("T")
 
+#: What pyarrow asks for, by the URI's scheme.
+_PACKAGES = {"hf": "huggingface_hub", "abfs": "adlfs fsspec", "az": "adlfs fsspec"}
+
 #: What a URI may say after its "?": where an S3 server is that is not Amazon's.
 _QUERY = {"region", "scheme", "endpoint_override"}
 
@@ -67,8 +69,8 @@ def open_location(location: str) -> tuple[fs.FileSystem, str]:
     _refuse_secrets(parts)
     try:
         filesystem, root = _open_root(parts.scheme, parts.netloc, parts.query)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{shown(location)}: expected a URI such as s3://bucket/folder: {error}") from error
+    except Exception as error:  # whatever the filesystems' own packages raise
+        raise ValueError(f"{shown(location)}: {_why_not(parts.scheme, error)}") from error
     path = f"{root.rstrip('/')}{urllib.parse.unquote(parts.path)}"
     return filesystem, path.rstrip("/") or "/"
 
@@ -98,6 +100,16 @@ def shown(location: str) -> str:
         return location
     parts = urllib.parse.urlsplit(location)
     return hidden(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
+
+
+def _why_not(scheme: str, error: Exception) -> str:
+    """Why no filesystem was made for a URI, and what to do."""
+    if isinstance(error, ImportError):
+        package = _PACKAGES.get(scheme)
+        return f"{scheme}:// needs a package that is not installed ({error})" + (
+            f": pip install {package}; or copy the files to a disk or to s3://, gs://" if package else ""
+        )
+    return f"expected a path, or a URI such as s3://bucket/folder or gs://bucket/folder: {error}"
 
 
 def _refuse_secrets(parts: urllib.parse.SplitResult) -> None:

@@ -32,22 +32,26 @@ class View(Protocol):
     ) -> None: ...
 
 
-def open_view(console: Console, labels: Mapping[str, str], headline: Mapping[str, str], total: int) -> View:
+def open_view(
+    console: Console, labels: Mapping[str, str], headline: Mapping[str, str], *, done: int, total: int
+) -> View:
     """The view that suits the console.
 
     `headline`: the series whose test accuracy is shown, by the identity of the trials that are to run; `labels`: names
-    by identity; of the `total` trials the others are done.
+    by identity; of the `total` trials so many are `done`.
     """
     view = LiveView if console.is_terminal else PlainView
-    return view(console, labels, headline, total)
+    return view(console, labels, headline, done, total)
 
 
 class PlainView:
     """A line a trial's start and end, and its epochs now and then: what a submitted job's log holds."""
 
-    def __init__(self, console: Console, labels: Mapping[str, str], headline: Mapping[str, str], total: int) -> None:
+    def __init__(
+        self, console: Console, labels: Mapping[str, str], headline: Mapping[str, str], done: int, total: int
+    ) -> None:
         self._console, self._labels, self._headline = console, labels, headline
-        self._finished, self._total = total - len(headline), total
+        self._finished, self._total = done, total
         self._epochs: dict[str, int] = {}
         self._shown: dict[str, float] = {}
         self._began: dict[str, tuple[float, int]] = {}
@@ -94,7 +98,9 @@ class PlainView:
 class LiveView:
     """A progress bar for the job and one for every running trial; a line stays for each that ended."""
 
-    def __init__(self, console: Console, labels: Mapping[str, str], headline: Mapping[str, str], total: int) -> None:
+    def __init__(
+        self, console: Console, labels: Mapping[str, str], headline: Mapping[str, str], done: int, total: int
+    ) -> None:
         self._labels, self._headline = labels, headline
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -104,7 +110,7 @@ class LiveView:
             TimeRemainingColumn(),
             console=console,
         )
-        self._job = self._progress.add_task("trials", total=total, completed=total - len(headline), measured="")
+        self._job = self._progress.add_task("trials", total=total, completed=done, measured="")
         self._tasks: dict[str, TaskID] = {}
         self._last: dict[str, Row] = {}
 

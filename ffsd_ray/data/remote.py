@@ -37,7 +37,7 @@ def here(location: str, pattern: str | None, cache: str | None, key: str, *, pro
         copy.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(copy.with_suffix(".lock")):
             _bring(location, pattern, copy, progress)
-    except (OSError, ValueError) as error:  # ValueError: a URI that cannot be
+    except Exception as error:  # whatever a filesystem's package raises; ValueError: a URI that cannot be
         # What an object store's client raises has no number; where something is not there, it has its own kind.
         away = isinstance(error, OSError) and error.errno is None and not isinstance(error, FileNotFoundError)
         raise (DataAway if away else DataError)(

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import ray
 import yaml
-from ray.exceptions import AuthenticationError
 
+from ffsd_ray.credentials import hidden
 from ffsd_ray.errors import ClusterError
 from ffsd_ray.launch.resources import NO_ROOM, Needs, NodeType, Resources, Room, held, largest
 
@@ -108,8 +108,11 @@ def connected(trials: Sequence[Needs], *, verbose: bool) -> Iterator[Cluster]:
             runtime_env={"env_vars": environment},
             **options,
         )
-    except (ConnectionError, AuthenticationError) as error:
-        raise ClusterError(f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {_said(error)}") from error
+    except Exception as error:  # by address, version and network Ray raises errors of many kinds
+        ray.shutdown()
+        address = os.environ.get("RAY_ADDRESS")
+        where = "Ray cannot be started on this machine" if own else f"RAY_ADDRESS={hidden(str(address))}"
+        raise ClusterError(f"{where}: {_said(error)}{_hint(address)}") from error
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in this place
     with contextlib.suppress(OSError):  # Ray lets everybody read the token that it makes, and so run code as this user
         _TOKEN.expanduser().chmod(0o600)
@@ -117,6 +120,16 @@ def connected(trials: Sequence[Needs], *, verbose: bool) -> Iterator[Cluster]:
         yield Cluster(NO_ROOM, 0) if own else Cluster(_room(), PATIENCE)
     finally:
         ray.shutdown()
+
+
+def _hint(address: str | None) -> str:
+    """What an address should be like, where it is that of a cluster's dashboard."""
+    if address is None or not address.startswith(("http://", "https://")):
+        return ""
+    return (
+        " This is a dashboard's address, which `ray job submit --address` takes. Expected HOST:PORT of the head, "
+        "ray://HOST:10001, or nothing: a submitted job needs no RAY_ADDRESS"
+    )
 
 
 def _said(error: Exception) -> str:

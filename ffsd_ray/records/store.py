@@ -7,10 +7,12 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Self, TypeVar
 
+import pyarrow as pa
 from filelock import FileLock
 from pyarrow import fs
 
@@ -162,6 +164,32 @@ class Store:
         finally:
             lock.release()
 
+    def check_writable(self) -> None:
+        """Try whether the folder can be made and written, on a disk; nothing of it is left.
+
+        Raises:
+            RecordsError: it cannot.
+        """
+        if not self._local:
+            return
+        folder, made = Path(self._path), []
+        try:
+            for part in [*reversed(folder.parents), folder]:
+                if not part.exists():
+                    part.mkdir()
+                    made.append(part)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except (OSError, ValueError) as error:
+            said = error.strerror if isinstance(error, OSError) else str(error)
+            raise RecordsError(
+                f"{self.location!r}: no folder can be made and written there: {said}; choose another: --storage DIR"
+            ) from error
+        finally:
+            for part in reversed(made):
+                with contextlib.suppress(OSError):  # another process uses it already
+                    part.rmdir()
+
     def write_json(self, name: str, content: object) -> None:
         self.write(name, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
@@ -195,6 +223,8 @@ class Store:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull(f"{file}: cannot {what}: {error.strerror}: {_space(self._path, size)}") from error
             raise StorageError(f"{file}: cannot {what}: {error.strerror or error}") from error
+        except (pa.ArrowException, ValueError) as error:  # ValueError: a NUL in a path
+            raise StorageError(f"{file}: cannot {what}: {error}") from error
 
 
 def _space(folder: str, size: int) -> str:
