@@ -156,7 +156,7 @@ def test_ours_the_papers_and_the_difference(record: Any) -> None:
     # 71 ± 1 against 76.04 ± 0.17
     assert entry_of(comparison, "ResNet-32, FFSD", "Fusion").within == "no"
     assert comparison.title == "mine beside the paper's Table I, results on CIFAR-100"
-    assert not any(caption.startswith("not the paper's protocol") for caption in comparison.captions)
+    assert not any(note.startswith("not the paper's protocol") for note in comparison.notes)
 
 
 def margin(std: float, n: int, printed: float | None) -> float:
@@ -349,7 +349,8 @@ search: {also: [{method: {name: baseline}}]}
 def test_what_differs_from_the_protocol_is_said(record: Any) -> None:
     job = CIFAR.replace("{name: ffsd}", "{name: ffsd, lambda_fea: 1}\ntrain: {epochs: 10, batch_size: 64, lr: 0.05}")
     comparison = compare(record(job, spread), "table1")
-    (said,) = (caption for caption in comparison.captions if caption.startswith("not the paper's protocol"))
+    for measure in ("Leader", "Gain"):
+        (said,) = notes_on(comparison, entry_of(comparison, "ResNet-32, FFSD", measure), "ours")
     assert said == (
         "not the paper's protocol: method.lambda_fea 1.0 (protocol: 10.0); train.epochs 10 (protocol: 300); "
         "train.batch_size 64 (protocol: 128); train.lr 0.05 (protocol: 0.1); "
@@ -459,11 +460,18 @@ def test_only_the_rows_that_differ_are_named(record: Any) -> None:
     general = "{method: {name: kdcl, target: general}, data.validation: 0.1}"
     job = CIFAR.replace("{name: ffsd}", "{name: kdcl}").replace("{method: {name: baseline}}", general)
     comparison = compare(record(job, lambda spec: result(spec, 70.0, 70.0)), "table2")
-    rows = {entry.row for entry in comparison.entries if entry.seeds}
-    assert len(rows) == 2
-    (said,) = (caption for caption in comparison.captions if caption.startswith("not the paper's protocol"))
-    assert said.startswith("not the paper's protocol: data.validation 0.1 (protocol: 0.0) in kdcl general n=2")
-    assert said.count("(protocol:") == 1
+    said = {
+        entry.row: [note for note in notes_on(comparison, entry, "ours") if note.startswith("not the paper's protocol")]
+        for entry in comparison.entries
+        if entry.measure == "Accuracy" and entry.seeds
+    }
+    assert said == {
+        "ResNet-32, KDCL (kdcl general n=2, validation=0.1)": [
+            "not the paper's protocol: data.validation 0.1 (protocol: 0.0)"
+        ],
+        "ResNet-32, KDCL (kdcl min_logit n=2, validation=0.0)": [],
+    }
+    assert render_markdown(comparison).count("not the paper's protocol") == 1
 
 
 @pytest.mark.parametrize("name", paper_tables())

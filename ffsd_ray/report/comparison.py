@@ -106,15 +106,15 @@ def compare(run: RunRecords, name: str, epoch: Epoch = "best") -> Comparison:
     table, paper = result_table(run, [epoch]), paper_tables()[name]
     notes = Notes()
     entries: list[Entry] = []
-    matched: list[tuple[PaperRow, Row]] = []
+    matched: list[Row] = []
     others = [row.spec.data.name for row in table.rows if not _on_its_data(row, paper)]
     for wanted in paper.rows:
         found = [row for row in table.rows if matches(row.spec, wanted.match)]
-        matched += [(wanted, row) for row in found]
+        matched += found
         for row in found:
             label = wanted.label if len(found) == 1 else f"{wanted.label} ({row.configuration})"
             pairs = numbers(paper, wanted, row) if _on_its_data(row, paper) else gains(paper, wanted, row)
-            entries += [_entry(label, pair, paper, row, table, notes) for pair in pairs]
+            entries += [_entry(label, pair, paper, wanted, row, table, notes) for pair in pairs]
         if not found:
             of_none = gains if len(others) == len(table.rows) else numbers
             pairs = of_none(paper, wanted, None)
@@ -130,7 +130,7 @@ def _on_its_data(row: Row, paper: PaperTable) -> bool:
     return matches(row.spec, paper.data.match) and row.classes in (None, paper.data.classes)
 
 
-def _entry(label: str, pair: Pair, paper: PaperTable, row: Row, table: Table, notes: Notes) -> Entry:
+def _entry(label: str, pair: Pair, paper: PaperTable, wanted: PaperRow, row: Row, table: Table, notes: Notes) -> Entry:
     on_ours: list[str] = []
     on_paper, on_within = list(pair.notes), []
     theirs = _theirs(pair, paper)
@@ -140,7 +140,7 @@ def _entry(label: str, pair: Pair, paper: PaperTable, row: Row, table: Table, no
         of_gain = row.notes.get("Gain", ()) if pair.is_gain else ()
         on_ours = [table.notes[number - 1] for number in of_gain] or [_NOT_RECORDED]
     elif pair.ours is not None:
-        on_ours = remarks_on(row.spec)
+        on_ours = [*_not_the_protocol(row, paper, wanted), *remarks_on(row.spec)]
     if paper.no_verdict:
         on_within = [f"no verdict: {paper.no_verdict}"] if pair.ours is not None else []
     else:
@@ -197,42 +197,33 @@ def _verdict(difference: float, margin: float | None, claim: float) -> Verdict:
     return "yes" if 2 * margin <= claim else "too noisy to say"
 
 
-def _captions(paper: PaperTable, matched: Sequence[tuple[PaperRow, Row]], *, gains_only: bool) -> Iterator[str]:
+def _captions(paper: PaperTable, matched: Sequence[Row], *, gains_only: bool) -> Iterator[str]:
     if not paper.no_verdict:
         yield (
-            "Within: no where |Δ| > m, half the 95 % confidence interval of the difference of the two means (Welch: "
-            "m = t·√(s²/n + s_paper²/n_paper)); otherwise yes, or too noisy to say: one seed, or an interval 2·m wider "
-            "than the paper's claim (the number's gain over the baseline; without one, its least difference from "
-            "another row)"
+            "Within: m is half the 95 % confidence interval of the difference of the two means (Welch: m = "
+            "t·√(s²/n + s_paper²/n_paper)). no: |Δ| > m; too noisy to say: one seed, or |Δ| ≤ m with an interval 2·m "
+            "wider than the paper's claim (the number's gain over the baseline; without one, its least difference from "
+            "another row); yes: |Δ| ≤ m otherwise"
         )
     if paper.runs:
         yield (
             f"Paper: its ± is the population's standard deviation of {paper.runs} runs; here and in Within it is the "
-            f"sample's, as ours is: √({paper.runs}/{paper.runs - 1}) times what is printed (CSV: `printed std`)"
+            f"sample's, as ours is: √({paper.runs}/{paper.runs - 1}) times what is printed (CSV: printed std)"
         )
     yield from paper.captions
     alone = [row.model for row in paper.rows if printed_baseline(row.model) is None]
     if gains_only and alone:
         yield f"the paper prints no baseline for {', '.join(dict.fromkeys(alone))}: no gain to compare"
-    formulations = dict.fromkeys(filter(None, (value_at(row.spec, "method.formulation") for _, row in matched)))
+    formulations = dict.fromkeys(filter(None, (value_at(row.spec, "method.formulation") for row in matched)))
     if formulations:
         yield f"formulation: {' / '.join(formulations)}"
-    differing = _differing(paper, matched)
-    if differing:
-        yield f"not the paper's protocol: {'; '.join(differing)}"
 
 
-def _differing(paper: PaperTable, matched: Sequence[tuple[PaperRow, Row]]) -> list[str]:
-    """`train.epochs 10 (protocol: 300)`; with the rows' names where other rows are as the protocol has it."""
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for wanted, row in matched:
-        for key, (ours, theirs) in differences(row.spec, paper, wanted).items():
-            found.setdefault((key, ours, theirs), []).append(row.configuration)
-    texts = []
-    for (key, ours, theirs), rows in found.items():
-        where = "" if len(rows) == len(matched) else f" in {', '.join(dict.fromkeys(rows))}"
-        texts.append(f"{key} {ours} (protocol: {theirs}){where}")
-    return texts
+def _not_the_protocol(row: Row, paper: PaperTable, wanted: PaperRow) -> list[str]:
+    """One note with every setting in which the row's trials differ; none where they are as the paper's."""
+    found = differences(row.spec, paper, wanted)
+    texts = [f"{key} {ours} (protocol: {theirs})" for key, (ours, theirs) in found.items()]
+    return [f"not the paper's protocol: {'; '.join(texts)}"] if texts else []
 
 
 def _line(entry: Entry) -> tuple[str, ...]:
