@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ffsd_ray.losses import attention, mimic
 from ffsd_ray.methods import Method
-from ffsd_ray.methods.ffsd import Ffsd
+from ffsd_ray.methods.ffsd import Ffsd, FfsdSettings
 from ffsd_ray.train.build import build_method
 
 from specs import digits_spec
@@ -41,6 +41,17 @@ ABLATIONS = {
         {f"student{i}/{term}" for i in (2, 3) for term in ["diversity_earlier", *MODULES]}
         | {f"leader/{term}" for term in ["self_distillation", *MODULES]},
         set(),
+    ),
+    "Eq. 9 on every stage, without self-distillation": (
+        {"diversity": "attention_all", "self_distillation": "none"},
+        {f"student{i}/{term}" for i in (2, 3) for term in ["diversity_earlier", *MODULES]}
+        | {f"leader/{term}" for term in ["self_distillation", *MODULES]},
+        {f"student{i}/diversity_earlier" for i in (2, 3)},
+    ),
+    "Eq. 9 on every stage, self-distillation for the leader": (
+        {"diversity": "attention_all"},
+        {f"student{i}/{term}" for i in (2, 3) for term in ["diversity_earlier", *MODULES]},
+        {f"student{i}/diversity_earlier" for i in (2, 3)},
     ),
     "self-distillation for students": (
         {"self_distillation": "students"},
@@ -95,6 +106,39 @@ def test_every_parameter_of_an_ablated_group_is_trained(name: str) -> None:
     group = build({"name": "ffsd"} | ABLATIONS[name][0])
     torch.stack(list(group([images()], torch.arange(16) % 10, "all").terms.values())).sum().backward()
     assert all(parameter.grad is not None for parameter in group.parameters())
+
+
+@pytest.mark.parametrize("formulation", ["published", "paper"])
+def test_diversity_on_every_stage_is_equation_9(formulation: str) -> None:
+    """Eqs. 7 to 9 written out; published: â in place of A, the target as it is, the mean of the squared difference."""
+    settings = {"diversity": "attention_all", "self_distillation": "none", "lambda_div": 2.0}
+    group = build({"name": "ffsd", "formulation": formulation} | settings)
+    assert isinstance(group, Ffsd)
+    terms = group([images()], torch.arange(16) % 10, "all").terms
+    maps = [group.features(student, images()).maps for student in group.students]
+    for i in (1, 2):
+        total = 0.0
+        for m in range(3):
+            ours, theirs = (maps[k][m].double().square().mean(dim=1).flatten(1) for k in (i, i - 1))
+            norm = theirs.norm(dim=1, keepdim=True)
+            looks = theirs / norm if formulation == "published" else theirs
+            threshold = looks.sort(dim=1).values[:, looks.shape[1] // 3 - 1, None]
+            target = (norm / 2 - looks) * (looks - threshold).sign() + norm / 2
+            ours = ours / ours.norm(dim=1, keepdim=True)
+            if formulation == "published":
+                total += (ours - target).square().mean().item()
+            else:
+                total += (ours - target / target.norm(dim=1, keepdim=True)).norm(dim=1).mean().item()
+        found = terms[f"student{i + 1}/diversity_last"] + terms[f"student{i + 1}/diversity_earlier"]
+        assert found.item() == pytest.approx(2.0 * total, rel=1e-4)
+
+
+def test_either_reading_of_no_self_distillation_is_marked() -> None:
+    for changes in ({"self_distillation": "none"}, {"self_distillation": "leader"}, {"diversity": "attention_all"}):
+        (choice,) = FfsdSettings(**changes).unconfirmed
+        assert "Eq. 9" in choice
+    for changes in ({}, {"self_distillation": "students"}, {"diversity": "none"}):
+        assert not FfsdSettings(**changes).unconfirmed
 
 
 def test_l2_diversity_is_equation_6() -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.run import main
+from ffsd_ray.spec.dry_run import training_flops
+from ffsd_ray.spec.flops import flops_per_image
 from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.load import Plan, load_job
 from ffsd_ray.spec.smoke import smoke
@@ -54,6 +56,62 @@ def test_smoke_keeps_every_row(job: Path) -> None:
         assert changed == original.model_dump(), "only seeds, epochs, steps, image size and batch size change"
         kept = {"lr", "momentum", "weight_decay", "precision", "batch_norm", "adam_lr", "fusion_weight_decay"}
         assert spec.train.model_dump(include=kept) == original.train.model_dump(include=kept)
+
+
+#: What no setting of the job says: ImageNet has so many training images, and 1000 classes.
+IMAGENET = {"table3": (1_281_167, 1000)}
+
+
+def flops(job: Path, spec: TrialSpec) -> float | None:
+    """Of a trial's training, as `--dry-run` counts them."""
+    if job.stem not in IMAGENET:
+        return training_flops(spec)
+    images, classes = IMAGENET[job.stem]
+    assert spec.data.known_size is not None
+    return flops_per_image(spec.method, spec.backbone.name, classes, spec.data.known_size) * images * spec.train.epochs
+
+
+def cost_line(job: Path) -> str:
+    """What the header says of the trials and of their operations, those known before any image is read."""
+    plan = load_job(job)
+    trials = f"{plan.total} trial{'s' * (plan.total > 1)}"
+    if plan.needed:
+        trials += f" ({len(plan.needed)} of them first, for others to learn from)"
+    costs = [flops(job, spec) for spec in plan.trials]
+    known = [cost for cost in costs if cost is not None]
+    if len(known) < len(costs):
+        return f"# Cost: {trials}."
+    total = sum(known)
+    unit, name = (1e15, "PFLOP") if total >= 1e15 else (1e12, "TFLOP")
+    decimals = 0 if total >= 100 * unit else 1
+    return f"# Cost: {trials}, {total / unit:,.{decimals}f} {name} of training (counted, not timed)."
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+def test_header_says_what_the_job_costs(job: Path) -> None:
+    """Where it does not, the message has the line that the header should have."""
+    said = [line for line in job.read_text().splitlines() if line.startswith("# Cost:")]
+    line = cost_line(job)
+    assert said == [line], f"jobs/{job.name} should say:\n{line}"
+
+
+def test_the_papers_jobs_train_in_the_authors_precision() -> None:
+    """Their headers say how to train in the other one."""
+    papers = [job for job in JOBS if "# Paper" in job.read_text()]
+    assert len(papers) == 13
+    for job in papers:
+        assert {spec.train.precision for spec in load_job(job).trials} == {"fp32"}
+        assert "--set train.precision=bf16" in job.read_text()
+        assert {spec.train.precision for spec in load_job(job, ["train.precision=bf16"]).trials} == {"bf16"}
+
+
+def test_the_published_codes_rates_are_a_line_of_settings() -> None:
+    """Those that the header of table3 gives."""
+    (job,) = (job for job in JOBS if job.stem == "table3")
+    (line,) = (line for line in job.read_text().splitlines() if line.startswith("#   --set train.lr"))
+    settings = load_job(job, [part for part in line.split() if "=" in part]).trials[0].train
+    assert (settings.lr, settings.warmup_epochs, settings.warmup_from) == (0.1, 4, 0.2)
+    assert settings.milestones == [29, 59, 79]
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)

@@ -896,8 +896,10 @@ def test_unconfirmed_choices_are_those_in_force() -> None:
     settings: dict[str, Any] = {name: METHODS[name].Settings() for name in {form["name"] for form in FORMS.values()}}
     assert {name for name, found in settings.items() if not found.unconfirmed} == {"dml", "at"}
     assert not METHODS["ffsd"].Settings().unconfirmed
-    settings["at"] = METHODS["at"].Settings(teacher="wrn-16-2")
-    assert any("different sizes" in choice for choice in settings["at"].unconfirmed)
+    assert not METHODS["at"].Settings(teacher="wrn-16-2").unconfirmed
+    assert any("branch 1" in choice for choice in settings["one"].unconfirmed)
+    for target in ("min_logit", "general"):
+        assert any(f"here {target}" in choice for choice in METHODS["kdcl"].Settings(target=target).unconfirmed)
     assert any("best epoch" in choice for choice in METHODS["kdcl"].Settings(target="general").unconfirmed)
     for changes in ({"diversity": "l2"}, {"diversity": "l2_last"}, {"fusion": False}):
         assert METHODS["ffsd"].Settings(**changes).unconfirmed

@@ -7,20 +7,24 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
+from scipy.optimize import brentq
+from scipy.stats import t, ttest_ind_from_stats
 
 from ffsd_ray.backbones import BACKBONES
 from ffsd_ray.methods import METHODS
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main
 from ffsd_ray.report.comparison import Comparison, Entry, compare
-from ffsd_ray.report.paper import matches, paper_tables, printed_baseline
+from ffsd_ray.report.pairs import claimed, gains, numbers
+from ffsd_ray.report.paper import PaperRow, PaperTable, matches, paper_tables, printed_baseline
+from ffsd_ray.report.protocol import differences, protocol_of
 from ffsd_ray.report.render import render_csv, render_markdown, render_terminal
-from ffsd_ray.spec.load import load_job
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.spec.load import load_job, varying
+from ffsd_ray.spec.trial import TrialSpec, identifies
 
 from made_up import Outcome, result, write_run
 
@@ -35,6 +39,10 @@ seed: [0, 1, 2]
 search: {also: [{method: {name: baseline}}]}
 """
 DIGITS = CIFAR.replace("cifar100", "digits")
+
+#: In which keys the trials of a row differ in the job files, besides the seed: KDCL's target, which decides on held-out
+#: images, and with them its baseline.
+OPEN = {"table2": {"data.validation", "method.target"}}
 
 
 @pytest.fixture
@@ -130,8 +138,8 @@ def test_the_job_files_have_every_row_whose_method_there_is(name: str, job: str)
         if row.match["method.name"] in METHODS:
             found = [spec for spec in trials if matches(spec, row.match)]
             assert found, row.label
-            # Nothing but seeds tells them apart.
-            assert len({spec.model_copy(update={"seed": 0}).identity() for spec in found}) == 1, row.label
+            # Nothing but seeds tells them apart, and what the paper leaves open.
+            assert set(varying(found)) <= {"seed", *OPEN.get(name, ())}, row.label
 
 
 def test_ours_the_papers_and_the_difference(record: Any) -> None:
@@ -140,48 +148,142 @@ def test_ours_the_papers_and_the_difference(record: Any) -> None:
     assert leader.ours == pytest.approx((74.85, 0.1))
     assert leader.paper.cell == (74.85, 0.05)
     assert leader.seeds == (0, 1, 2)
+    assert leader.theirs == (74.85, pytest.approx(0.05 * math.sqrt(3 / 2)))
     assert leader.difference == pytest.approx(0.0, abs=1e-9)
-    assert leader.within is True
+    assert leader.within == "yes"
     assert entry_of(comparison, "ResNet-32, FFSD", "Gain").difference == pytest.approx(4.85 - 4.90)
     assert entry_of(comparison, "ResNet-32, FFSD", "Baseline").ours == (70.0, 0.0)
     # 71 ± 1 against 76.04 ± 0.17
-    assert entry_of(comparison, "ResNet-32, FFSD", "Fusion").within is False
+    assert entry_of(comparison, "ResNet-32, FFSD", "Fusion").within == "no"
     assert comparison.title == "mine beside the paper's Table I, results on CIFAR-100"
-    assert not any(caption.startswith("not the paper's protocol") for caption in comparison.captions)
+    assert not any(note.startswith("not the paper's protocol") for note in comparison.notes)
+
+
+def margin(std: float, n: int, printed: float | None) -> float:
+    """Welch's, by scipy's own root of the two-sided p value at 0.05; the paper's three runs have `printed`·√(3/2)."""
+
+    def excess(shift: float) -> float:
+        if printed is None:
+            return float(2 * t.sf(shift / (std / math.sqrt(n)), n - 1)) - 0.05
+        theirs = printed * math.sqrt(3 / 2)
+        return float(ttest_ind_from_stats(shift, std, n, 0, theirs, 3, equal_var=False).pvalue) - 0.05
+
+    return float(brentq(excess, 1e-9, 1e4, xtol=1e-12))
+
+
+def led(mean: float, std: float) -> Callable[[TrialSpec], Outcome]:
+    """Three seeds whose leader has this mean and sample standard deviation; baseline 70."""
+
+    def outcome(spec: TrialSpec) -> Outcome:
+        alone = result(spec, 70.0, 70.0)
+        series = {"leader": mean + (spec.seed - 1) * std}
+        return alone if spec.method.name == "baseline" else result(spec, 70.0, 70.0, series=series)
+
+    return outcome
+
+
+@pytest.mark.parametrize("std", [0.1, 0.6])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_both_spreads_count(record: Any, std: float, sign: int) -> None:
+    """The margin is that of Welch's test, with the paper's deviation (printed 0.05) made a sample's."""
+    wanted = margin(std, 3, 0.05)
+    for part, within in ((0.0, "yes"), (0.999, "yes"), (1.001, "no")):
+        run = record(CIFAR.replace("mine", f"mine{part}"), led(74.85 + sign * part * wanted, std))
+        leader = entry_of(compare(run, "table1"), "ResNet-32, FFSD", "Leader")
+        assert leader.margin == pytest.approx(wanted, rel=1e-6)
+        assert leader.within == within
 
 
 @pytest.mark.parametrize(
-    ("shift", "within"),
-    [(0.0, True), (2 * math.hypot(0.1, 0.05), True), (0.224, False), (-0.223, True), (-0.224, False)],
+    ("mean", "std", "within"),
+    [
+        (74.85, 0.9, "yes"),
+        # 2·m = 4.97 > 4.89, the gain that the paper claims
+        (74.85, 1.0, "too noisy to say"),
+        (72.5, 1.0, "too noisy to say"),
+        (72.3, 1.0, "no"),
+        # 36 points off, and no statement: the interval is 99 points wide
+        (38.85, 20.0, "too noisy to say"),
+        (38.85, 10.0, "no"),
+    ],
 )
-def test_both_spreads_count(record: Any, shift: float, within: bool) -> None:
-    """2·sqrt(0.1² + 0.05²) = 0.2236."""
+def test_a_spread_as_large_as_the_claim_is_no_agreement(record: Any, mean: float, std: float, within: str) -> None:
+    leader = entry_of(compare(record(CIFAR, led(mean, std)), "table1"), "ResNet-32, FFSD", "Leader")
+    assert leader.within == within
+    assert within != "no" or abs(mean - 74.85) > margin(std, 3, 0.05)
+
+
+def test_a_smaller_claim_asks_for_a_smaller_spread(record: Any) -> None:
+    """AT gains 1.27 points in the paper, where FFSD gains 4.89: a deviation of 0.3 tells the one and not the other."""
+    job = CIFAR.replace("{name: ffsd}", "{name: at, teacher: resnet56}")
 
     def outcome(spec: TrialSpec) -> Outcome:
-        return result(spec, 70.0, 70.0, series={"leader": 74.85 + shift + (spec.seed - 1) / 10})
+        shift = (spec.seed - 1) * 0.3
+        return result(spec, 70.0, 70.0, series={"student": 71.23 + shift if spec.method.name == "at" else 70.0})
 
-    comparison = compare(record(CIFAR.partition("search")[0], outcome), "table1")
-    assert entry_of(comparison, "ResNet-32, FFSD", "Leader").within is within
+    entry = entry_of(compare(record(job, outcome), "table2"), "ResNet-32, AT from ResNet-56", "Accuracy")
+    assert entry.margin == pytest.approx(margin(0.3, 3, None))
+    assert (entry.difference, entry.within) == (pytest.approx(0.0, abs=1e-9), "too noisy to say")
+
+
+def test_every_number_that_is_judged_has_a_claim() -> None:
+    for table in paper_tables().values():
+        for row in table.rows if table.no_verdict is None else ():
+            for pair in (*numbers(table, row, None), *gains(table, row, None)):
+                assert pair.claim is not None, (table.title, row.label, pair.measure)
+                assert pair.claim > 0
+                assert pair.paper.cell.std is None or table.runs == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column", "claim"),
+    [
+        ("table1", "ResNet-32, FFSD", "Gain", 4.90),
+        ("table1", "ResNet-32, FFSD", "Leader", 74.85 - 69.96),
+        ("table1", "ResNet-32, FFSD", "Common 1", 74.30 - 69.96),
+        ("table1", "ResNet-32, FFSD", "Baseline", 4.90),
+        ("table2", "WRN-16-2, Baseline", "Accuracy", 1.73),
+        ("table3", "ResNet-18, DML", "Accuracy", 0.1),
+        ("table4", "ResNet-32, L2", "Cosine", 0.2550 - 0.2351),
+        ("vgg16", "VGG-16, FFSD", "Accuracy", 75.87 - 73.7),
+        ("fig6", "ResNet-32, FFSD, six students", "Fusion", 78.26 - 69.96),
+    ],
+)
+def test_what_the_paper_claims_with_a_number(name: str, row: str, column: str, claim: float) -> None:
+    table = paper_tables()[name]
+    (wanted,) = (one for one in table.rows if one.label == row)
+    assert claimed(table, wanted, column) == pytest.approx(claim)
+
+
+def test_the_papers_deviation_is_shown_as_a_samples(record: Any) -> None:
+    """0.30 of three runs is the population's: 0.37 is the sample's, beside which ours is put."""
+    comparison = compare(record(CIFAR, spread), "table1")
+    assert "69.96 ± 0.37" in render_markdown(comparison)
+    assert "69.96 ± 0.30" not in render_markdown(comparison)
+    assert any("√(3/2) times what is printed" in caption for caption in comparison.captions)
+    rows = list(csv.DictReader(io.StringIO(render_csv(comparison))))
+    (baseline,) = (row for row in rows if (row["row"], row["measure"]) == ("ResNet-32, FFSD", "Baseline"))
+    assert (baseline["paper std"], baseline["printed std"]) == ("0.37", "0.30")
 
 
 def test_a_missing_spread_is_marked(record: Any) -> None:
     comparison = compare(record(CIFAR, spread), "table2")
     accuracy = entry_of(comparison, "ResNet-32, FFSD", "Accuracy")
-    assert accuracy.within is True
+    assert accuracy.within == "yes"
     assert notes_on(comparison, accuracy, "paper") == ["no standard deviation in the paper: taken as 0"]
     baseline = entry_of(comparison, "ResNet-32, Baseline", "Accuracy")
     assert baseline.ours == (70.0, 0.0)
-    assert baseline.within is False
+    assert baseline.within == "no"
     gain = entry_of(comparison, "ResNet-32, FFSD", "Gain")
     assert any("4.89" in note for note in notes_on(comparison, gain, "paper"))
 
 
-def test_one_seed_has_no_verdict(record: Any) -> None:
+def test_one_seed_is_too_noisy(record: Any) -> None:
     comparison = compare(record(CIFAR.replace("[0, 1, 2]", "1"), spread), "table1")
     leader = entry_of(comparison, "ResNet-32, FFSD", "Leader")
     assert leader.ours == (pytest.approx(74.85), None)
-    assert leader.within is None
-    assert notes_on(comparison, leader, "within") == ["one seed: no spread, so no verdict"]
+    assert (leader.margin, leader.within) == (None, "too noisy to say")
+    assert notes_on(comparison, leader, "within") == ["one seed: no spread to judge by"]
 
 
 def test_last_epoch(record: Any) -> None:
@@ -207,7 +309,7 @@ def test_gains_that_the_paper_does_not_print_follow_from_what_it_does(record: An
     leader = entry_of(comparison, "ResNet-32, FFSD", "Leader, gain")
     assert leader.paper.cell == (pytest.approx(74.85 - 69.96), None)
     assert leader.ours == pytest.approx((4.85, 0.1))
-    assert leader.within is True
+    assert leader.within == "yes"
     assert "difference of two means that the paper prints" in notes_on(comparison, leader, "paper")
     fusion = entry_of(comparison, "ResNet-32, FFSD", "Fusion, gain")
     assert fusion.ours == pytest.approx((1.0, 1.0))
@@ -247,11 +349,138 @@ search: {also: [{method: {name: baseline}}]}
 def test_what_differs_from_the_protocol_is_said(record: Any) -> None:
     job = CIFAR.replace("{name: ffsd}", "{name: ffsd, lambda_fea: 1}\ntrain: {epochs: 10, batch_size: 64, lr: 0.05}")
     comparison = compare(record(job, spread), "table1")
-    (said,) = (caption for caption in comparison.captions if caption.startswith("not the paper's protocol"))
+    for measure in ("Leader", "Gain"):
+        (said,) = notes_on(comparison, entry_of(comparison, "ResNet-32, FFSD", measure), "ours")
     assert said == (
-        "not the paper's protocol: epochs 10 (paper: 300); batch_size 64 (paper: 128); lr 0.05 (paper: 0.1); "
-        "milestones [5, 7] (paper: [150, 225]); lambda_fea 1.0 (paper: 10.0)"
+        "not the paper's protocol: method.lambda_fea 1.0 (protocol: 10.0); train.epochs 10 (protocol: 300); "
+        "train.batch_size 64 (protocol: 128); train.lr 0.05 (protocol: 0.1); "
+        "train.milestones [5, 7] (protocol: [150, 225])"
     )
+
+
+#: One row of the paper for each method and each data set.
+ROWS = [("table2", f"ResNet-32, {name}") for name in ("Baseline", "KD from ResNet-56", "AT from ResNet-56", "DML")]
+ROWS += [("table2", f"ResNet-32, {name}") for name in ("AFD", "AMLN", "ONE", "FFL", "KDCL", "OKDDip", "FFSD")]
+ROWS += [("vgg16", "VGG-16, EnD²"), ("table5", "ResNet-32, ONE + leader"), ("table3", "ResNet-18, FFSD")]
+ROWS += [("table3", "ResNet-18, ONE")]
+
+#: Values to try for a setting, until one is valid and another than the protocol's.
+OTHERS = [
+    True,
+    False,
+    None,
+    1,
+    2,
+    3,
+    7,
+    0.25,
+    0.5,
+    3.0,
+    20.0,
+    [10],
+    [0.1, 0.2, 0.3],
+    "resnet20",
+    "torchvision:resnet18",
+]
+OTHERS += [400, {"max": 2}]
+
+#: What a setting needs beside it.
+COMPANIONS = {"train.warmup_from": {"warmup_epochs": 3}}
+
+
+def row_named(name: str, label: str) -> tuple[PaperTable, PaperRow]:
+    table = paper_tables()[name]
+    return table, next(row for row in table.rows if row.label == label)
+
+
+def as_the_paper(table: PaperTable, row: PaperRow) -> dict[str, Any]:
+    """A trial of the row, plain; of what the paper leaves open the first reading."""
+    plain: dict[str, Any] = {"data": {"root": "images"}, "backbone": {}, "method": {}, "train": {}, "scale": {}}
+    settings = protocol_of(table, row) | {
+        key: value[0] if isinstance(value, list) else value for key, value in row.match.items()
+    }
+    for dotted, value in settings.items():
+        section, _, key = dotted.partition(".")
+        plain[section][key] = value
+    return plain | {"scale": plain["scale"] | {"gpus_per_worker": 1.0}}
+
+
+@pytest.mark.parametrize(("name", "label"), ROWS)
+def test_whatever_differs_from_the_protocol_is_found(name: str, label: str, tmp_path: Path) -> None:
+    """Every key of every section that is part of a trial's identity, but for the row's own."""
+    table, row = row_named(name, label)
+    plain = as_the_paper(table, row)
+    spec = TrialSpec.model_validate(plain)
+    assert differences(spec, table, row) == {}
+    assert TrialSpec.model_validate(plain | {"seed": 5}).identity() != spec.identity(), "the run's own"
+    (weights := tmp_path / "teacher.safetensors").write_bytes(b"weights")
+    walked = 0
+    for section in ("data", "backbone", "method", "train", "scale"):
+        settings = getattr(spec, section)
+        for key, field in type(settings).model_fields.items():
+            dotted = f"{section}.{key}"
+            if not identifies(field) or dotted in row.match or dotted == "data.name" or field.is_required():
+                continue
+            if dotted == "data.crop_padding" and table.data.name == "ImageNet":
+                continue  # a stream takes no other
+            literals = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
+            for other in [*literals, *OTHERS, str(weights)]:
+                changes = COMPANIONS.get(dotted, {}) | {key: other}
+                try:
+                    changed = TrialSpec.model_validate(plain | {section: plain[section] | changes})
+                except ValueError:
+                    continue
+                if changed.identity() != spec.identity():
+                    break
+            else:
+                pytest.fail(f"{dotted}: no other value found")
+            found = differences(changed, table, row)
+            assert dotted in found
+            assert found.keys() <= {f"{section}.{name}" for name in changes}
+            walked += 1
+    assert walked >= 20
+
+
+@pytest.mark.parametrize("data", [{"name": "digits"}, {"name": "cifar10", "crop_padding": 3}, {"name": "parquet"}])
+def test_other_data_differ_in_all_that_they_have(data: dict[str, Any]) -> None:
+    table, row = row_named("table1", "ResNet-32, FFSD")
+    paths = {"train": "a.parquet", "test": "b.parquet", "image_size": 32} if data["name"] == "parquet" else {}
+    spec = TrialSpec.model_validate(as_the_paper(table, row) | {"data": data | paths})
+    found, wanted = differences(spec, table, row), protocol_of(table, row)
+    for key, field in type(spec.data).model_fields.items():
+        if identifies(field) and not field.is_required():
+            alike = f"data.{key}" in wanted and wanted[f"data.{key}"] == getattr(spec.data, key)
+            assert (f"data.{key}" in found) is not alike, key
+    assert found["data.name"] == (f'"{data["name"]}"', '"cifar100"')
+    assert "data.train" not in found
+
+
+def test_only_the_rows_that_differ_are_named(record: Any) -> None:
+    """KDCL's `general` needs held-out images, which the paper's protocol has not; min_logit does without."""
+    general = "{method: {name: kdcl, target: general}, data.validation: 0.1}"
+    job = CIFAR.replace("{name: ffsd}", "{name: kdcl}").replace("{method: {name: baseline}}", general)
+    comparison = compare(record(job, lambda spec: result(spec, 70.0, 70.0)), "table2")
+    said = {
+        entry.row: [note for note in notes_on(comparison, entry, "ours") if note.startswith("not the paper's protocol")]
+        for entry in comparison.entries
+        if entry.measure == "Accuracy" and entry.seeds
+    }
+    assert said == {
+        "ResNet-32, KDCL (kdcl general n=2, validation=0.1)": [
+            "not the paper's protocol: data.validation 0.1 (protocol: 0.0)"
+        ],
+        "ResNet-32, KDCL (kdcl min_logit n=2, validation=0.0)": [],
+    }
+    assert render_markdown(comparison).count("not the paper's protocol") == 1
+
+
+@pytest.mark.parametrize("name", paper_tables())
+def test_the_job_files_are_as_the_protocol_says_or_name_what_is_not(name: str) -> None:
+    table, allowed = paper_tables()[name], OPEN.get(name, set())
+    for spec in load_job(JOBS / f"{'vgg16_end2' if name == 'vgg16' else name}.yaml").trials:
+        for row in table.rows:
+            if matches(spec, row.match):
+                assert set(differences(spec, table, row)) <= allowed, row.label
 
 
 def test_rows_that_the_run_lacks(record: Any) -> None:
@@ -261,7 +490,7 @@ def test_rows_that_the_run_lacks(record: Any) -> None:
     assert "| WRN-40-2, FFSD |  | missing | 0 |  |  |  |" in markdown
     rows = list(csv.DictReader(io.StringIO(render_csv(comparison))))
     (lacking,) = (row for row in rows if (row["row"], row["measure"]) == ("WRN-40-2, FFSD", "Leader"))
-    assert (lacking["ours"], lacking["paper"], lacking["paper std"], lacking["within"]) == ("", "79.14", "0.03", "")
+    assert (lacking["ours"], lacking["paper"], lacking["paper std"], lacking["within"]) == ("", "79.14", "0.04", "")
     (ours,) = (row for row in rows if (row["row"], row["measure"]) == ("ResNet-32, FFSD", "Leader"))
     assert (ours["ours"], ours["ours std"], ours["difference"], ours["within"], ours["seeds"]) == (
         *("74.85", "0.10", "0.00"),
@@ -365,7 +594,9 @@ def test_a_terminal_of_any_width_shows_every_number(record: Any, width: int) -> 
 def test_command(record: Any, capsys: pytest.CaptureFixture[str]) -> None:
     run = record(CIFAR, spread)
     assert main([run.store.location, "--paper", "table1", "--format", "csv"]) == 0
-    assert capsys.readouterr().out.startswith("row,measure,epoch,n,seeds,ours,ours std,paper,paper std,difference")
+    assert capsys.readouterr().out.startswith(
+        "row,measure,epoch,n,seeds,ours,ours std,paper,paper std,printed std,difference"
+    )
     assert main([run.store.location, "--paper", "fig6"]) == 0
     assert "Fig. 6" in capsys.readouterr().out
     for wrong in (

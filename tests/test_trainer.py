@@ -278,6 +278,17 @@ def test_learning_rate() -> None:
     assert factors[40:] == pytest.approx([0.01] * 10)
 
 
+def test_warmup_as_the_published_code_has_it_on_imagenet() -> None:
+    """There: lr · (1 + step + epoch · steps) / (5 · steps), epochs from 1, and no warm-up after the fourth."""
+    settings = digits_spec({"name": "baseline"}, epochs=10, warmup_epochs=4, warmup_from=0.2).train
+    places = [(epoch, step) for epoch in range(1, 5) for step in range(5)]
+    factors = [optimisers.learning_rate_factor(settings, epoch, step, 5) for epoch, step in places]
+    assert factors == pytest.approx([(1 + step + epoch * 5) / 25 for epoch, step in places])
+    assert optimisers.learning_rate_factor(settings, 5, 0, 5) == 1
+    with pytest.raises(ValueError, match="no warm-up"):
+        digits_spec({"name": "baseline"}, warmup_from=0.2)
+
+
 def test_optimisers_as_published() -> None:
     method = build_method(digits_spec({"name": "ffsd"}), 10, 12)
     built = optimisers.build(method, digits_spec({"name": "ffsd"}).train).by_name

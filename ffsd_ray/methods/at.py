@@ -2,7 +2,8 @@
 
 L = CE(y, p) + β · Σ_stages mean((at(F_s) − at(F_t))²), at(F): the unit-norm flattening of the channel mean of F².
 The means over H·W and the batch make the weight that acts on the sum of squares about 0.1, as in its paper. Stages are
-compared from the deepest on; where their sizes differ the larger map is averaged down to the smaller.
+compared from the deepest on; where their sizes differ the larger map is averaged down to the smaller (as RepDistiller,
+Tian et al., does).
 """
 
 from typing import Literal
@@ -23,12 +24,6 @@ class AtSettings(TaughtSettings):
 
     name: Literal["at"] = "at"
     beta: NonNegative = Field(1000.0, description="β, weight of the attention term.")
-
-    @property
-    def unconfirmed(self) -> tuple[str, ...]:
-        if self.teacher is None:
-            return ()  # the student's own backbone
-        return ("AT: feature maps of different sizes are averaged down to the smaller",)
 
 
 class At(Taught):

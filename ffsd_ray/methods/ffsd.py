@@ -14,6 +14,8 @@ the paper is silent, `paper` does as `published`:
 - S_1 has no diversity term and no self-distillation module (Table VII counts 2 modules for n = 2).
 
 The ablations of Tables IV and VI and of Section IV-C are settings. Of theirs, UNCONFIRMED by the paper:
+- without self-distillation for the students, the diversity acts on the last stage alone, the only one that needs no
+  module; Eq. 9 sums over all stages, each with the target from the same stage of the student before (`attention_all`);
 - the L2 diversity (Eq. 6): maps normalised per sample, since it is unbounded below on raw ones; every pair of students,
   the other one detached; weight λ_div; the distance of the formulation in force;
 - `l2_last` with self-distillation: for student i > 1 the module turns student i−1's last map into maps of the earlier
@@ -52,9 +54,11 @@ class FfsdSettings(LeaderSettings, MutualSettings):
         description="Weight of the leader's self-distillation (Eq. 14); published: of training the modules instead.",
     )
     alpha: NonNegative = Field(1.0, description="Weight of the feature term in training the modules (Eq. 10).")
-    diversity: Literal["attention", "none", "l2", "l2_last"] = Field(
+    diversity: Literal["attention", "attention_all", "none", "l2", "l2_last"] = Field(
         "attention",
-        description="attention: FFSD's own (Eq. 11); none; l2: Eq. 6 on every stage; l2_last: Eq. 6 on the last stage.",
+        description="attention: FFSD's own (Eq. 11), without self-distillation of the students its last stage; "
+        "attention_all: Eq. 9, every stage without modules; none; l2: Eq. 6 on every stage; l2_last: Eq. 6 on the last "
+        "stage.",
     )
     self_distillation: Literal["both", "none", "students", "leader"] = Field(
         "both", description="Whose earlier stages are taught through self-distillation modules."
@@ -64,6 +68,10 @@ class FfsdSettings(LeaderSettings, MutualSettings):
     @property
     def unconfirmed(self) -> tuple[str, ...]:
         choices = []
+        if self.diversity == "attention" and not self.students_distil:
+            choices.append("FFSD w/o SD of the students: diversity on the last stage alone, where Eq. 9 sums over all")
+        if self.diversity == "attention_all":
+            choices.append("FFSD w/o SD of the students: diversity on every stage (Eq. 9), not on the last alone")
         if self.diversity in ("l2", "l2_last"):
             choices.append("FFSD, L2 diversity: maps normalised per sample, every pair of students, weight λ_div")
         if self.diversity == "l2_last" and self.students_distil:
@@ -92,7 +100,7 @@ class FfsdSettings(LeaderSettings, MutualSettings):
 
     def problems(self, shapes: MapShapes) -> Iterator[Problem]:
         _, height, width = shapes[-1]
-        if self.diversity == "attention" and height * width < 3:
+        if self.diversity in ("attention", "attention_all") and height * width < 3:
             yield Problem(
                 ("name",),
                 self.name,
@@ -156,7 +164,7 @@ class Ffsd(MutualGroup):
         weight = self.settings.lambda_div * self.warmup.factor
         terms: dict[str, Tensor] = {}
         for index, name in enumerate(self.common):
-            if self.settings.diversity == "attention":
+            if self.settings.diversity in ("attention", "attention_all"):
                 pieces = self._shifted_attention(index, students) if index else {}
             else:
                 pieces = self._away_from_others(index, students)
@@ -164,10 +172,17 @@ class Ffsd(MutualGroup):
         return terms
 
     def _shifted_attention(self, index: int, students: list[Features]) -> dict[str, Tensor]:
-        """Eq. 11 for the student at `index` ≥ 1, drawn to where the one before it does not look."""
+        """Eq. 11 for the student at `index` ≥ 1, drawn to where the one before it does not look; or Eq. 9."""
         formulation, maps = self.settings.formulation, students[index].maps
         target = diversity_target(students[index - 1].maps[-1], formulation)
         pieces = {"diversity_last": distance(unit(attention(maps[-1])), target.attention, formulation)}
+        if self.settings.diversity == "attention_all":
+            pairs = zip(maps[:-1], students[index - 1].maps[:-1], strict=True)
+            distances = [
+                distance(unit(attention(m)), diversity_target(previous, formulation).attention, formulation)
+                for m, previous in pairs
+            ]
+            pieces["diversity_earlier"] = torch.stack(distances).sum()
         if self.settings.students_distil:
             earlier = self._targets(self.student_modules[index - 1], target.maps)
             pieces["diversity_earlier"] = self._mimic_attention(maps[:-1], earlier)

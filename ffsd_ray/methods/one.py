@@ -3,7 +3,7 @@
 Branches share all but their last stage. A gate weighs their logits: z_m = Σ g_i z_i, with g from the pooled map of the
 stage before (linear, batch norm, ReLU, softmax).
 L = Σ CE(y, p_i) + CE(y, p_m) + ramp · Σ KD_3(i ← m), the target detached. Its authors use no Nesterov momentum
-(`train.nesterov`).
+(`train.nesterov`), and report the first branch; the mean over branches stands for the method here, as peers' does.
 
 With `leader`, Table V's "+SL": a whole network is trained beside the branches with FFSD's feature fusion on their last
 maps, without diversity and self-distillation.
@@ -33,7 +33,9 @@ class OneSettings(LeaderSettings, BranchSettings):
 
     @property
     def unconfirmed(self) -> tuple[str, ...]:
-        choices = ["ONE: that its accuracy in the paper is the mean branch's"]
+        choices = [
+            "ONE: that its accuracy in the paper is the mean branch's; its authors select branch 1, here Common 1"
+        ]
         if self.leader:
             choices.append(
                 "ONE + leader: the leader is a whole network, at ONE's temperature, without self-distillation"

@@ -4,22 +4,22 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Literal
 
-from ffsd_ray.methods.dml import MutualSettings
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.pairs import Pair, gains, numbers
-from ffsd_ray.report.paper import PaperTable, Printed, matches, paper_tables, printed_baseline
+from ffsd_ray.report.paper import PaperRow, PaperTable, Printed, matches, paper_tables, printed_baseline
+from ffsd_ray.report.protocol import differences
 from ffsd_ray.report.row import Cell, Epoch, Row, remarks_on
 from ffsd_ray.report.sheet import Notes, Section, Sheet, marks
 from ffsd_ray.report.table import Table, result_table
-from ffsd_ray.spec.labels import has
 from ffsd_ray.spec.load import value_at
-from ffsd_ray.spec.problems import shown
-from ffsd_ray.spec.trial import TrialSpec
 
 _NO_SPREAD = "no standard deviation in the paper: taken as 0"
-_ONE_SEED = "one seed: no spread, so no verdict"
+_ONE_SEED = "one seed: no spread to judge by"
 _NOT_RECORDED = "not in the records of a run"
+
+Verdict = Literal["yes", "no", "too noisy to say"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,13 @@ class Entry:
     #: None where the run has no such row, or not this number of it.
     ours: Cell | None
     seeds: tuple[int, ...]
+    #: As printed, and with the sample standard deviation of the paper's runs, as ours is.
     paper: Printed
-    #: |Δ| ≤ 2·sqrt(s_ours² + s_paper²); None where there is no verdict.
-    within: bool | None
+    theirs: Cell
+    #: Half the 95 % confidence interval of the difference; None without a verdict, or with one seed.
+    margin: float | None = None
+    #: None where ours is missing or the paper's table is not judged.
+    within: Verdict | None = None
     #: Numbers (from 1) of the comparison's notes, by what they are on: ours, n, paper or within.
     notes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -71,17 +75,20 @@ class Comparison:
         return Sheet(self.title, self.captions, head, (Section(title, tuple(lines)),), self.notes, words=2)
 
     def records(self) -> list[list[str]]:
-        """A line a number, those that the run lacks included; within: yes, no or nothing."""
-        head = ["row", "measure", "epoch", "n", "seeds", "ours", "ours std", "paper", "paper std", "difference"]
-        lines = [[*head, "within", "notes"]]
+        """A line a number, those that the run lacks included; within: a verdict or nothing.
+
+        Every std but `printed std` is a sample's.
+        """
+        head = ["row", "measure", "epoch", "n", "seeds", "ours", "ours std", "paper", "paper std", "printed std"]
+        lines = [[*head, "difference", "margin", "within", "notes"]]
         for entry in self.entries:
             ours = entry.ours or (None, None)
-            numbers = [*ours, *entry.paper.cell, entry.difference]
+            numbers = [*ours, *entry.theirs, entry.paper.cell.std, entry.difference, entry.margin]
             lines.append(
                 [
                     *(entry.row, entry.measure, self.epoch, str(len(entry.seeds)), " ".join(map(str, entry.seeds))),
                     *("" if number is None else f"{number:.{entry.decimals}f}" for number in numbers),
-                    _verdict(entry),
+                    entry.within or "",
                     "; ".join(self.notes[number - 1] for numbers in entry.notes.values() for number in numbers),
                 ]
             )
@@ -106,15 +113,16 @@ def compare(run: RunRecords, name: str, epoch: Epoch = "best") -> Comparison:
         matched += found
         for row in found:
             label = wanted.label if len(found) == 1 else f"{wanted.label} ({row.configuration})"
-            pairs = numbers(wanted, row) if _on_its_data(row, paper) else gains(wanted, row)
-            entries += [_entry(label, pair, paper, row, table, notes) for pair in pairs]
+            pairs = numbers(paper, wanted, row) if _on_its_data(row, paper) else gains(paper, wanted, row)
+            entries += [_entry(label, pair, paper, wanted, row, table, notes) for pair in pairs]
         if not found:
-            pairs = gains(wanted, None) if len(others) == len(table.rows) else numbers(wanted, None)
-            entries += [Entry(wanted.label, pair.measure, None, (), pair.paper, None) for pair in pairs]
+            of_none = gains if len(others) == len(table.rows) else numbers
+            pairs = of_none(paper, wanted, None)
+            entries += [Entry(wanted.label, pair.measure, None, (), pair.paper, _theirs(pair, paper)) for pair in pairs]
     title = f"{table.title} beside the paper's {paper.title}"
     if others:
         title += f" (data: {', '.join(dict.fromkeys(others))}, not the paper's {paper.data.name}: gains only)"
-    captions = (*table.captions, *_captions(paper, [row.spec for row in matched], gains_only=bool(others)))
+    captions = (*table.captions, *_captions(paper, matched, gains_only=bool(others)))
     return Comparison(title, captions, epoch, tuple(entries), tuple(notes.texts))
 
 
@@ -122,24 +130,26 @@ def _on_its_data(row: Row, paper: PaperTable) -> bool:
     return matches(row.spec, paper.data.match) and row.classes in (None, paper.data.classes)
 
 
-def _entry(label: str, pair: Pair, paper: PaperTable, row: Row, table: Table, notes: Notes) -> Entry:
+def _entry(label: str, pair: Pair, paper: PaperTable, wanted: PaperRow, row: Row, table: Table, notes: Notes) -> Entry:
     on_ours: list[str] = []
     on_paper, on_within = list(pair.notes), []
-    within = None
+    theirs = _theirs(pair, paper)
+    within, margin = None, None
     if pair.ours is None and row.seeds:
         # A gain is missing for a reason that the run's own table gives.
         of_gain = row.notes.get("Gain", ()) if pair.is_gain else ()
         on_ours = [table.notes[number - 1] for number in of_gain] or [_NOT_RECORDED]
     elif pair.ours is not None:
-        on_ours = remarks_on(row.spec)
+        on_ours = [*_not_the_protocol(row, paper, wanted), *remarks_on(row.spec)]
     if paper.no_verdict:
         on_within = [f"no verdict: {paper.no_verdict}"] if pair.ours is not None else []
     else:
         on_paper += [_NO_SPREAD] if pair.paper.cell.std is None else []
-        if pair.ours is not None and pair.ours.std is None:
-            on_within = [_ONE_SEED]
-        elif pair.ours is not None:
-            within = _within(pair.ours, pair.paper.cell)
+        if pair.ours is not None:
+            assert pair.claim is not None
+            margin = _margin(pair.ours, len(row.seeds), theirs, paper.runs)
+            within = _verdict(pair.ours.mean - theirs.mean, margin, pair.claim)
+            on_within = [_ONE_SEED] if margin is None else []
     said = {
         "ours": on_ours,
         "n": [table.notes[number - 1] for number in row.notes.get("n", ())],
@@ -147,40 +157,73 @@ def _entry(label: str, pair: Pair, paper: PaperTable, row: Row, table: Table, no
         "within": on_within,
     }
     numbered = {about: tuple(map(notes.number, texts)) for about, texts in said.items() if texts}
-    return Entry(label, pair.measure, pair.ours, row.seeds, pair.paper, within, numbered)
+    return Entry(label, pair.measure, pair.ours, row.seeds, pair.paper, theirs, margin, within, numbered)
 
 
-def _within(ours: Cell, paper: Cell) -> bool:
-    assert ours.std is not None
-    difference, bound = abs(ours.mean - paper.mean), 2 * math.hypot(ours.std, paper.std or 0.0)
-    return difference <= bound or math.isclose(difference, bound)
+def _theirs(pair: Pair, paper: PaperTable) -> Cell:
+    """The paper's number with the sample standard deviation of its runs; it prints the population's."""
+    mean, std = pair.paper.cell
+    if std is None:
+        return pair.paper.cell
+    assert paper.runs is not None
+    return Cell(mean, std * math.sqrt(paper.runs / (paper.runs - 1)))
 
 
-def _captions(paper: PaperTable, specs: Sequence[TrialSpec], *, gains_only: bool) -> Iterator[str]:
+def _margin(ours: Cell, n: int, theirs: Cell, runs: int | None) -> float | None:
+    """Half the 95 % confidence interval of the difference of two means (Welch); None where ours has no spread.
+
+    The paper's mean counts as exact where it prints no spread.
+    """
+    if ours.std is None:
+        return None
+    errors = [(ours.std**2 / n, n - 1)]
+    if theirs.std is not None and runs is not None:
+        errors.append((theirs.std**2 / runs, runs - 1))
+    error = sum(square for square, _ in errors)
+    if error == 0:
+        return 0.0
+    from scipy.stats import t  # takes a second
+
+    freedom = error**2 / sum(square**2 / degrees for square, degrees in errors)
+    return float(t.ppf(0.975, freedom)) * math.sqrt(error)
+
+
+def _verdict(difference: float, margin: float | None, claim: float) -> Verdict:
+    """Whether the interval difference ± margin holds 0, which says something only where it is narrower than `claim`."""
+    if margin is None:
+        return "too noisy to say"
+    if abs(difference) > margin and not math.isclose(abs(difference), margin):
+        return "no"
+    return "yes" if 2 * margin <= claim else "too noisy to say"
+
+
+def _captions(paper: PaperTable, matched: Sequence[Row], *, gains_only: bool) -> Iterator[str]:
     if not paper.no_verdict:
-        yield "within: |Δ| ≤ 2·√(s² + s_paper²), where s and s_paper are the standard deviations over seeds"
+        yield (
+            "Within: m is half the 95 % confidence interval of the difference of the two means (Welch: m = "
+            "t·√(s²/n + s_paper²/n_paper)). no: |Δ| > m; too noisy to say: one seed, or |Δ| ≤ m with an interval 2·m "
+            "wider than the paper's claim (the number's gain over the baseline; without one, its least difference from "
+            "another row); yes: |Δ| ≤ m otherwise"
+        )
+    if paper.runs:
+        yield (
+            f"Paper: its ± is the population's standard deviation of {paper.runs} runs; here and in Within it is the "
+            f"sample's, as ours is: √({paper.runs}/{paper.runs - 1}) times what is printed (CSV: printed std)"
+        )
     yield from paper.captions
     alone = [row.model for row in paper.rows if printed_baseline(row.model) is None]
     if gains_only and alone:
         yield f"the paper prints no baseline for {', '.join(dict.fromkeys(alone))}: no gain to compare"
-    formulations = dict.fromkeys(filter(None, (value_at(spec, "method.formulation") for spec in specs)))
+    formulations = dict.fromkeys(filter(None, (value_at(row.spec, "method.formulation") for row in matched)))
     if formulations:
         yield f"formulation: {' / '.join(formulations)}"
-    differing = [_differing(key, value, specs) for key, value in paper.protocol.items()]
-    if any(differing):
-        yield f"not the paper's protocol: {'; '.join(filter(None, differing))}"
 
 
-def _differing(key: str, wanted: object, specs: Sequence[TrialSpec]) -> str:
-    """`epochs 10 (paper: 300)`; '' where every trial is as the paper's."""
-    if key == "train.milestones":
-        values: list[object] = [spec.train.decay_epochs for spec in specs]
-    else:
-        # What it says of a method is of DML and FFSD.
-        own = [spec for spec in specs if isinstance(spec.method, MutualSettings) or not key.startswith("method.")]
-        values = [value_at(spec, key) for spec in own if has(spec, key)]
-    others = dict.fromkeys(shown(value) for value in values if value != wanted)
-    return f"{key.rpartition('.')[2]} {' / '.join(others)} (paper: {shown(wanted)})" if others else ""
+def _not_the_protocol(row: Row, paper: PaperTable, wanted: PaperRow) -> list[str]:
+    """One note with every setting in which the row's trials differ; none where they are as the paper's."""
+    found = differences(row.spec, paper, wanted)
+    texts = [f"{key} {ours} (protocol: {theirs})" for key, (ours, theirs) in found.items()]
+    return [f"not the paper's protocol: {'; '.join(texts)}"] if texts else []
 
 
 def _line(entry: Entry) -> tuple[str, ...]:
@@ -190,15 +233,11 @@ def _line(entry: Entry) -> tuple[str, ...]:
         entry.measure,
         _marked(entry, "ours", "" if entry.ours is None else entry.ours.text(decimals)),
         _marked(entry, "n", str(len(entry.seeds))),
-        _marked(entry, "paper", entry.paper.cell.text(entry.paper.decimals)),
+        _marked(entry, "paper", entry.theirs.text(entry.paper.decimals)),
         "" if entry.difference is None else f"{entry.difference:+.{decimals}f}",
-        _marked(entry, "within", _verdict(entry)),
+        _marked(entry, "within", entry.within or ""),
     )
 
 
 def _marked(entry: Entry, about: str, text: str) -> str:
     return f"{text} {marks(entry.notes.get(about, ()))}".strip()
-
-
-def _verdict(entry: Entry) -> str:
-    return "" if entry.within is None else "yes" if entry.within else "no"

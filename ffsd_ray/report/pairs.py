@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ffsd_ray.report.paper import PaperRow, Printed, printed_baseline
+from ffsd_ray.report.paper import PaperRow, PaperTable, Printed, printed_baseline
 from ffsd_ray.report.row import Cell, Row
 from ffsd_ray.spec.flops import components
 
@@ -28,18 +28,20 @@ class Pair(NamedTuple):
     ours: Cell | None
     notes: tuple[str, ...]
     is_gain: bool
+    #: The difference that the paper claims with its number, see `claimed`.
+    claim: float | None
 
 
-def numbers(wanted: PaperRow, row: Row | None) -> Iterator[Pair]:
+def numbers(paper: PaperTable, wanted: PaperRow, row: Row | None) -> Iterator[Pair]:
     """Every number that the paper prints; `row`: the run's, None where it has none."""
     for column, number in wanted.printed.items():
         notes = (wanted.notes[column],) if column in wanted.notes else ()
-        yield Pair(column, number, _ours(column, row), notes, column == "Gain")
+        yield Pair(column, number, _ours(column, row), notes, column == "Gain", claimed(paper, wanted, column))
 
 
-def gains(wanted: PaperRow, row: Row | None) -> Iterator[Pair]:
+def gains(paper: PaperTable, wanted: PaperRow, row: Row | None) -> Iterator[Pair]:
     """The gains that the paper prints, and those over its baseline that follow from the accuracies it prints."""
-    yield from (pair for pair in numbers(wanted, row) if pair.is_gain)
+    yield from (pair for pair in numbers(paper, wanted, row) if pair.is_gain)
     baseline = printed_baseline(wanted.model)
     if baseline is None or wanted.method == "Baseline":
         return
@@ -47,7 +49,25 @@ def gains(wanted: PaperRow, row: Row | None) -> Iterator[Pair]:
         if column in _ACCURACIES and not (column in _HEADLINES and "Gain" in wanted.printed):
             gain = Cell(number.cell.mean - baseline.cell.mean, None)
             ours = None if row is None else row.gains.get(_own(column, row))
-            yield Pair(f"{column}, gain", Printed(gain, number.decimals), ours, (_DERIVED,), True)
+            yield Pair(f"{column}, gain", Printed(gain, number.decimals), ours, (_DERIVED,), True, abs(gain.mean))
+
+
+def claimed(paper: PaperTable, wanted: PaperRow, column: str) -> float | None:
+    """The difference that a number stands for in the paper: what a spread must be small beside to judge ours.
+
+    A gain itself; of an accuracy its gain over the baseline; of a baseline the least gain over it in the table. Where
+    there is no baseline, the least difference from the same network's other numbers in the column. None: there is none.
+    """
+    number, alike = wanted.printed[column].cell.mean, [row for row in paper.rows if row.model == wanted.model]
+    if column == "Gain":
+        return abs(number)
+    if column == "Baseline" or wanted.method == "Baseline":
+        return min((row.printed["Gain"].cell.mean for row in alike if "Gain" in row.printed), default=None)
+    baseline = printed_baseline(wanted.model)
+    if column in _ACCURACIES and baseline is not None:
+        return abs(number - baseline.cell.mean)
+    others = [row.printed[column].cell.mean for row in alike if column in row.printed]
+    return min((abs(number - other) for other in others if other != number), default=None)
 
 
 def _ours(column: str, row: Row | None) -> Cell | None:

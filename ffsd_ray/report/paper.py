@@ -36,7 +36,7 @@ class PaperRow:
 
     model: str
     method: str
-    #: The settings that make a trial one of this row, by dotted key.
+    #: The settings that make a trial one of this row, by dotted key; of a list any one.
     match: dict[str, Any]
     printed: dict[str, Printed]
     #: On a number, by column.
@@ -61,12 +61,14 @@ class PaperTable:
 
     title: str
     data: PaperData
-    #: The paper's settings, by dotted key.
-    protocol: dict[str, Any]
+    #: How its trials are trained, by section of a trial; `method` by the method's name. See `report.protocol`.
+    protocol: dict[str, dict[str, Any]]
     captions: tuple[str, ...]
     rows: tuple[PaperRow, ...]
     #: Why its numbers and ours are only shown beside each other; None where there is a verdict on them.
     no_verdict: str | None
+    #: Of how many runs a printed ± is the population's standard deviation; None where none is printed.
+    runs: int | None = None
 
 
 @cache
@@ -81,14 +83,15 @@ def paper_tables() -> dict[str, PaperTable]:
             captions=tuple(table.get("captions", ())),
             rows=tuple(_rows(table, content["models"], content["methods"])),
             no_verdict=table.get("no_verdict"),
+            runs=table.get("runs"),
         )
         for name, table in content["tables"].items()
     }
 
 
 def matches(spec: TrialSpec, wanted: Mapping[str, Any]) -> bool:
-    """Whether a trial has these settings, by dotted key."""
-    return all(value_at(spec, key) == value for key, value in wanted.items())
+    """Whether a trial has these settings, by dotted key; of a list any one."""
+    return all(value_at(spec, key) in (value if isinstance(value, list) else [value]) for key, value in wanted.items())
 
 
 def printed_baseline(model: str) -> Printed | None:

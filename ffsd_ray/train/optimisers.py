@@ -97,7 +97,8 @@ def learning_rate_factor(settings: TrainSettings, epoch: int, step: int, steps: 
     factor = settings.lr_decay ** sum(milestone < epoch for milestone in settings.decay_epochs)
     rise = settings.warmup_epochs * steps
     done = (epoch - 1) * steps + step + 1
-    return factor if done >= rise else factor * done / rise
+    start = settings.warmup_from
+    return factor if done >= rise else factor * (start + (1 - start) * done / rise)
 
 
 def seed_everything(*parts: int) -> None:

@@ -32,6 +32,9 @@ class TrainSettings(Settings):
     )
     lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="Factor at each milestone.")
     warmup_epochs: int = Field(0, ge=0, description="Epochs over which the learning rates rise linearly, step by step.")
+    warmup_from: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of the learning rates that this warm-up rises from; needs warmup_epochs above 0."
+    )
     weight_decay: NonNegative = Field(
         1e-4, description="Of every parameter of students and leader, batch norm and biases included; also of Adam."
     )
@@ -89,5 +92,7 @@ class TrainSettings(Settings):
             yield Problem(
                 ("warmup_epochs",), self.warmup_epochs, f"The warm-up should be shorter than the {self.epochs} epochs"
             )
+        if self.warmup_from and not self.warmup_epochs:
+            yield Problem(("warmup_from",), self.warmup_from, "Needs warmup_epochs above 0: there is no warm-up")
         if self.nesterov and self.momentum == 0:
             yield Problem(("nesterov",), True, "Nesterov momentum needs a momentum above 0")
