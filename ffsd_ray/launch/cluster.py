@@ -16,6 +16,7 @@ import yaml
 
 from ffsd_ray.credentials import hidden
 from ffsd_ray.errors import ClusterError
+from ffsd_ray.launch.ray_internals import kuberay_autoscaling_config
 from ffsd_ray.launch.resources import NO_ROOM, Needs, NodeType, Resources, Room, held, largest
 
 #: Seconds that nodes and autoscalers get to appear before a trial that nothing can hold is refused.
@@ -42,14 +43,19 @@ class Cluster:
     def nodes(self) -> list[Resources]:
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
-    def could_hold(self, trials: Iterable[Needs]) -> list[bool]:
-        """Whether each of the trials could ever run, alone if need be."""
+    def could_hold(self, trials: Iterable[Needs]) -> Iterator[bool]:
+        """Whether each of the trials could ever run, alone if need be. Those that need the same are tested once."""
         room, nodes = self._room, self.nodes()
-        if room is None:
-            return [True for _ in trials]
         # Idle workers go, and make room for others.
         heads = [node for node in nodes if not _is_worker(node)]
-        return [held(nodes, [trial], self._left(nodes)) == 1 or held(heads, [trial], room) == 1 for trial in trials]
+        known: dict[Any, bool] = {}
+        for trial in trials:
+            key = (trial.workers, *sorted(trial.each.items()))
+            if key not in known:
+                known[key] = (
+                    room is None or held(nodes, [trial], self._left(nodes)) == 1 or held(heads, [trial], room) == 1
+                )
+            yield known[key]
 
     def together(self, trials: Sequence[Needs], ahead: int) -> int:
         """How many of the trials, taken in order, may run at once: those that the nodes hold.
@@ -71,7 +77,7 @@ class Cluster:
     def refused(self, trials: Mapping[str, Needs]) -> dict[str, str]:
         """Why a trial can never run, for those of which this is so. Nodes get a while to appear."""
         until = time.monotonic() + self._patience
-        while not all(could := self.could_hold(trials.values())) and time.monotonic() < until:
+        while not all(could := list(self.could_hold(trials.values()))) and time.monotonic() < until:
             time.sleep(1)
         return {name: self._why(trials[name]) for name, holds in zip(trials, could, strict=True) if not holds}
 
@@ -175,14 +181,8 @@ def _kuberay_config() -> dict[str, Any] | None:
     KubeRay gives the head's service account the right to read it, with `enableInTreeAutoscaling`; without, Kubernetes
     refuses.
     """
-    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
-    from ray.autoscaler._private.kuberay.node_provider import KubernetesHttpApiClient
-
     try:
         namespace = _KUBERNETES_NAMESPACE.read_text()
-        resource = KubernetesHttpApiClient(namespace).get(f"rayclusters/{os.environ['RAY_CLUSTER_NAME']}")
-        if not resource["spec"].get("enableInTreeAutoscaling"):
-            return {}
-        return _derive_autoscaling_config_from_ray_cr(resource)
+        return kuberay_autoscaling_config(namespace, os.environ["RAY_CLUSTER_NAME"])
     except (OSError, KeyError, ValueError):  # no right, no answer, or one that this version of Ray does not understand
         return None

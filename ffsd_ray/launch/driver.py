@@ -11,7 +11,6 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.execution import class_cache
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
 from ffsd_ray.errors import ClusterLost
@@ -21,6 +20,7 @@ from ffsd_ray.launch.chosen import Announce, completed, optuna, spec_of
 from ffsd_ray.launch.cluster import Cluster, connected
 from ffsd_ray.launch.head import head_watched
 from ffsd_ray.launch.packing import packed
+from ffsd_ray.launch.ray_internals import keep_secrets_from_runtime_environments
 from ffsd_ray.launch.resources import needs
 from ffsd_ray.launch.schedulers import ranked, scheduler
 from ffsd_ray.launch.trial import run_trial, trains_here, trial_resources
@@ -31,11 +31,7 @@ from ffsd_ray.spec.search import Asha, MedianStopping, Optuna, Pbt
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.view import View
 
-# Tune would give every trial this process's keys as a runtime environment, which Ray writes to its logs; each node has
-# its own.
-class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
-    {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
-)
+keep_secrets_from_runtime_environments()
 
 
 def run_on_ray(

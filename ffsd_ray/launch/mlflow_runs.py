@@ -18,6 +18,7 @@ class MlflowRuns(MLflowLoggerCallback):
 
     def __init__(self, settings: MlflowSettings) -> None:
         super().__init__(settings.tracking_uri, experiment_name=settings.experiment)
+        self.tags: dict[str, str] = {}
         self._known: dict[Any, set[int]] = {}
 
     def log_trial_start(self, trial: Any) -> None:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from ray import tune
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from ffsd_ray.launch.causes import cause_of
 from ffsd_ray.launch.chosen import spec_of
 from ffsd_ray.launch.cluster import ON_HEAD
 from ffsd_ray.launch.resources import worker_resources
@@ -77,7 +77,7 @@ def _watch(config: dict[str, Any]) -> None:
         trainer.fit()
     except TrainingFailedError as error:
         if records.state() != "failed":  # a worker knows better why
-            records.fail(type(error).__name__, str(error))
+            records.fail(type(error).__name__, cause_of(error), str(error))
 
 
 def _scale(config: dict[str, Any]) -> ScaleSettings:

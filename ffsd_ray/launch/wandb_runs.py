@@ -4,10 +4,11 @@ import os
 from typing import Any
 
 import ray
-from ray.air.integrations.wandb import WANDB_ENV_VAR, WandbLoggerCallback, _WandbLoggingActor
+from ray.air.integrations.wandb import WANDB_ENV_VAR, WandbLoggerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ffsd_ray.launch.background import PATIENCE
+from ffsd_ray.launch.ray_internals import WandbLoggingActor
 from ffsd_ray.records.store import Store
 from ffsd_ray.spec.watch import WandbSettings
 
@@ -15,7 +16,7 @@ from ffsd_ray.spec.watch import WandbSettings
 _LONGEST = 64
 
 
-class _Sender(_WandbLoggingActor):
+class _Sender(WandbLoggingActor):
     """Gets the key as an argument: Ray's callback puts it into a runtime environment, which Ray writes to its logs."""
 
     def __init__(self, *arguments: Any, key: str | None, **options: Any) -> None:

@@ -9,12 +9,12 @@ import ray.train
 import ray.train.torch
 import torch
 from ray import tune
-from ray._private.state import state as cluster_state
 from ray.exceptions import RayActorError
 from ray.train.collective import broadcast_from_rank_zero
 
 from ffsd_ray.errors import DataAway, DataError, RecordsError, TrialError
 from ffsd_ray.launch.population import donor, pointer
+from ffsd_ray.launch.ray_internals import draining_nodes
 from ffsd_ray.launch.schedulers import RANKED
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
@@ -39,6 +39,7 @@ class WorkerContext:
         self._ranked = ranked
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
+        self._preempted = False
         self._may_grow = self.world_size < most_workers
         self._nodes = _nodes()
         self._came = self._saved = -math.inf
@@ -103,7 +104,7 @@ class TuneContext(LocalContext):
         if now - self._looked < _LOOK:
             return False
         self._looked = now
-        return self._node in cluster_state.get_draining_nodes()  # where Ray Train looks for its workers
+        return self._node in draining_nodes()  # where Ray Train looks for its workers
 
     def leave(self) -> None:
         raise _taken_back()

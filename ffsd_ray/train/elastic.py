@@ -47,6 +47,8 @@ class Parts:
         self._buffers = list(group.buffers())
         #: Of each part's loss: DDP averages over the workers what is to be the mean over the parts.
         self.factor = workers / parts
+        #: The buffers before a step, and as they are to be after it.
+        self._before = self._after = list[torch.Tensor]()
 
     def begin(self) -> None:
         """Before a step: every worker has the first one's statistics."""

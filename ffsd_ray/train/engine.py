@@ -105,6 +105,7 @@ class Engine:
             self.method.begin_step(epoch - 1 + step / self.steps)
             found = self.step(parts, optimisers.learning_rate_factor(self._spec.train, epoch, step, self.steps))
             for (losses, labels), (_, weight) in zip(found, parts, strict=True):
+                meters.terms.expect(losses.terms)
                 if weight:  # an empty share took part with an image that does not count
                     meters.update(losses, labels, step)
             yield step + 1

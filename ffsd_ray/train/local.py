@@ -1,10 +1,11 @@
 """Trials one after another in this process, without Ray."""
 
+import traceback
 from collections.abc import Sequence
 
 import torch
 
-from ffsd_ray.errors import DataError, TrialError
+from ffsd_ray.errors import DataError, TrialError, UserError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.trial import Row
 from ffsd_ray.spec.job import JobSpec
@@ -41,4 +42,9 @@ def run_locally(trials: Sequence[TrialSpec], job: JobSpec, run: RunRecords, view
         except (TrialError, DataError) as error:
             message = str(error)
             records.fail(type(error).__name__, message)
+        except UserError:  # of storage, which the other trials would meet as well
+            raise
+        except Exception as error:
+            message = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            records.fail(type(error).__name__, message, traceback.format_exc())
         view.ended(identity, records.state(), message)

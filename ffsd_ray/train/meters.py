@@ -1,7 +1,7 @@
 """Sums kept on the device while an epoch runs, read once at its end."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -82,15 +82,21 @@ class TermMeter:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._names: list[str] = []
+        self._sums = torch.zeros(0, dtype=torch.float64, device=device)
+        self._first_bad = torch.zeros(0, dtype=torch.float64, device=device)
+        self._images = 0
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Know the terms, also where this worker has no image of theirs to add: all workers' sums have one length."""
+        if not self._names:
+            self._names = list(names)
+            self._sums = self._sums.new_zeros(len(self._names))
+            self._first_bad = self._first_bad.new_full((len(self._names),), math.inf)
 
     def update(self, terms: dict[str, Tensor], step: int, images: int) -> None:
         """Add a step's terms (means over `images` images of this worker)."""
+        self.expect(terms)
         values = torch.stack([term.detach() for term in terms.values()]).double()
-        if not self._names:
-            self._names = list(terms)
-            self._sums = torch.zeros_like(values)
-            self._first_bad = torch.full_like(values, math.inf)
-            self._images = 0
         self._sums += values * images
         self._first_bad.masked_fill_(~values.isfinite() & self._first_bad.isinf(), step)
         self._images += images

@@ -28,6 +28,9 @@ class Replay(Generic[T]):
         self._shapes: list[torch.Size] = []
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
+        #: The graph's own inputs, and what it writes its results to.
+        self._inputs: list[Tensor] = []
+        self._results: T | None = None
         #: Whether calls go through a graph, or will.
         self.capturing = True
 
@@ -41,6 +44,7 @@ class Replay(Generic[T]):
         if self._graph is None and not self._capture(inputs):
             return self._function(*inputs)
         assert self._graph is not None
+        assert self._results is not None
         for kept, value in zip(self._inputs, inputs, strict=True):
             kept.copy_(value, non_blocking=True)
         self._graph.replay()

@@ -61,6 +61,8 @@ class Trainer:
         self._method = self._engine.method
         self._selection = "val" if "val" in self._engine.evaluations else "test"
         self._within: Within | None = None
+        #: The workers' random states at that point.
+        self._random: Any = None
         #: Since the last question: an epoch may have fewer than there are between two.
         self._steps = 0
         self._progress, self._taken_over = self._resume()

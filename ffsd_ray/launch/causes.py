@@ -1,0 +1,33 @@
+"""Why a trial failed, in a line: Ray wraps an exception several times, and prints a traceback around it."""
+
+import re
+
+from ray.exceptions import RayError, RayTaskError
+from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
+
+#: Where an exception stands in a traceback: its name at the start of a line, then what it says.
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b(: .*)?$")
+
+
+def cause_of(error: BaseException) -> str:
+    """The exception that training ended with, and the first line of what it says."""
+    inner: BaseException | None = None
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        inner = error.worker_failures[min(error.worker_failures)]
+    elif isinstance(error, ControllerError):
+        inner = error.controller_failure
+    elif isinstance(error, RayTaskError):
+        inner = error.cause
+    elif not isinstance(error, RayError | TrainingFailedError):
+        inner = getattr(error, "_base_exc", None)  # what Ray Train wraps a worker's exception in
+    if isinstance(inner, BaseException) and inner is not error:
+        return cause_of(inner)
+    said = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def cause_in(traceback: str) -> str:
+    """The last exception in a text, or its last line. What an exception says on further lines is left out."""
+    lines = [line.strip() for line in traceback.strip().splitlines() if line.strip()]
+    found = [line for line in traceback.splitlines() if _EXCEPTION.match(line)]
+    return (found or lines or ["no reason is known"])[-1]
