@@ -195,9 +195,6 @@ class Method(nn.Module, ABC):
     def begin_epoch(self, epoch: int) -> None:
         """Set what depends on the epoch (from 1)."""
 
-    def begin_step(self, epochs: float) -> None:
-        """Set what changes within an epoch; `epochs`: how many have been trained, the last one in part."""
-
     def weights(self) -> dict[str, float]:
         """The loss weights in force, by the name they have in the job file."""
         return {}
