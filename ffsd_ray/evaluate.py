@@ -55,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", metavar="FILE", help="a trial's leader_best.safetensors or leader_last.safetensors")
     parser.add_argument(
         "--data",
-        nargs="+",
+        action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="what differs from the recorded data section, such as root=elsewhere",
+        help="what differs from the recorded data section, such as root=elsewhere; repeatable",
     )
     parser.add_argument("--split", choices=["test", "val", "train"], help="default: the one of the recorded accuracy")
     arguments = parser.parse_args(argv)

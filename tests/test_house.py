@@ -1,12 +1,15 @@
 """The shape of the house: data goes one way through the rooms, and only one of them knows Ray."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ffsd_ray.registry import by_name
+from ffsd_ray.spec.job import JobSpec
+from ffsd_ray.spec.keys import JOB_KEYS
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ffsd_ray"
 
@@ -56,3 +59,21 @@ def test_two_parts_of_one_name_are_refused() -> None:
     assert by_name([("a", int), ("b", str), ("a", int)]) == {"a": int, "b": str}
     with pytest.raises(ValueError, match=r"two parts are named a: .*int.* and .*str"):
         by_name([("a", int), ("a", str)])
+
+
+#: Dotted keys of a job file in a text; modules (`ffsd_ray.train.build`) and paths are none.
+_SECTIONS = "|".join(name for name in JobSpec.model_fields if any(key.startswith(f"{name}.") for key in JOB_KEYS))
+_KEYS = re.compile(rf"(?<![\w./-])(?:{_SECTIONS})(?:\.[a-z_][a-z_0-9]*)+(?![\w(/])")
+
+
+def test_every_key_that_a_text_names_exists() -> None:
+    """In messages, descriptions and docstrings: somebody told of a key can put it into a job file."""
+    texts = [
+        (file.name, node.value)
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    named = [(file, key) for file, text in texts for key in _KEYS.findall(text)]
+    assert len(named) > 30
+    assert [(file, key) for file, key in named if key not in JOB_KEYS] == []

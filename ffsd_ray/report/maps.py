@@ -152,9 +152,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help=".png, .pdf or .svg")
     parser.add_argument("--images", metavar="N", type=int, default=6, help="test images, a row each (default: 6)")
-    parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="only trials with these settings")
     parser.add_argument(
-        "--members", nargs="+", default=[], metavar="NAME", help="such as student1 leader; default: all"
+        "--where", action="append", default=[], metavar="KEY=VALUE", help="only trials with this setting; repeatable"
+    )
+    parser.add_argument(
+        "--members",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="such as student1 leader; default: all",
     )
     parser.add_argument(
         "--level",
