@@ -175,7 +175,7 @@ def _waves(plan: Plan, trials: Sequence[TrialSpec]) -> list[tuple[list[TrialSpec
     needed = plan.needed
     first = [trial for trial in trials if trial.identity() in needed]
     then = [trial for trial in trials if trial.identity() not in needed]
-    straight = plan.job.model_copy(update={"search": SearchSettings()})
+    straight = plan.job.changed(search=SearchSettings())
     return [(wave, job) for wave, job in ((first, straight), (then, plan.job)) if wave]
 
 

@@ -6,12 +6,14 @@ import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from pydantic import ValidationError
 from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ffsd_ray import data
 from ffsd_ray.backbones import BACKBONES, Features, backbone, map_shapes
 from ffsd_ray.data.batches import Batch, TrainBatches
-from ffsd_ray.errors import TrialError
+from ffsd_ray.errors import JobError, TrialError
 from ffsd_ray.leader import Card, pack
 from ffsd_ray.methods import METHODS, Blueprint, Method, TrainedOn
 from ffsd_ray.methods.branching import BranchGroup
@@ -33,7 +35,7 @@ from ffsd_ray.report.table import result_table
 from ffsd_ray.run import main
 from ffsd_ray.spec.flops import components
 from ffsd_ray.spec.load import load_job
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.spec.trial import SEEDS, TrialSpec
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method
 from ffsd_ray.train.context import LocalContext
@@ -851,19 +853,20 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecords, list[T
 
 
 def test_teachers_are_trials_trained_once_and_first(taught: tuple[RunRecords, list[TrialSpec]]) -> None:
-    """KD's teachers and EnD²'s members are baselines, the job's own among them."""
+    """KD's teachers and EnD²'s members are baselines with seeds of their own; the job's own baselines are others."""
     run, specs = taught
-    baselines = {(s.backbone.name, s.seed) for s in specs if s.method.name == "baseline"}
-    assert baselines == {
-        ("resnet20", 0),
-        ("resnet20", 1),
-        ("resnet20", 2),
-        ("resnet20", 3),
-        ("resnet20", 4),
-        ("resnet32", 1),
-        ("resnet32", 2),
-    }
-    assert len(specs) == 7 + 3 * 2
+    alone = [(s.backbone.name, s.seed_label, s.is_teacher) for s in specs if s.method.name == "baseline"]
+    assert sorted(alone) == [
+        ("resnet20", "seed 0", False),
+        ("resnet20", "seed 0, teacher 1", True),
+        ("resnet20", "seed 0, teacher 2", True),
+        ("resnet20", "seed 1", False),
+        ("resnet20", "seed 1, teacher 1", True),
+        ("resnet20", "seed 1, teacher 2", True),
+        ("resnet32", "seed 0, teacher 1", True),
+        ("resnet32", "seed 1, teacher 1", True),
+    ]
+    assert len(specs) == 8 + 3 * 2
     ended = {s.identity(): Path(run.trial(s.identity()).store.location, "result.json").stat().st_mtime for s in specs}
     last_teacher = max(ended[teacher.identity()] for s in specs for teacher in s.prerequisites())
     assert all(ended[s.identity()] >= last_teacher for s in specs if s.method.name != "baseline")
@@ -881,17 +884,40 @@ def test_teachers_are_trials_trained_once_and_first(taught: tuple[RunRecords, li
 
 
 @pytest.mark.parametrize("form", ["kd", "at", *(f"end2 of {m}" for m in (2, 3, 7, 100))])
-def test_no_teacher_begins_as_its_student(form: str) -> None:
-    """Seeds of teachers: never the student's, and no two students of other seeds have one in common."""
+def test_no_teacher_is_a_trial_of_another_seed(form: str) -> None:
+    """Seeds of teachers are never a job's, and no two students of other seeds have a teacher in common."""
     name, _, members = form.partition(" of ")
-    settings = METHODS[name].Settings(**({"ensemble": int(members)} if members else {}))
+    method = {"name": name} | ({"ensemble": int(members)} if members else {})
     before: set[int] = set()
-    for seed in range(200):
-        seeds = [teacher.seed for teacher in settings.teachers(seed)]
+    for seed in (*range(40), 2**30, SEEDS - 2, SEEDS - 1):
+        seeds = [teacher.seed for teacher in digits_spec(method, seed=seed).prerequisites()]
         assert len(set(seeds)) == len(seeds) == int(members or 1)
-        assert seed not in seeds
+        assert min(seeds) >= SEEDS
         assert before.isdisjoint(seeds)
         before.update(seeds)
+
+
+@pytest.mark.parametrize("name", ["kd", "at", "end2"])
+def test_the_largest_seed_has_teachers(name: str, tmp_path: Path) -> None:
+    """And the next one is refused, wherever a job says it."""
+    job = tmp_path / "job.yaml"
+    text = "name: x\ndata: {name: digits, image_size: 12}\nbackbone: {name: resnet20}\n"
+    job.write_text(f"{text}method: {{name: {name}}}\nseed: {SEEDS - 1}\n")
+    plan = load_job(job)
+    assert [spec.seed for spec in plan.trials if not spec.is_teacher] == [SEEDS - 1]
+    assert {TrialSpec.model_validate(spec.model_dump()).identity() for spec in plan.trials} >= plan.needed
+    for said in (
+        f"method: {{name: {name}}}\nseed: {SEEDS}\n",
+        f"method: {{name: baseline}}\nseed: [0, {SEEDS}]\n",
+        f"method: {{name: baseline}}\nsearch: {{grid: {{seed: [0, {SEEDS}]}}}}\n",
+        f"method: {{name: {name}}}\nsearch: {{also: [{{seed: {SEEDS}}}]}}\n",
+        f"method: {{name: baseline}}\nsearch: {{also: [{{seed: [{10**15}]}}]}}\n",
+    ):
+        job.write_text(text + said)
+        with pytest.raises(JobError, match=rf"seed = \d+\n  Should be less than {SEEDS}\.\n\n1 problem$"):
+            load_job(job)
+    with pytest.raises(ValidationError, match=f"Should be less than {SEEDS}"):
+        digits_spec({"name": name}, seed=SEEDS)
 
 
 @pytest.mark.parametrize("method", [{"name": "kd"}, {"name": "at", "teacher": "resnet20"}, FORMS["end2"]], ids=str)
@@ -909,6 +935,13 @@ def test_table_of_taught_methods(taught: tuple[RunRecords, list[TrialSpec]]) -> 
     assert kd_row.cells["Gain"].mean == pytest.approx(kd_row.cells["Student"].mean - kd_row.cells["Baseline"].mean)
     size = f"{278324 - 90 * 65:,}"
     assert any(f"student of kd ({size})" in caption for caption in table.captions)
+    [alone] = [row for row in table.rows if row.spec.method.name == "baseline" and row.epoch == "last"]
+    assert (alone.configuration, alone.seeds) == ("baseline", (0, 1)), "those that are in a pair"
+    teachers = [taught[0].trial(spec.identity()).result() for spec in taught[1] if spec.backbone.name == "resnet32"]
+    mean = fmean(result["last"]["test/student/top1"] for result in teachers)
+    [said] = [caption for caption in table.captions if caption.startswith("In no row: teachers and ensemble members")]
+    assert f"resnet32 {mean:.2f}" in said
+    assert "(n = 4)" in said, "of resnet20"
     for name in ("kd", "end2"):
         row = next(row for row in table.rows if row.spec.method.name == name)
         notes = [table.notes[number - 1] for number in row.notes["configuration"]]

@@ -46,7 +46,7 @@ def loader_rate(
 
     The clock starts with the first batch, so the start of the processes is not counted. Raises DataError.
     """
-    dataset = data.load(settings.model_copy(update={"stream": True, "loader_processes": processes}))
+    dataset = data.load(settings.changed(stream=True, loader_processes=processes))
     batches = TrainBatches(
         dataset.train.to(device), dataset.mean, dataset.std, crop_padding=0, flip=True, batch_size=batch_size, seed=0
     )

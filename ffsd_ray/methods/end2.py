@@ -1,7 +1,7 @@
 """Ensemble distribution distillation (EnD²; Malinin et al., ICLR 2020): a student that is a prior over predictions.
 
-The members are baselines trained alone, each from a seed of its own. The student's logits z are the logarithms of a
-Dirichlet distribution's concentrations, α = exp(z / T); it maximises the likelihood of the members' softened and
+The members are baselines trained alone, for each seed of the student others. The student's logits z are the logarithms
+of a Dirichlet distribution's concentrations, α = exp(z / T); it maximises the likelihood of the members' softened and
 smoothed predictions, p = softmax(z_member / T), p ← (1 − γ)(p − 1/K) + 1/K. L = −T² · mean log Dir(p; α).
 
 As in the authors' trainer, T changes between epochs: it is held at first and then falls linearly to 1; and in every
@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ffsd_ray.methods.alone import Alone
-from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Teacher
+from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings
 from ffsd_ray.settings import Positive
 
 
@@ -54,9 +54,9 @@ class End2Settings(MethodSettings):
     def schedule(self) -> dict[str, int]:
         return {"hold_epochs + anneal_epochs": self.hold_epochs + self.anneal_epochs}
 
-    def teachers(self, seed: int) -> list[Teacher]:
-        """Seeds m·s + 1 … m·s + m: never s, and others for every s, so that each student has an ensemble of its own."""
-        return [Teacher(None, self.ensemble * seed + index) for index in range(1, self.ensemble + 1)]
+    @property
+    def teachers(self) -> list[str | None]:
+        return [None] * self.ensemble
 
     def label(self) -> str:
         return f"end2 of {self.ensemble}"

@@ -133,7 +133,7 @@ def _caption(specs: Sequence[TrialSpec], states: dict[str, dict[str, Any]]) -> s
     epochs = _each(str(len(states[spec.identity()]["progress"]["rows"])) for spec in specs)
     return (
         f"Test images of {images_of(specs[0].data)}; {_each(spec.backbone.name for spec in specs)} "
-        f"after epoch {epochs}, seed {_each(str(spec.seed) for spec in specs)}. "
+        f"after epoch {epochs}, {_each(spec.seed_label for spec in specs)}. "
         "Attention: mean of the squared feature map over its channels, upsampled bilinearly, "
         "each map scaled from blue (its minimum) to red (its maximum)."
     )

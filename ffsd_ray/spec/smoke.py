@@ -17,7 +17,7 @@ def smoke(plan: Plan) -> Plan:
     first = {spec.configuration().identity(): spec for spec in reversed(plan.trials)}
     kept = [spec for spec in plan.trials if first[spec.configuration().identity()] is spec]
     template = _shortened(plan.template) if plan.template is not None else None
-    job = plan.job.model_copy(update={"name": f"{plan.job.name}-smoke"})
+    job = plan.job.changed(name=f"{plan.job.name}-smoke")
     return replace(
         plan,
         job=job,
