@@ -56,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", metavar="FILE", help="a trial's leader_best.safetensors or leader_last.safetensors")
     parser.add_argument(
         "--data",
-        nargs="+",
+        action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="what differs from the recorded data section, such as root=elsewhere",
+        help="what differs from the recorded data section, such as root=elsewhere; repeatable",
     )
     parser.add_argument("--split", choices=["test", "val", "train"], help="default: the one of the recorded accuracy")
     arguments = parser.parse_args(argv)
@@ -90,7 +90,7 @@ def _as_they_are(settings: DataSettings) -> DataSettings:
     """
     if not isinstance(settings, StreamableSettings) or settings.fingerprint is None:
         return settings
-    found = settings.model_copy(update={"fingerprint": None}).with_fingerprint(progress=True)
+    found = settings.changed(fingerprint=None).with_fingerprint(progress=True)
     if found.fingerprint != settings.fingerprint:
         print("These are not the images of the training: their fingerprint is another, so accuracies may differ.")
     return found

@@ -24,8 +24,8 @@ from ffsd_ray.report.table import result_table
 from ffsd_ray.spec.dry_run import describe
 from ffsd_ray.spec.images import check_same_images, described_images, with_fingerprints
 from ffsd_ray.spec.job import JobSpec
-from ffsd_ray.spec.labels import trial_labels
-from ffsd_ray.spec.load import Plan, load_job, value_at
+from ffsd_ray.spec.labels import trial_labels, values
+from ffsd_ray.spec.load import Plan, load_job
 from ffsd_ray.spec.search import SearchSettings
 from ffsd_ray.spec.smoke import smoke
 from ffsd_ray.spec.trial import TrialSpec
@@ -192,8 +192,8 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
         """A searcher has chosen this trial."""
         identity = spec.identity()
         run.add(identity, spec.model_dump())
-        chosen = [f"{key.rpartition('.')[2]}={value_at(spec, key):g}" for key in plan.job.search.random]
-        names[identity], headline[identity] = ", ".join([spec.method.label(), *chosen]), spec.method.headline
+        names[identity] = ", ".join([spec.method.label(), *values(spec, list(plan.job.search.random))])
+        headline[identity] = spec.method.headline
 
     done = _done(run, pending)
     with open_view(console, names, headline, done=done, total=plan.total) as view:
@@ -237,7 +237,7 @@ def _waves(plan: Plan, trials: Sequence[TrialSpec]) -> list[tuple[list[TrialSpec
     needed = plan.needed
     first = [trial for trial in trials if trial.identity() in needed]
     then = [trial for trial in trials if trial.identity() not in needed]
-    straight = plan.job.model_copy(update={"search": SearchSettings()})
+    straight = plan.job.changed(search=SearchSettings())
     return [(wave, job) for wave, job in ((first, straight), (then, plan.job)) if wave]
 
 

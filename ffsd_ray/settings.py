@@ -1,7 +1,7 @@
 """The base of every section of a job file."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
@@ -24,6 +24,14 @@ class Settings(BaseModel):
 
     # Defaults are validated too, so that a spec read back from its records is the same to the last type.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+
+    def changed(self, **values: Any) -> Self:
+        """A copy with other values for some fields, validated as a whole, which `model_copy` does not do.
+
+        Raises:
+            pydantic.ValidationError: the values do not fit together.
+        """
+        return self.model_validate(dict(self) | values)
 
 
 class Problem(NamedTuple):

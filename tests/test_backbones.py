@@ -20,6 +20,7 @@ from ffsd_ray.data.batches import Batch
 from ffsd_ray.errors import JobError, RecordsError, TrialError
 from ffsd_ray.leader import Card, load_leader, pack
 from ffsd_ray.methods.ffsd import FfsdSettings
+from ffsd_ray.nets.fusion import Decoder, Fusion
 from ffsd_ray.nets.self_distillation import SelfDistillation
 from ffsd_ray.spec.load import load_job
 from ffsd_ray.spec.trial import TrialSpec
@@ -146,17 +147,59 @@ def test_no_map_is_empty(name: str) -> None:
             assert min(min(shape) for shape in map_shapes(backbone(name), size)) > 0
 
 
-@pytest.mark.parametrize("name", ["wrn-16-2", "vgg-16", "googlenet"])
-def test_every_convolution_starts_as_published(name: str) -> None:
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_layer_starts_as_published(name: str) -> None:
+    """Convolution weights from N(0, 2 / (k² · C_out)), batch norm 1 and 0; biases and linear layers as torch draws."""
     torch.manual_seed(0)
     net = backbone(name)(100)
-    for layer in net.modules():
-        if isinstance(layer, torch.nn.Conv2d) and layer.weight.numel() > 10_000:
-            fan_out = layer.kernel_size[0] ** 2 * layer.out_channels
-            assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
-        elif isinstance(layer, torch.nn.BatchNorm2d):
-            assert bool((layer.weight == 1).all())
-            assert bool((layer.bias == 0).all())
+    for path, layer in net.named_modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            assert bool((layer.weight == 1).all()), path
+            assert bool((layer.bias == 0).all()), path
+        elif isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            fan_in = layer.weight[0].numel()
+            if isinstance(layer, torch.nn.Conv2d) and layer.weight.numel() > 10_000:
+                fan_out = layer.kernel_size[0] ** 2 * layer.out_channels
+                assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.05), path
+            drawn = [layer.bias] if layer.bias is not None else []
+            drawn += [layer.weight] if isinstance(layer, torch.nn.Linear) else []
+            for values in drawn:  # uniform between ± 1 / √fan_in
+                bound = 1 / math.sqrt(fan_in)
+                assert 0.8 * bound < values.abs().max().item() <= bound, path
+    biased = any(isinstance(layer, torch.nn.Conv2d) and layer.bias is not None for layer in net.modules())
+    assert biased == (name in ("wrn-16-2", "wrn-40-2", "vgg-16", "googlenet"))
+
+
+def test_modules_beside_the_backbones_start_as_published() -> None:
+    """Fusion module and decoder as the backbones do; self-distillation modules keep torch's own initialisation."""
+    torch.manual_seed(0)
+    for module in (Fusion(2, 64, 100), Decoder(2, 64)):
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                fan_out = layer.kernel_size[0] ** 2 * layer.out_channels
+                assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.1)
+    for layer in SelfDistillation([(16, 32, 32), (32, 16, 16), (64, 8, 8)]).modules():
+        if isinstance(layer, torch.nn.ConvTranspose2d):
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            assert 0.99 * bound < layer.weight.abs().max().item() <= bound
+
+
+#: Sums over all weights (of the values, of their squares) for seed 0 and 10 classes.
+SUMS_OF_WEIGHTS = {
+    "resnet20": [-58.2737, 1350.0033],
+    "densenet-40-12": [111.0106, 17812.4992],
+    "resnet18": [-136.9834, 7697.9241],
+    "wrn-16-2": [-3.9794, 1793.9532],
+}
+
+
+@pytest.mark.parametrize("name", SUMS_OF_WEIGHTS)
+def test_a_seed_keeps_its_initial_weights(name: str) -> None:
+    """Recorded before biases kept their own draws: no weight depends on that, with biases or without."""
+    torch.manual_seed(0)
+    weights = [parameter.double() for parameter in backbone(name)(10).parameters() if parameter.ndim > 1]
+    found = [sum((weight**power).sum().item() for weight in weights) for power in (1, 2)]
+    assert found == pytest.approx(SUMS_OF_WEIGHTS[name], abs=1e-3)
 
 
 #: Of torchvision's models at 224×224.

@@ -21,6 +21,7 @@ from ffsd_ray.bench.record import Record
 from ffsd_ray.bench.run_suite import run_suite
 from ffsd_ray.bench.suites import Point, Scope, cpu_points, gpu_goals, gpu_points
 from ffsd_ray.bench.timing import Timing
+from ffsd_ray.bench.vary import variations
 from ffsd_ray.bench.workers import compare_workers
 from ffsd_ray.bench.yardstick import Yardstick, yardstick_of
 from ffsd_ray.data.batches import normalise
@@ -113,6 +114,17 @@ def test_a_wrong_key_names_the_nearest(job: Path, capsys: pytest.CaptureFixture[
     assert "KEY=VALUE,VALUE" in capsys.readouterr().err
     assert main([str(job), "--trial", "0" * 16]) == 2
     assert "has no such trial" in capsys.readouterr().err
+
+
+def test_what_is_advised_can_be_done(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A job of several workers is refused with an option that mends it."""
+    asked = [str(job), "--set", "scale.workers=2", "--set", "train.batch_size=8"]
+    assert main(asked) == 2
+    said = capsys.readouterr().err
+    advised = said.rpartition("add ")[2].split()
+    assert advised == ["--set", "scale.workers=1"]
+    settings = variations(job, [*asked[2::2], advised[1]], [])
+    assert {spec.scale.most_workers for spec in settings.values()} == {1}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says that there is no GPU")

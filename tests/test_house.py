@@ -1,12 +1,19 @@
 """The shape of the house: data goes one way through the rooms, and only one of them knows Ray."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from ffsd_ray.registry import by_name
+from ffsd_ray.spec.job import JobSpec
+from ffsd_ray.spec.keys import JOB_KEYS
+from ffsd_ray.spec.trial import BackboneSettings
+
+from specs import digits_spec
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ffsd_ray"
 
@@ -56,3 +63,52 @@ def test_two_parts_of_one_name_are_refused() -> None:
     assert by_name([("a", int), ("b", str), ("a", int)]) == {"a": int, "b": str}
     with pytest.raises(ValueError, match=r"two parts are named a: .*int.* and .*str"):
         by_name([("a", int), ("a", str)])
+
+
+#: Dotted keys of a job file in a text; modules (`ffsd_ray.train.build`) and paths are none.
+_SECTIONS = "|".join(name for name in JobSpec.model_fields if any(key.startswith(f"{name}.") for key in JOB_KEYS))
+_KEYS = re.compile(rf"(?<![\w./-])(?:{_SECTIONS})(?:\.[a-z_][a-z_0-9]*)+(?![\w(/])")
+
+
+def test_every_key_that_a_text_names_exists() -> None:
+    """In messages, descriptions and docstrings: somebody told of a key can put it into a job file."""
+    texts = [
+        (file.name, node.value)
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    named = [(file, key) for file, text in texts for key in _KEYS.findall(text)]
+    assert len(named) > 30
+    assert [(file, key) for file, key in named if key not in JOB_KEYS] == []
+
+
+def test_settings_change_by_validation() -> None:
+    """`Settings.changed` in place of pydantic's copies, which take any value."""
+    unchecked = {
+        node.attr
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute)
+    } & {"model_copy", "model_construct"}
+    assert unchecked == set()
+    spec = digits_spec({"name": "kd"})
+    assert spec.changed(seed=3) == digits_spec({"name": "kd"}, seed=3)
+    assert spec.changed().identity() == spec.identity()
+    for changes, said in (
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"sed": 1}, "Extra inputs"),
+        ({"train": spec.train.changed(batch_size=3), "scale": spec.scale.changed(workers=2)}, "2 images a worker"),
+        ({"backbone": BackboneSettings(name="vgg-16")}, "too small for this backbone"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            spec.changed(**changes)
+
+
+def test_a_copy_of_settings_reads_no_teacher_again(tmp_path: Path) -> None:
+    file = tmp_path / "teacher.safetensors"
+    file.write_bytes(b"weights")
+    spec = digits_spec({"name": "kd", "teacher_weights": str(file)})
+    file.unlink()
+    assert spec.changed(seed=1).method == spec.method
+    assert spec.configuration().baseline().method.name == "baseline"

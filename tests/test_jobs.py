@@ -1,13 +1,19 @@
 """The job files: every one loads, and its smoke form trains every configuration that the whole form has."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from ffsd_ray.backbones import BACKBONES
+from ffsd_ray.launch.schedulers import scheduler
+from ffsd_ray.methods import METHODS
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.run import main
 from ffsd_ray.spec.dry_run import training_flops
 from ffsd_ray.spec.flops import flops_per_image
+from ffsd_ray.spec.job import JobSpec
 from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.load import Plan, load_job
 from ffsd_ray.spec.smoke import smoke
@@ -112,6 +118,95 @@ def test_the_published_codes_rates_are_a_line_of_settings() -> None:
     settings = load_job(job, [part for part in line.split() if "=" in part]).trials[0].train
     assert (settings.lr, settings.warmup_epochs, settings.warmup_from) == (0.1, 4, 0.2)
     assert settings.milestones == [29, 59, 79]
+
+
+#: Every method in a form that small networks take, and held-out images for those that learn from them.
+METHOD_SECTIONS = [{"name": "kdcl", "target": "general"}, *({"name": name} for name in METHODS)]
+
+
+def assert_valid(short: Plan, whole: Plan) -> None:
+    """Every part of a smoke form would pass for a job file's."""
+    JobSpec.model_validate(short.job.model_dump())
+    for spec in (*short.trials, *short.edges, *([short.template] if short.template else [])):
+        assert TrialSpec.model_validate(spec.model_dump()) == spec
+        assert (spec.train.epochs, spec.train.steps_per_epoch) == (2, 2)
+    assert {spec.identity() for spec in short.trials} >= short.needed
+    assert len(short.trials) <= len(whole.trials)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"scale": {"workers": 1024}},
+        {"scale": {"workers": {"min": 1, "max": 1000}}},
+        {"train": {"warmup_epochs": 4, "milestones": [7, 8], "checkpoint_every": 5, "batch_size": 2}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("backbone", [*BACKBONES, "torchvision:inception_v3", "torchvision:alexnet"])
+def test_smoke_form_of_any_job_is_valid(backbone: str, more: dict[str, Any], tmp_path: Path) -> None:
+    """Of every backbone with every method, for large images of which no corner is left."""
+    train = {"epochs": 10, "batch_size": 2048} | more.get("train", {})
+    job = tmp_path / "job.yaml"
+    content = {"name": "any", "backbone": {"name": backbone}, "search": {"grid": {"method": METHOD_SECTIONS}}}
+    content |= {"data": {"name": "digits", "image_size": 224, "crop_padding": 70, "validation": 0.3}}
+    job.write_text(yaml.safe_dump(content | more | {"train": train}))
+    whole = load_job(job)
+    short = smoke(whole)
+    assert_valid(short, whole)
+    assert {(s.method.name, s.backbone.name) for s in short.trials} == {
+        (s.method.name, s.backbone.name) for s in whole.trials
+    }
+    assert {64 < spec.data.known_size <= 128 for spec in short.trials} == {True}, "larger than the padding"
+
+
+@pytest.mark.parametrize("size", [75, 80, 100, 224])
+def test_smoke_form_keeps_to_sizes_that_fit(size: int, tmp_path: Path) -> None:
+    """All trials have one size, as long as none becomes larger than it was."""
+    job = tmp_path / "job.yaml"
+    names = "[resnet20, 'torchvision:inception_v3']"
+    job.write_text(
+        f"name: any\ndata: {{name: digits, image_size: {size}}}\nmethod: {{name: baseline}}\n"
+        f"search: {{grid: {{backbone.name: {names}}}}}\n"
+    )
+    whole = load_job(job)
+    assert {spec.data.known_size for spec in smoke(whole).trials} == {min(size, 80)}
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+def test_smoke_form_of_a_shipped_job_is_valid(job: Path) -> None:
+    whole = load_job(job)
+    assert_valid(smoke(whole), whole)
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        "scheduler: {name: asha, grace_epochs: 9}",
+        "scheduler: {name: median_stopping, grace_epochs: 9}",
+        "scheduler: {name: pbt, every_epochs: 8, mutate: {train.lr: [0.1, 0.2]}}",
+        "searcher: {name: optuna}, samples: 3, random: {train.lr: [0.1, 0.2], method.students: {integers: [2, 4]}}",
+        "searcher: {name: optuna}, samples: 3, random: {train.lr: [1, 2]}, scheduler: {name: asha, grace_epochs: 9}",
+    ],
+)
+def test_smoke_form_of_a_search(search: str, tmp_path: Path) -> None:
+    """Ray's schedulers take it: one that first looks after the last epoch is refused by Ray, with an assertion."""
+    job = tmp_path / "job.yaml"
+    seeds = "" if "optuna" in search else "seed: [0, 1, 2]\n"
+    job.write_text(
+        "name: any\ndata: {name: digits, image_size: 16, validation: 0.2}\nbackbone: {name: resnet20}\n"
+        "method: {name: ffsd}\ntrain: {epochs: 16, checkpoint_every: 4}\n"
+        f"{seeds}search: {{{search}}}\n"
+    )
+    whole = load_job(job)
+    short = smoke(whole)
+    assert_valid(short, whole)
+    trials = [*short.trials, *([short.template] if short.template else [])]
+    scheduler(short.job.search.scheduler, trials)
+    asked = short.job.search.scheduler
+    first_look = getattr(asked, "grace_epochs", None) or getattr(asked, "every_epochs", 1)
+    assert all(first_look < spec.train.epochs and first_look % spec.train.checkpoint_every == 0 for spec in trials)
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)

@@ -223,12 +223,11 @@ def test_evaluate_on_other_images(
             folder = tmp_path / "pictures" / part / str(label)
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{index}.png")
-    where = f"root={tmp_path / 'pictures'}"
-    other = ["--data", "name=image_folder", where, "image_size=16", f"cache={tmp_path / 'cache'}"]
-    assert evaluate.main([str(file), *other]) == 0
+    changes = ["name=image_folder", f"root={tmp_path / 'pictures'}", f"cache={tmp_path / 'cache'}"]
+    other = [part for change in changes for part in ("--data", change)]
+    assert evaluate.main([*other, "--data", "image_size=16", str(file)]) == 0
     assert ": the same" in capsys.readouterr().out  # with the network's own normalisation
-    other[3] = "image_size=24"
-    assert evaluate.main([str(file), *other]) == 2
+    assert evaluate.main([str(file), *other, "--data", "image_size=24"]) == 2
     assert "expected images of 16×16 pixels; these have 24×24" in capsys.readouterr().err
 
 
@@ -239,7 +238,7 @@ def test_evaluate_on_other_images(
         (["--data", "image_size=large"], "data.image_size"),
         (["--data", "imagesize=16"], "Did you mean `image_size`"),
         (["--data", "name=digit"], "Did you mean `digits`"),
-        (["--data", "name=image_folder", "root=/nowhere"], "/nowhere"),
+        (["--data", "name=image_folder", "--data", "root=/nowhere"], "/nowhere"),
         (["--split", "val"], "no validation images"),
     ],
 )

@@ -118,6 +118,54 @@ def test_where() -> None:
         where(specs, ["method.name=one"])
 
 
+@pytest.mark.parametrize(
+    ("condition", "met"),
+    [
+        ("train.nesterov=true", True),
+        ("train.nesterov=1", False),
+        ("scale.workers=1", True),
+        ("scale.workers=true", False),
+        ("scale.workers=1.0", True),
+        ("seed=false", False),
+        ("seed=0", True),
+        ("train.momentum=0.9", True),
+        ("train.milestones=null", True),
+        ("data.image_size=16", True),
+        ('data.image_size="16"', False),
+    ],
+)
+def test_values_are_compared_as_yaml(condition: str, met: bool) -> None:
+    """True is not 1, and text is no number."""
+    specs = [digits_spec({"name": "baseline"}, data={"image_size": 16})]
+    if met:
+        assert where(specs, [condition]) == specs
+    else:
+        with pytest.raises(RecordsError, match="no such trial"):
+            where(specs, [condition])
+
+
+def test_a_condition_on_a_section_or_a_list() -> None:
+    elastic = digits_spec({"name": "baseline"}, workers={"min": 1, "max": 2})
+    stopped = digits_spec({"name": "baseline"}, epochs=4, milestones=[1, 3])
+    assert where([elastic, stopped], ["scale.workers={max: 2, min: 1}"]) == [elastic]
+    assert where([elastic, stopped], ["train.milestones=[1, 3]"]) == [stopped]
+    with pytest.raises(RecordsError, match=r'scale\.workers is \{"min": 1, "max": 2\}, 1$'):
+        where([elastic, stopped], ["scale.workers=3"])
+
+
+def test_every_condition_and_member_counts(run: RunRecords, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where an option is given twice."""
+    both = ["--where", "method=ffsd", "--where", "method.students=3"]
+    assert main([run.store.location, "--out", str(tmp_path / "x.png"), *both]) == 2
+    assert "no checkpoint of these trials yet" in capsys.readouterr().err
+    turned = [*both[2:], *both[:2]]
+    assert main([*turned, run.store.location, "--out", str(tmp_path / "x.png")]) == 2
+    assert "no checkpoint of these trials yet" in capsys.readouterr().err
+    names = ["--members", "teacher", "--members", "nobody"]
+    assert main([run.store.location, "--out", str(tmp_path / "x.png"), *names]) == 2
+    assert "--members teacher nobody" in capsys.readouterr().err
+
+
 def test_what_cannot_be_drawn(run: RunRecords, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = run.store.location
     for options, said in (

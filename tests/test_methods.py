@@ -6,12 +6,14 @@ import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from pydantic import ValidationError
 from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ffsd_ray import data
 from ffsd_ray.backbones import BACKBONES, Features, backbone, map_shapes
 from ffsd_ray.data.batches import Batch, TrainBatches
-from ffsd_ray.errors import TrialError
+from ffsd_ray.errors import JobError, TrialError
 from ffsd_ray.leader import Card, pack
 from ffsd_ray.methods import METHODS, Blueprint, Method, TrainedOn
 from ffsd_ray.methods.branching import BranchGroup
@@ -33,7 +35,7 @@ from ffsd_ray.report.table import result_table
 from ffsd_ray.run import main
 from ffsd_ray.spec.flops import components
 from ffsd_ray.spec.load import load_job
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.spec.trial import SEEDS, TrialSpec
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method
 from ffsd_ray.train.context import LocalContext
@@ -271,7 +273,7 @@ def expect_end2(method: Any, views: list[Tensor], y: Tensor) -> dict[str, Tensor
         p = (1 - gamma) * (p - 1 / CLASSES) + 1 / CLASSES
         # torch's Dirichlet wants p on the simplex, as it is up to rounding
         likelihoods.append(torch.distributions.Dirichlet(alpha, validate_args=False).log_prob(p))
-    return {"student/dirichlet": -0.01 * t**2 * torch.stack(likelihoods).mean()}
+    return {"student/dirichlet": -(t**2) * torch.stack(likelihoods).mean()}
 
 
 EXPECTED: dict[str, Callable[[Any, list[Tensor], Tensor], dict[str, Tensor]]] = {
@@ -388,14 +390,14 @@ def test_kdcl_linear_is_near_the_best_mixture(scale: float) -> None:
 
 
 def test_end2_temperature_and_large_concentrations() -> None:
-    """T held, then linear to 1; with concentrations of e^20 the loss still has its digits."""
+    """T held, then linear to 1, epoch by epoch; with concentrations of e^20 the loss still has its digits."""
     method = METHODS["end2"].Settings(ensemble=2, hold_epochs=2, anneal_epochs=3)
     group = build_method(digits_spec(method.model_dump()), CLASSES, 12)
     found = []
-    for epochs in (0, 1, 2, 2.5, 3, 4, 5, 6):
-        group.begin_step(epochs)
+    for epoch in range(1, 8):
+        group.begin_epoch(epoch)
         found.append(float(group.temperature))  # type: ignore[arg-type]
-    assert found == pytest.approx([10, 10, 10, 8.5, 7, 4, 1, 1])
+    assert found == pytest.approx([10, 10, 10, 7, 4, 1, 1])
     from ffsd_ray.methods.end2 import dirichlet_nll
 
     z = torch.randn(4, CLASSES, generator=torch.Generator().manual_seed(0)) + 20
@@ -524,9 +526,32 @@ def test_each_part_has_its_optimiser(form: str) -> None:
     assert found == wanted | ({("student", "Adam", 2e-5, 0)} if form == "afd" else set())
 
 
-def test_end2_falls_step_by_step_and_does_not_diverge_where_members_agree() -> None:
+@pytest.mark.parametrize("weight", [0.01, 1.0])
+@pytest.mark.parametrize("clip_norm", [10.0, 2.0, 1e9])
+def test_end2_clips_the_gradient_of_the_loss_before_its_weight(clip_norm: float, weight: float) -> None:
+    """One step of SGD: weight · (∇L clipped at the norm) + weight decay, with momentum, in float64."""
+    _, views, labels = group_of("end2")
+    settings = FORMS["end2"] | {"weight": weight, "clip_norm": clip_norm}
+    spec = digits_spec(settings, epochs=3, batch_size=16)
+    method: Any = build_method(spec, CLASSES, 12).double().eval()
+    method.begin_epoch(1)
+    students = list(method.student.parameters())
+    before = [parameter.detach().clone() for parameter in students]
+    unweighted = method(views, labels, "all").terms["student/dirichlet"] / weight
+    gradients = torch.autograd.grad(unweighted, students)
+    norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    assert (norm > clip_norm) == (clip_norm < 1e9)
+    Step(method, optimisers.build(method, spec.train))(Batch(views, labels, 1.0))
+    for parameter, start, gradient in zip(students, before, gradients, strict=True):
+        total = weight * gradient * min(1.0, clip_norm / float(norm)) + 1e-4 * start
+        stepped = start - spec.train.lr * (1 + 0.9) * total  # Nesterov's first step
+        rounding = 1e-4 * float((start - stepped).abs().max())
+        torch.testing.assert_close(parameter.detach(), stepped, rtol=0, atol=rounding)
+
+
+def test_end2_falls_epoch_by_epoch_and_does_not_diverge_where_members_agree() -> None:
     """At T = 1 ever larger concentrations are ever more likely there: without clipping they end in infinities."""
-    settings = {"name": "end2", "ensemble": 2, "hold_epochs": 0, "anneal_epochs": 1}
+    settings = {"name": "end2", "ensemble": 2, "hold_epochs": 1, "anneal_epochs": 3}
     spec = digits_spec(settings, epochs=8, steps_per_epoch=10, lr=0.5)
     engine = Engine(spec, data.load(spec.data), torch.device("cpu"))
     for teacher in engine.method.teachers:
@@ -535,10 +560,11 @@ def test_end2_falls_step_by_step_and_does_not_diverge_where_members_agree() -> N
     for epoch in range(1, 9):
         engine.begin(epoch)
         meters = engine.meters()
-        temperatures += [float(engine.method.temperature) for _ in engine.epoch(epoch, meters)]  # type: ignore[arg-type]
+        found = {float(engine.method.temperature) for _ in engine.epoch(epoch, meters)}  # type: ignore[arg-type]
+        temperatures.append(found)
         losses.append(meters.terms.read(epoch)["term/student/dirichlet"])
-    assert temperatures == pytest.approx([10 - 0.9 * step for step in range(10)] + [1] * 70)
-    assert losses[-1] < losses[1], "both at T = 1"
+    assert temperatures == [{10.0}, {10.0}, {7.0}, {4.0}, *[{1.0}] * 4]
+    assert losses[-1] < losses[4], "both at T = 1"
 
 
 def test_the_adversarial_step_follows_the_logit_step() -> None:
@@ -827,19 +853,20 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecords, list[T
 
 
 def test_teachers_are_trials_trained_once_and_first(taught: tuple[RunRecords, list[TrialSpec]]) -> None:
-    """KD's teachers and EnD²'s members are baselines, the job's own among them."""
+    """KD's teachers and EnD²'s members are baselines with seeds of their own; the job's own baselines are others."""
     run, specs = taught
-    baselines = {(s.backbone.name, s.seed) for s in specs if s.method.name == "baseline"}
-    assert baselines == {
-        ("resnet20", 0),
-        ("resnet20", 1),
-        ("resnet20", 2),
-        ("resnet20", 3),
-        ("resnet20", 4),
-        ("resnet32", 1),
-        ("resnet32", 2),
-    }
-    assert len(specs) == 7 + 3 * 2
+    alone = [(s.backbone.name, s.seed_label, s.is_teacher) for s in specs if s.method.name == "baseline"]
+    assert sorted(alone) == [
+        ("resnet20", "seed 0", False),
+        ("resnet20", "seed 0, teacher 1", True),
+        ("resnet20", "seed 0, teacher 2", True),
+        ("resnet20", "seed 1", False),
+        ("resnet20", "seed 1, teacher 1", True),
+        ("resnet20", "seed 1, teacher 2", True),
+        ("resnet32", "seed 0, teacher 1", True),
+        ("resnet32", "seed 1, teacher 1", True),
+    ]
+    assert len(specs) == 8 + 3 * 2
     ended = {s.identity(): Path(run.trial(s.identity()).store.location, "result.json").stat().st_mtime for s in specs}
     last_teacher = max(ended[teacher.identity()] for s in specs for teacher in s.prerequisites())
     assert all(ended[s.identity()] >= last_teacher for s in specs if s.method.name != "baseline")
@@ -857,17 +884,40 @@ def test_teachers_are_trials_trained_once_and_first(taught: tuple[RunRecords, li
 
 
 @pytest.mark.parametrize("form", ["kd", "at", *(f"end2 of {m}" for m in (2, 3, 7, 100))])
-def test_no_teacher_begins_as_its_student(form: str) -> None:
-    """Seeds of teachers: never the student's, and no two students of other seeds have one in common."""
+def test_no_teacher_is_a_trial_of_another_seed(form: str) -> None:
+    """Seeds of teachers are never a job's, and no two students of other seeds have a teacher in common."""
     name, _, members = form.partition(" of ")
-    settings = METHODS[name].Settings(**({"ensemble": int(members)} if members else {}))
+    method = {"name": name} | ({"ensemble": int(members)} if members else {})
     before: set[int] = set()
-    for seed in range(200):
-        seeds = [teacher.seed for teacher in settings.teachers(seed)]
+    for seed in (*range(40), 2**30, SEEDS - 2, SEEDS - 1):
+        seeds = [teacher.seed for teacher in digits_spec(method, seed=seed).prerequisites()]
         assert len(set(seeds)) == len(seeds) == int(members or 1)
-        assert seed not in seeds
+        assert min(seeds) >= SEEDS
         assert before.isdisjoint(seeds)
         before.update(seeds)
+
+
+@pytest.mark.parametrize("name", ["kd", "at", "end2"])
+def test_the_largest_seed_has_teachers(name: str, tmp_path: Path) -> None:
+    """And the next one is refused, wherever a job says it."""
+    job = tmp_path / "job.yaml"
+    text = "name: x\ndata: {name: digits, image_size: 12}\nbackbone: {name: resnet20}\n"
+    job.write_text(f"{text}method: {{name: {name}}}\nseed: {SEEDS - 1}\n")
+    plan = load_job(job)
+    assert [spec.seed for spec in plan.trials if not spec.is_teacher] == [SEEDS - 1]
+    assert {TrialSpec.model_validate(spec.model_dump()).identity() for spec in plan.trials} >= plan.needed
+    for said in (
+        f"method: {{name: {name}}}\nseed: {SEEDS}\n",
+        f"method: {{name: baseline}}\nseed: [0, {SEEDS}]\n",
+        f"method: {{name: baseline}}\nsearch: {{grid: {{seed: [0, {SEEDS}]}}}}\n",
+        f"method: {{name: {name}}}\nsearch: {{also: [{{seed: {SEEDS}}}]}}\n",
+        f"method: {{name: baseline}}\nsearch: {{also: [{{seed: [{10**15}]}}]}}\n",
+    ):
+        job.write_text(text + said)
+        with pytest.raises(JobError, match=rf"seed = \d+\n  Should be less than {SEEDS}\.\n\n1 problem$"):
+            load_job(job)
+    with pytest.raises(ValidationError, match=f"Should be less than {SEEDS}"):
+        digits_spec({"name": name}, seed=SEEDS)
 
 
 @pytest.mark.parametrize("method", [{"name": "kd"}, {"name": "at", "teacher": "resnet20"}, FORMS["end2"]], ids=str)
@@ -885,6 +935,13 @@ def test_table_of_taught_methods(taught: tuple[RunRecords, list[TrialSpec]]) -> 
     assert kd_row.cells["Gain"].mean == pytest.approx(kd_row.cells["Student"].mean - kd_row.cells["Baseline"].mean)
     size = f"{278324 - 90 * 65:,}"
     assert any(f"student of kd ({size})" in caption for caption in table.captions)
+    [alone] = [row for row in table.rows if row.spec.method.name == "baseline" and row.epoch == "last"]
+    assert (alone.configuration, alone.seeds) == ("baseline", (0, 1)), "those that are in a pair"
+    teachers = [taught[0].trial(spec.identity()).result() for spec in taught[1] if spec.backbone.name == "resnet32"]
+    mean = fmean(result["last"]["test/student/top1"] for result in teachers)
+    [said] = [caption for caption in table.captions if caption.startswith("In no row: teachers and ensemble members")]
+    assert f"resnet32 {mean:.2f}" in said
+    assert "(n = 4)" in said, "of resnet20"
     for name in ("kd", "end2"):
         row = next(row for row in table.rows if row.spec.method.name == name)
         notes = [table.notes[number - 1] for number in row.notes["configuration"]]

@@ -110,13 +110,13 @@ def test_each_row_has_its_own_baseline(tmp_path: Path) -> None:
 
 
 def test_networks_trained_before_are_told(tmp_path: Path) -> None:
-    methods = "[{name: kd, teacher: resnet32}, {name: end2, ensemble: 3}]"
+    methods = "[{name: baseline}, {name: kd, teacher: resnet32}, {name: end2, ensemble: 3}]"
     job = JOB[: JOB.index("search")] + f"search: {{grid: {{method: {methods}}}}}\n"
     table = methods_table(write_run(tmp_path, job, lambda spec: ...))
     rows = rows_of(table)
-    assert rows["resnet20, kd from resnet32"]["Trained before"] == "1 × resnet32"
-    assert rows["resnet20, end2 of 3"]["Trained before"] == "3 × resnet20"
-    assert rows["resnet20, baseline"]["Trained before"] == ""
+    assert rows["kd from resnet32"]["Trained before"] == "1 × resnet32"
+    assert rows["end2 of 3"]["Trained before"] == "3 × resnet20"
+    assert rows["baseline"]["Trained before"] == ""
     assert any("Trained before: networks" in caption for caption in table.captions)
     assert "Images/s" not in table.sheet().head, "nothing has completed"
     assert any("not finished" in note for note in table.notes)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from rich.console import Console
 from scipy.stats import ttest_rel
 
@@ -22,6 +23,7 @@ from ffsd_ray.report.best import best_job
 from ffsd_ray.report.collect import collect
 from ffsd_ray.report.latex import escaped, render_latex
 from ffsd_ray.report.render import render_csv, render_markdown, render_terminal
+from ffsd_ray.report.row import Cell
 from ffsd_ray.report.sort import in_order
 from ffsd_ray.report.table import Table, table_of
 from ffsd_ray.spec.load import load_job
@@ -136,6 +138,50 @@ def test_by_a_key_failures_are_counted(record: Any) -> None:
     assert len(row_of(shown, "students=2").seeds) == 6
     assert "students=2, seed 1: TrialError: out of memory" in shown.notes
     assert "ffsd, 4 trials: TrialError: out of memory" in table(run, by=["method"]).notes
+
+
+# trials that others only learn from
+
+TAUGHT = """
+name: taught
+data: {name: digits, validation: 0.2}
+backbone: {name: resnet20}
+train: {epochs: 10, batch_size: 64}
+seed: [0, 1, 2]
+search: {grid: {method: [{name: baseline}, {name: kd, teacher: resnet32}, {name: end2, ensemble: 2}]}}
+"""
+
+
+def taught(spec: TrialSpec) -> Outcome:
+    """Teachers are better than anything else."""
+    reached = {"baseline": 80.0, "kd": 82.0, "end2": 84.0}[spec.method.name] + (10 if spec.is_teacher else spec.seed)
+    return result(spec, reached, reached, selection="val")
+
+
+@pytest.mark.parametrize("by", [[], ["method"], ["method", "train.lr"], ["backbone"]], ids=str)
+def test_teachers_are_in_no_row(record: Any, by: list[str]) -> None:
+    """Whatever makes rows: each is of the job's own seeds, and a caption says what the others reach."""
+    shown = table(record(TAUGHT, taught), by=by, against="method=baseline" if by != ["backbone"] else None)
+    assert all(set(row.seeds) == {0, 1, 2} for row in shown.rows)
+    assert len(shown.rows) == (1 if by == ["backbone"] else 3)
+    baselines = [row for row in shown.rows if row.spec.method.name == "baseline" and by != ["backbone"]]
+    assert [(row.cells["Baseline"].mean, row.difference.cell) for row in baselines] == [(81.0, None)] * len(baselines)
+    reached = Cell(90.0, 0.0).text()
+    said = f"last epoch: resnet32 {reached} (n = 3), resnet20 {reached} (n = 6)"
+    assert sum(said in caption for caption in shown.captions) == 1
+    assert not any(str(2**31)[:6] in caption for caption in shown.captions)
+
+
+def test_the_best_is_none_of_the_teachers(record: Any) -> None:
+    """Its seeds are the job's: those of an ensemble are none of the baseline's."""
+    run = record(TAUGHT, lambda spec: taught(spec) if spec.method.name == "baseline" else ...)
+    text = best_job(run.job(), table(run), collect(run), by_test=False)
+    assert yaml.safe_load(text)["seed"] == [0, 1, 2]
+    assert yaml.safe_load(text)["backbone"] == {"name": "resnet20"}
+    teachers = table(run, conditions=["backbone=resnet32"])
+    assert [len(row.seeds) for row in teachers.rows] == [3], "asked for by themselves they are shown"
+    with pytest.raises(RecordsError, match="are teachers, which other trials learn from"):
+        best_job(run.job(), teachers, collect(run), by_test=False)
 
 
 # --where

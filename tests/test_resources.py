@@ -71,7 +71,7 @@ def test_workers_of_another_type_take_room(
     monkeypatch.setattr(Cluster, "nodes", lambda self: nodes)
     cluster = Cluster(Room([NodeType("gpu", {"CPU": 4, "GPU": 1}, 4)], 2), patience=0)
     gpu = {"CPU": 4, "GPU": 1}
-    assert cluster.could_hold([Needs(1, gpu), Needs(2, gpu), Needs(3, gpu)]) == holds
+    assert list(cluster.could_hold([Needs(1, gpu), Needs(2, gpu), Needs(3, gpu)])) == holds
     assert cluster.together([Needs(1, gpu)] * 9, ahead=4) == under_way
 
 

@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 
 from ffsd_ray.errors import JobError
+from ffsd_ray.run import main
 from ffsd_ray.spec.draw import draw
 from ffsd_ray.spec.dry_run import describe
 from ffsd_ray.spec.labels import trial_labels
@@ -372,6 +373,24 @@ def test_optuna_chooses_from_the_distributions(load) -> None:
     short = smoke(plan)
     assert short.template is not None
     assert short.template.train.epochs == 2
+
+
+def test_a_chosen_trial_is_named_by_what_was_chosen(load, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers, text and flags alike; here something else than Ray chooses."""
+    random = {"train.lr": {"log_uniform": [0.01, 1]}, "train.nesterov": [True, False], "backbone.name": ["resnet20"]}
+    optuna = {"name": "optuna"}
+    plan = load(search={"random": random | {"method.formulation": ["paper"]}, "samples": 1, "searcher": optuna})
+    template, named = plan.template, {}
+    assert template is not None
+    values = {"train.lr": 0.0123456, "train.nesterov": True, "backbone.name": "resnet20", "method.formulation": "paper"}
+
+    def choose(trials, job, run, view, names, announce, *, verbose) -> None:
+        announce(with_values(template, values))
+        named.update(names)
+
+    monkeypatch.setattr("ffsd_ray.launch.driver.run_on_ray", choose)
+    assert main([str(tmp_path / "job.yaml"), "--storage", str(tmp_path / "runs")]) == 1
+    assert list(named.values()) == ['ffsd n=2 (paper), lr=0.01235, nesterov=true, resnet20, formulation="paper"']
 
 
 def test_a_chosen_kind_drops_the_keys_it_has_not(load) -> None:

@@ -28,16 +28,14 @@ class UnknownBackbone(ValueError):
 
 
 def initialise_convolutions(module: nn.Module) -> None:
-    """Convolutions from N(0, sqrt(2 / (k² · C_out))), batch norm 1 and 0, as the published implementation does.
+    """Draw convolution weights from N(0, sqrt(2 / (k² · C_out))) and set batch norm to 1 and 0, as published.
 
-    Linear layers keep torch's own initialisation.
+    Biases of convolutions, where a backbone has them, and linear layers keep torch's own initialisation, as there.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels
             nn.init.normal_(layer.weight, std=(2 / fan_out) ** 0.5)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)

@@ -100,7 +100,7 @@ def _job(arguments: argparse.Namespace, said: str, console: Console) -> int:
 def _device_of(specs: Sequence[TrialSpec]) -> torch.device:
     """Raises JobError."""
     if any(spec.scale.most_workers > 1 for spec in specs):
-        raise JobError("scale.most_workers: one worker is timed; add --set scale.most_workers=1")
+        raise JobError("scale.workers: one worker is timed; add --set scale.workers=1")
     kinds = {"cuda" if spec.scale.uses_gpu else "cpu" for spec in specs}
     if len(kinds) > 1:
         raise JobError("scale.gpus_per_worker: settings are compared on one device; do not vary it between 0 and more")

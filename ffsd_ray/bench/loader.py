@@ -46,7 +46,7 @@ def loader_rate(
 
     The clock starts with the first batch, so the start of the processes is not counted. Raises DataError.
     """
-    dataset = data.load(settings.model_copy(update={"stream": True, "loader_processes": processes}))
+    dataset = data.load(settings.changed(stream=True, loader_processes=processes))
     batches = TrainBatches(
         dataset.train.to(device), dataset.mean, dataset.std, crop_padding=0, flip=True, batch_size=batch_size, seed=0
     )
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m ffsd_ray.bench.loader", description="Time the decoding of a stream, without training."
     )
     parser.add_argument("--data", required=True, metavar="YAML", help="the data section of a job")
-    parser.add_argument("--processes", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--processes", action="extend", type=int, nargs="+", help="default: 0 1 2")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=10, help="for each number of processes (default: 10)")
     arguments = parser.parse_args(argv)
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for heading in ("processes", "images/s", "a process", "images a CPU second of this process"):
         table.add_column(heading, justify="right")
     torch.set_num_threads(1)
-    for processes in arguments.processes:
+    for processes in arguments.processes or (0, 1, 2):
         rate, own = loader_rate(settings, processes, arguments.seconds, batch_size=arguments.batch_size)
         name = str(processes) if processes else "0: this one"
         table.add_row(name, f"{rate:.0f}", f"{rate / max(processes, 1):.0f}", f"{own:.0f}")

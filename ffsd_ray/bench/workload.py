@@ -69,7 +69,7 @@ class Workload:
 
 def with_train(spec: TrialSpec, **changes: object) -> TrialSpec:
     """The trial with other settings of its `train` section."""
-    return spec.model_copy(update={"train": spec.train.model_copy(update=changes)})
+    return spec.changed(train=spec.train.changed(**changes))
 
 
 def use_threads(spec: TrialSpec) -> None:

@@ -33,7 +33,7 @@ class _Cifar(DataSettings):
         return 50_000
 
     def without_fetching(self) -> Self:
-        return self.model_copy(update={"download": False})
+        return self.changed(download=False)
 
     def read(self, progress: bool) -> Dataset:
         from torchvision import datasets  # takes seconds, and settings are checked without it

@@ -60,7 +60,7 @@ class ImageFolder(StreamableSettings):
             yield self
             return
         with here(self.root, None, self.cache, "root", progress=progress) as root:
-            yield self.model_copy(update={"root": str(root)})
+            yield self.changed(root=str(root))
 
     def decoded(self, progress: bool) -> Dataset:
         listing = self.encoded()

@@ -91,7 +91,7 @@ class Parquet(StreamableSettings):
                     folder, _, pattern = files.rpartition("/")
                     copy = here(f"{folder}{mark}{query}", pattern, self.cache, key, progress=progress)
                     local[key] = f"{glob.escape(str(copies.enter_context(copy)))}/{pattern}"
-            yield self.model_copy(update=local)
+            yield self.changed(**local)
 
     def decoded(self, progress: bool) -> Dataset:
         return read_decoded(

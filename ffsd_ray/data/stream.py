@@ -131,7 +131,7 @@ class StreamableSettings(DataSettings):
             DataError: the images cannot be read, or have not the fingerprint that the settings name.
         """
         with self.here(progress) as local:
-            return self.model_copy(update={"fingerprint": local._fingerprint_here(progress)})
+            return self.changed(fingerprint=local._fingerprint_here(progress))
 
     def _fingerprint_here(self, progress: bool) -> str:
         found = content_fingerprint(self.named_files(), self.cache, progress=progress)

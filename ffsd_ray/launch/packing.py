@@ -57,4 +57,4 @@ def _read(spec: dict[str, Any], directory: str) -> Reading:
 def _with_share(spec: TrialSpec, gpus: float | None) -> TrialSpec:
     if gpus is None:
         return spec
-    return spec.model_copy(update={"scale": spec.scale.model_copy(update={"gpus_per_worker": gpus})})
+    return spec.changed(scale=spec.scale.changed(gpus_per_worker=gpus))

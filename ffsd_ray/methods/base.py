@@ -45,8 +45,12 @@ class MethodSettings(Settings):
         """Whether it learns from images that are held out (`Method.see_held_out`)."""
         return False
 
-    def teachers(self, seed: int) -> list["Teacher"]:
-        """The networks that must have been trained before this method can train, for a trial of this seed."""
+    @property
+    def teachers(self) -> list[str | None]:
+        """The backbones of the networks that must have been trained before a trial, at most 128; None: the trial's own.
+
+        Each is a baseline with the trial's data and optimisation and a seed that no other trial has.
+        """
         return []
 
     def problems(self, shapes: MapShapes) -> Iterator[Problem]:
@@ -56,14 +60,6 @@ class MethodSettings(Settings):
     def label(self) -> str:
         """A short name for tables."""
         return self.name
-
-
-class Teacher(NamedTuple):
-    """A network trained alone, as a trial of its own with the data and optimisation of the trial that needs it."""
-
-    backbone: str | None
-    """None: that of the trial."""
-    seed: int
 
 
 class Losses(NamedTuple):
@@ -194,9 +190,6 @@ class Method(nn.Module, ABC):
 
     def begin_epoch(self, epoch: int) -> None:
         """Set what depends on the epoch (from 1)."""
-
-    def begin_step(self, epochs: float) -> None:
-        """Set what changes within an epoch; `epochs`: how many have been trained, the last one in part."""
 
     def weights(self) -> dict[str, float]:
         """The loss weights in force, by the name they have in the job file."""

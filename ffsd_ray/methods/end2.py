@@ -1,9 +1,13 @@
 """Ensemble distribution distillation (EnD²; Malinin et al., ICLR 2020): a student that is a prior over predictions.
 
-The members are baselines trained alone, each from a seed of its own. The student's logits z are the logarithms of a
-Dirichlet distribution's concentrations, α = exp(z / T); it maximises the likelihood of the members' softened and
-smoothed predictions, p = softmax(z_member / T), p ← (1 − γ)(p − 1/K) + 1/K. L = −T² · mean log Dir(p; α). T is held at
-first and then falls linearly to 1.
+The members are baselines trained alone, for each seed of the student others. The student's logits z are the logarithms
+of a Dirichlet distribution's concentrations, α = exp(z / T); it maximises the likelihood of the members' softened and
+smoothed predictions, p = softmax(z_member / T), p ← (1 − γ)(p − 1/K) + 1/K. L = −T² · mean log Dir(p; α).
+
+As in the authors' trainer, T changes between epochs: it is held at first and then falls linearly to 1; and in every
+step the gradient of L is clipped at the norm 10. Unlike there, members predict the augmented images that the student
+sees, where the authors store one prediction for each image; and learning rates and weight decay are those of the
+`train` section, as for every method.
 """
 
 from typing import Literal
@@ -13,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ffsd_ray.methods.alone import Alone
-from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Teacher
+from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings
 from ffsd_ray.settings import Positive
 
 
@@ -24,21 +28,22 @@ class End2Settings(MethodSettings):
     ensemble: int = Field(10, ge=2, le=100, description="Members m, each trained alone before the student.")
     temperature: Positive = Field(10.0, description="T at first.")
     hold_epochs: int = Field(60, ge=0, description="Epochs for which T is held.")
-    anneal_epochs: int = Field(60, ge=1, description="Epochs after them over which T falls linearly to 1.")
+    anneal_epochs: int = Field(60, ge=1, description="Epochs after them; in each T falls by the same step, to 1.")
     smoothing: float = Field(1e-3, gt=0, lt=1, description="γ of the members' predictions.")
-    weight: Positive = Field(0.01, description="Weight of the loss, which is T² times a likelihood's.")
+    weight: Positive = Field(1.0, description="Factor of the loss; its gradient is multiplied after the clipping.")
     clip_norm: Positive = Field(
         10.0,
-        description="Most that the norm of a step's gradient counts, as in the authors' trainer: where members agree, "
-        "it grows without bound.",
+        description="The gradient of the loss without the weight is clipped at this norm in every step, as in the "
+        "authors' trainer: where members agree, it grows without bound.",
     )
 
     @property
     def unconfirmed(self) -> tuple[str, ...]:
         return (
             f"EnD²: T is held for {self.hold_epochs} epochs and falls over {self.anneal_epochs}, "
-            f"γ = {self.smoothing:g}, and its loss has the weight {self.weight:g} under the SGD of the other methods",
-            "EnD²: members' predictions are softened by the T in force",
+            f"γ = {self.smoothing:g}, and it is trained by the SGD of the other methods, its clipped gradient times "
+            f"{self.weight:g}",
+            "EnD²: members predict the student's augmented images; its authors' store one prediction for each image",
         )
 
     @property
@@ -49,9 +54,9 @@ class End2Settings(MethodSettings):
     def schedule(self) -> dict[str, int]:
         return {"hold_epochs + anneal_epochs": self.hold_epochs + self.anneal_epochs}
 
-    def teachers(self, seed: int) -> list[Teacher]:
-        """Seeds m·s + 1 … m·s + m: never s, and others for every s, so that each student has an ensemble of its own."""
-        return [Teacher(None, self.ensemble * seed + index) for index in range(1, self.ensemble + 1)]
+    @property
+    def teachers(self) -> list[str | None]:
+        return [None] * self.ensemble
 
     def label(self) -> str:
         return f"end2 of {self.ensemble}"
@@ -71,12 +76,12 @@ class End2(Alone):
 
     @property
     def clip_norm(self) -> float:
-        return self.settings.clip_norm
+        """For the weighted loss: scales its gradient as clipping the one without the weight at the settings' norm."""
+        return self.settings.clip_norm * self.settings.weight
 
-    def begin_step(self, epochs: float) -> None:
+    def begin_epoch(self, epoch: int) -> None:
         settings = self.settings
-        # Step by step: concentrations are exponential in 1 / T, and would jump with it by orders of magnitude.
-        fallen = min(max((epochs - settings.hold_epochs) / settings.anneal_epochs, 0.0), 1.0)
+        fallen = min(max((epoch - 1 - settings.hold_epochs) / settings.anneal_epochs, 0.0), 1.0)
         self.temperature.fill_(settings.temperature + fallen * (1 - settings.temperature))
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:

@@ -13,7 +13,7 @@ from ffsd_ray.backbones import backbone
 from ffsd_ray.errors import RecordsError, TrialError
 from ffsd_ray.leader import Card, load_leader
 from ffsd_ray.methods.alone import Alone
-from ffsd_ray.methods.base import Blueprint, MethodSettings, Teacher, TrainedOn
+from ffsd_ray.methods.base import Blueprint, MethodSettings, TrainedOn
 from ffsd_ray.settings import NOT_IDENTITY, Problem, refuse
 
 #: How much two data sets' means or standard deviations may differ by before a warning.
@@ -29,7 +29,7 @@ class TaughtSettings(MethodSettings):
     teacher_weights: str | None = Field(
         None,
         description="A weights file (leader_last.safetensors of a trial) to take the teacher from; null: it is trained "
-        "in the job, once for each seed, as a baseline with the same data and optimisation, to its last epoch.",
+        "in the job, as a baseline with the same data and optimisation to its last epoch, for each seed another one.",
     )
     teacher_sha256: str | None = Field(
         None,
@@ -55,9 +55,9 @@ class TaughtSettings(MethodSettings):
     def headline(self) -> str:
         return "student"
 
-    def teachers(self, seed: int) -> list[Teacher]:
-        """Seed s + 1: a teacher of the student's backbone would else begin as the student does."""
-        return [] if self.teacher_weights else [Teacher(self.teacher, seed + 1)]
+    @property
+    def teachers(self) -> list[str | None]:
+        return [] if self.teacher_weights else [self.teacher]
 
     def label(self) -> str:
         return f"{self.name} from {self.teacher}" if self.teacher else self.name

@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--paper", choices=list(paper_tables()), help="ours beside what the paper prints")
     what.add_argument(
         "--plot",
+        action="extend",
         nargs="+",
         metavar="KEY",
         help="accuracies against dotted keys: one, e.g. method.students (Fig. 6): lines; two: a heat map; more: "

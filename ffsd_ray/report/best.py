@@ -7,6 +7,7 @@ from typing import Any
 from ffsd_ray.errors import JobError, RecordsError
 from ffsd_ray.report.captions import images_of
 from ffsd_ray.report.collect import Trial
+from ffsd_ray.report.groups import without_teachers
 from ffsd_ray.report.ranking import IMAGES, best, split_of
 from ffsd_ray.report.row import Row
 from ffsd_ray.report.table import Table
@@ -51,7 +52,10 @@ def best_job(job: Mapping[str, Any], table: Table, trials: Sequence[Trial], *, b
     row = best(completed, by_test=by_test)
     assert row is not None
     identity = row.spec.identity()
-    seeds = [trial.spec.seed for trial in trials if trial.spec.configuration().identity() == identity]
+    own = [trial.spec for trial in without_teachers(trials)]
+    seeds = [spec.seed for spec in own if spec.configuration().identity() == identity]
+    if not seeds:
+        raise RecordsError(f"--best: these trials of {job['name']} are teachers, which other trials learn from")
     comments = "".join(f"# {line}\n" for line in _comments(job, row, len(completed), seeds, by_test=by_test))
     return comments + dump(_job(job, row, seeds))
 

@@ -110,7 +110,7 @@ def cost_table(run: RunRecords) -> CostTable:
 def cost_of(run: RunRecords, row: Row) -> Cost:
     """What the trials behind a row of the run's table cost."""
     spec = row.spec
-    trials = [run.trial(spec.model_copy(update={"seed": seed}).identity()) for seed in row.seeds]
+    trials = [run.trial(spec.changed(seed=seed).identity()) for seed in row.seeds]
     result = trials[0].result() if trials else {}
     classes, size = result.get("classes", spec.data.known_classes), result.get("image_size", spec.data.known_size)
     images = None if classes is None or size is None else (classes, size)

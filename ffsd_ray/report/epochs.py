@@ -58,7 +58,7 @@ def training_curves(run: RunRecords, table: Table) -> TrainingCurves:
 
 
 def _panel(run: RunRecords, row: Row) -> Panel:
-    trials = [run.trial(row.spec.model_copy(update={"seed": seed}).identity()) for seed in row.seeds]
+    trials = [run.trial(row.spec.changed(seed=seed).identity()) for seed in row.seeds]
     result, histories = trials[0].result(), [trial.history() for trial in trials]
     columns = series(result, row.spec.method)
     keys = {column: f"test/{columns[column]}/top1" for column in SERIES if column in columns}

@@ -19,6 +19,14 @@ class Group:
     trials: tuple[Trial, ...]
 
 
+def without_teachers(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that make rows: those that others only learn from do not, unless there are no others.
+
+    Their seeds are none of the job's: counted among the baselines they would be in no pair with any other row.
+    """
+    return [trial for trial in trials if not trial.spec.is_teacher] or list(trials)
+
+
 def configurations(trials: Sequence[Trial], keys: Sequence[str] | None) -> list[Group]:
     """Trials that differ in their seeds alone are a group; `keys` name it, see `labels`."""
     found: dict[str, list[Trial]] = {}

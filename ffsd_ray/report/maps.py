@@ -133,7 +133,7 @@ def _caption(specs: Sequence[TrialSpec], states: dict[str, dict[str, Any]]) -> s
     epochs = _each(str(len(states[spec.identity()]["progress"]["rows"])) for spec in specs)
     return (
         f"Test images of {images_of(specs[0].data)}; {_each(spec.backbone.name for spec in specs)} "
-        f"after epoch {epochs}, seed {_each(str(spec.seed) for spec in specs)}. "
+        f"after epoch {epochs}, {_each(spec.seed_label for spec in specs)}. "
         "Attention: mean of the squared feature map over its channels, upsampled bilinearly, "
         "each map scaled from blue (its minimum) to red (its maximum)."
     )
@@ -152,9 +152,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help=".png, .pdf or .svg")
     parser.add_argument("--images", metavar="N", type=int, default=6, help="test images, a row each (default: 6)")
-    parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="only trials with these settings")
     parser.add_argument(
-        "--members", nargs="+", default=[], metavar="NAME", help="such as student1 leader; default: all"
+        "--where", action="append", default=[], metavar="KEY=VALUE", help="only trials with this setting; repeatable"
+    )
+    parser.add_argument(
+        "--members",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="such as student1 leader; default: all",
     )
     parser.add_argument(
         "--level",

@@ -12,6 +12,7 @@ from ffsd_ray.methods.taught import TaughtSettings
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import Trial, collect
 from ffsd_ray.report.cost import Cost, cost_of
+from ffsd_ray.report.groups import without_teachers
 from ffsd_ray.report.measured import Measured, read_measured
 from ffsd_ray.report.row import Cell
 from ffsd_ray.report.sheet import Section, Sheet, marks
@@ -85,7 +86,8 @@ def methods_table(run: RunRecords, bench: Path | None = None) -> MethodsTable:
     table = table_of(run.job(), trials, ["last"])
     apart = read_measured(bench, [row.spec.identity() for row in table.rows]) if bench else None
     costs = {row.spec.identity(): cost_of(run, row) for row in table.rows}
-    results = {identity: _results(trials, identity) for identity in costs}
+    shown = without_teachers(trials)
+    results = {identity: _results(shown, identity) for identity in costs}
     measured = apart.figures if apart else {identity: _of_run(found) for identity, found in results.items() if found}
     lines = []
     for identity, cost in costs.items():

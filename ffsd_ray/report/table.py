@@ -1,19 +1,22 @@
 """The table of a run, as in the paper's Table I: a row a configuration, mean ± standard deviation over its seeds."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.captions import captions
 from ffsd_ray.report.collect import Trial, collect
-from ffsd_ray.report.groups import Group, averaged, configurations, grouped
-from ffsd_ray.report.row import Row, make_row
+from ffsd_ray.report.groups import Group, averaged, configurations, grouped, without_teachers
+from ffsd_ray.report.row import Cell, Row, make_row
 from ffsd_ray.report.scores import TOGETHER, Epoch
 from ffsd_ray.report.sheet import Notes, Section, Sheet, marks
 from ffsd_ray.report.significance import COMPARED, compared, comparison_caption, comparison_texts, reference_of
 from ffsd_ray.report.where import trial_key, where
+
+#: A caption says no more of teachers than this many configurations.
+_MOST_TEACHERS = 8
 
 _EPOCHS: tuple[Epoch, ...] = ("best", "last")
 
@@ -127,7 +130,8 @@ def table_of(
 
     Gain is a trial's headline accuracy minus that of the baseline trial with the same data, backbone, train section,
     scale section and seed, both at their best or both at their last epoch. It is left blank, with the reason as a note,
-    unless every completed trial of a row has such a baseline.
+    unless every completed trial of a row has such a baseline. Trials that others only learn from are in no row; a
+    caption says what they reach.
 
     Args:
         job: as `RunRecords.job` has it.
@@ -146,11 +150,14 @@ def table_of(
     def group(some: Sequence[Trial]) -> list[Group]:
         return grouped(some, keys) if keys else configurations(some, job.get("report", {}).get("rows"))
 
-    groups, notes = group(kept), Notes()
+    shown = without_teachers(kept)
+    groups, notes = group(shown), Notes()
     rows = [make_row(one, epoch, completed, notes) for epoch in epochs for one in groups]
-    said = list(captions(kept, epochs, averaged(groups) if keys else ()))
+    said = list(captions(shown, epochs, averaged(groups) if keys else ()))
+    if len(shown) < len(kept):
+        said += _about_teachers([trial for trial in kept if trial.spec.is_teacher])
     if against is not None:
-        reference = reference_of(groups, lambda: group(trials), against)
+        reference = reference_of(groups, lambda: group(without_teachers(trials)), against)
         others = {epoch: make_row(reference, epoch, completed, Notes()) for epoch in epochs}
         rows = [compared(row, others[row.epoch], notes) for row in rows]
         said.append(comparison_caption(rows, others[epochs[0]]))
@@ -168,6 +175,22 @@ def chosen(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
     """Those that meet the conditions, see `where`."""
     met = {spec.identity() for spec in where([trial.spec for trial in trials], conditions)}
     return [trial for trial in trials if trial.spec.identity() in met]
+
+
+def _about_teachers(teachers: Sequence[Trial]) -> Iterator[str]:
+    """What the trials reach that are in no row, by configuration."""
+    groups = configurations(teachers, None)
+    backbones = [group.spec.backbone.name for group in groups]
+    names = backbones if len(set(backbones)) == len(groups) else [group.name for group in groups]
+    each = []
+    for name, group in zip(names, groups, strict=True):
+        results = [trial.result for trial in group.trials if trial.result is not None]
+        top1 = [result["last"][f"test/{result['headline']}/top1"] for result in results]
+        each.append(f"{name} {Cell.of(top1).text() if top1 else 'not completed'} (n = {len(top1)})")
+    if len(each) > _MOST_TEACHERS:
+        each = [*each[: _MOST_TEACHERS - 1], f"{len(each) - _MOST_TEACHERS + 1} more"]
+    if each:
+        yield f"In no row: teachers and ensemble members, whose seeds are their own; last epoch: {', '.join(each)}"
 
 
 def _title(job: Mapping[str, Any]) -> str:

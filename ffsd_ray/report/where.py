@@ -3,11 +3,14 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from pydantic import BaseModel
+
 from ffsd_ray.errors import JobError, RecordsError
 from ffsd_ray.spec.keys import TRIAL_KEYS, did_you_mean
 from ffsd_ray.spec.labels import has
 from ffsd_ray.spec.load import value_at
 from ffsd_ray.spec.problems import Place, Problems, shown
+from ffsd_ray.spec.tree import same
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.spec.yaml_file import parse
 
@@ -42,12 +45,18 @@ def where(specs: Sequence[TrialSpec], conditions: Iterable[str], option: str = "
         if not equals:
             raise JobError(f"{place}: should be KEY=VALUE, such as method.name=ffsd")
         key, value = trial_key(said.strip(), place), _value(place, text)
-        met = [spec for spec in kept if value_at(spec, key) == value]
+        met = [spec for spec in kept if same(_plain(spec, key), value)]
         if not met:
-            there = dict.fromkeys(shown(value_at(spec, key)) for spec in kept if has(spec, key)) or ["in none of them"]
+            there = dict.fromkeys(shown(_plain(spec, key)) for spec in kept if has(spec, key)) or ["in none of them"]
             raise RecordsError(f"{place}: no such trial; {key} is {', '.join(there)}")
         kept = met
     return kept
+
+
+def _plain(spec: TrialSpec, key: str) -> object:
+    """The value of a dotted key as a job file has it: a section (such as a range of workers) as its keys."""
+    value = value_at(spec, key)
+    return value.model_dump() if isinstance(value, BaseModel) else value
 
 
 def parted(conditions: str) -> list[str]:

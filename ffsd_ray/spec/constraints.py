@@ -5,7 +5,7 @@ from typing import Any
 from ffsd_ray.spec.keys import TRIAL_KEYS, class_at, did_you_mean, split
 from ffsd_ray.spec.problems import Problems, shown
 from ffsd_ray.spec.search import listed
-from ffsd_ray.spec.tree import Node
+from ffsd_ray.spec.tree import Node, same
 from ffsd_ray.spec.trial import TrialSpec
 
 _ABSENT = object()
@@ -60,7 +60,7 @@ def _known(entry: Node, path: str, problems: Problems) -> bool:
 def _has(trial: Node, key: str, values: list[Any], *, absent: bool) -> bool:
     """Whether the trial has one of the values at the key; `absent` where its kinds have no such key."""
     found = _value(trial, key)
-    return absent if found is _ABSENT else any(_same(found, value) for value in values)
+    return absent if found is _ABSENT else any(same(found, value) for value in values)
 
 
 def _value(trial: Node, key: str) -> Any:
@@ -71,7 +71,3 @@ def _value(trial: Node, key: str) -> Any:
     holder = class_at(path[:-1], trial) if len(path) > 1 else TrialSpec
     field = holder.model_fields.get(path[-1]) if holder else None
     return _ABSENT if field is None or field.is_required() else field.get_default(call_default_factory=True)
-
-
-def _same(one: Any, other: Any) -> bool:
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)

@@ -12,7 +12,7 @@ from ffsd_ray.spec.keys import TRIAL_KEYS, did_you_mean, split
 from ffsd_ray.spec.problems import Place, Problems, shown
 from ffsd_ray.spec.search import MUTABLE, Distribution
 from ffsd_ray.spec.tree import Node, merge, put
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.spec.trial import SEEDS, TrialSpec
 
 _MOST_TRIALS = 10_000
 
@@ -70,6 +70,7 @@ def expand(job: Node, problems: Problems) -> Expansion:
     base = replace(job, value=sections)
     grid, sweep = (_known(_axes(job, part), part, problems) for part in ("grid", "sweep"))
     seeds = grid.pop("seed", None) or _listed(job.get("seed"))
+    _check_seeds(seeds, problems)
     random = distributions(job.get("search", "random"))
     random = {
         key: random[key] for key in _known({key: [node] for key, (_, node) in random.items()}, "random", problems)
@@ -206,6 +207,7 @@ def _also(base: Node, entry: Node, index: int, seeds: list[Node], problems: Prob
             seeds = _listed(value)
             if not seeds:
                 problems.add(value.at, f"search.also[{index}].seed", "Should have 1 item or more.", "[]")
+            _check_seeds(seeds, problems)
         else:
             changes.append(_Change(key, value, merged=True))
     return _with_seeds(_with(replace(base, at=entry.at, key_at=entry.at), changes), seeds)
@@ -233,6 +235,13 @@ def _listed(seed: Node | None) -> list[Node]:
     if seed is None:
         return []
     return seed.value if isinstance(seed.value, list) else [seed]
+
+
+def _check_seeds(seeds: list[Node], problems: Problems) -> None:
+    """Report those that only teachers have, which validation of a trial lets pass."""
+    for seed in seeds:
+        if isinstance(seed.value, int) and seed.value >= SEEDS:
+            problems.add_unreadable(seed.at, "seed", f"Should be less than {SEEDS}.", shown(seed.value))
 
 
 def _with_seeds(trial: Node, seeds: list[Node]) -> list[Node]:

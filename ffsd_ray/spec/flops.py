@@ -25,9 +25,14 @@ def flops_per_image(method: MethodSettings, name: str, classes: int, size: int) 
 
 
 def structure(method: MethodSettings) -> MethodSettings:
-    """The settings with 1 for every fraction: losses' weights, temperatures. Networks and operations are the same."""
-    ones = {name: 1.0 for name in type(method).model_fields if isinstance(getattr(method, name), float)}
-    return method.model_copy(update=ones)
+    """The settings with defaults for fractions (weights of losses, temperatures): its networks and operations stay."""
+    fields = type(method).model_fields
+    defaults = {
+        name: fields[name].default
+        for name, value in method
+        if isinstance(value, float) and not fields[name].is_required()
+    }
+    return method.changed(**defaults)
 
 
 @cache

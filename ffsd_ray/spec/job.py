@@ -7,11 +7,11 @@ from pydantic import BeforeValidator, Field
 from ffsd_ray.settings import Settings
 from ffsd_ray.spec.scale import ScaleSettings
 from ffsd_ray.spec.search import SearchSettings, listed
-from ffsd_ray.spec.trial import BackboneSettings, DataSection, MethodSection
+from ffsd_ray.spec.trial import SEEDS, BackboneSettings, DataSection, MethodSection
 from ffsd_ray.spec.watch import WatchSettings
 from ffsd_ray.train.settings import TrainSettings
 
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
 
 class FailureSettings(Settings):

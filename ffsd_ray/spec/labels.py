@@ -14,7 +14,7 @@ def trial_labels(specs: Sequence[TrialSpec], keys: Sequence[str] | None) -> dict
     rows = {spec.identity(): spec.configuration() for spec in specs}
     distinct = {row.identity(): row for row in rows.values()}
     names = dict(zip(distinct, labels(list(distinct.values()), keys), strict=True))
-    return {spec.identity(): f"{names[rows[spec.identity()].identity()]}, seed {spec.seed}" for spec in specs}
+    return {spec.identity(): f"{names[rows[spec.identity()].identity()]}, {spec.seed_label}" for spec in specs}
 
 
 def labels(specs: Sequence[TrialSpec], keys: Sequence[str] | None) -> list[str]:

@@ -110,7 +110,7 @@ def resolved(trial: TrialSpec) -> TrialSpec:
     """The trial with the resources that its number of networks asks for."""
     if trial.scale.for_networks is None:
         return trial
-    return trial.model_copy(update={"scale": trial.scale.resolved(networks(trial))})
+    return trial.changed(scale=trial.scale.resolved(networks(trial)))
 
 
 def with_values(trial: TrialSpec, values: Mapping[str, Any]) -> TrialSpec:

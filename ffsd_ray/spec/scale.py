@@ -140,13 +140,11 @@ class ScaleSettings(Settings):
             grown = min(gpus * times, max(1.0, gpus))
             parts = math.floor(grown * _GPU_PARTS + 1e-6) / _GPU_PARTS
             gpus = float(math.ceil(grown)) if grown > 1 else max(parts, 1 / _GPU_PARTS)
-        return self.model_copy(
-            update={
-                "cpus_per_worker": -(-self.cpus_per_worker * networks // self.for_networks),
-                "gpus_per_worker": gpus,
-                "memory_per_worker_gib": round(self.memory_per_worker_gib * times, 3),
-                "for_networks": None,
-            }
+        return self.changed(
+            cpus_per_worker=-(-self.cpus_per_worker * networks // self.for_networks),
+            gpus_per_worker=gpus,
+            memory_per_worker_gib=round(self.memory_per_worker_gib * times, 3),
+            for_networks=None,
         )
 
     @model_validator(mode="after")

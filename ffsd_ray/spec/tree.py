@@ -47,6 +47,15 @@ def from_plain(value: Any, place: Place) -> Node:
     return Node(held, place, place)
 
 
+def same(one: Any, other: Any) -> bool:
+    """Whether two plain values are equal as YAML: true is not 1, but 1 is 1.0; a tuple is a list."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
 def put(tree: Node, path: tuple[str, ...], new: Node) -> Node:
     """`tree` with `new` at `path`; sections on the way are made where they are missing or null.
 

@@ -22,6 +22,20 @@ from ffsd_ray.spec.union import by_name
 from ffsd_ray.train.execution import captures, resolve
 from ffsd_ray.train.settings import TrainSettings
 
+#: A job's seeds are below it.
+SEEDS = 2**31
+#: More trials than this no trial learns from.
+MOST_TEACHERS = 128
+
+
+def teacher_seed(seed: int, number: int) -> int:
+    """The seed of a trial's teacher or ensemble member, numbered from 1; `seed`: the trial's.
+
+    No job has it as a seed, so that no teacher is a baseline of the job's own, and trials of different seeds have no
+    teacher in common: their results stay independent.
+    """
+    return SEEDS + MOST_TEACHERS * seed + number - 1
+
 
 class BackboneSettings(Settings):
     """The network that every student is."""
@@ -58,7 +72,11 @@ class TrialSpec(Settings):
     train: TrainSettings = TrainSettings()
     scale: ScaleSettings = ScaleSettings()
     seed: int = Field(
-        0, ge=0, lt=2**31, description="Of the initial weights, the order of the images and their augmentation."
+        0,
+        ge=0,
+        le=teacher_seed(SEEDS - 1, MOST_TEACHERS),
+        description="Of the initial weights, the order of the images and their augmentation. "
+        f"A job's are below {SEEDS}; the others are those of teachers.",
     )
 
     @model_validator(mode="after")
@@ -69,6 +87,8 @@ class TrialSpec(Settings):
     def _problems(self) -> Iterator[Problem]:
         if self.data.known_size is not None:
             yield from self._size_problems(self.data.known_size)
+        if self.is_teacher and self.method.teachers:
+            yield Problem(("seed",), self.seed, f"Should be less than {SEEDS}")
         if self.train.batch_size < 2 * self.scale.most_workers:
             yield Problem(
                 ("train", "batch_size"),
@@ -124,30 +144,42 @@ class TrialSpec(Settings):
             if length >= epochs and self.train.steps_per_epoch is None
         ]
 
+    @property
+    def is_teacher(self) -> bool:
+        """Whether only other trials need it: it is no baseline of theirs."""
+        return self.seed >= SEEDS
+
+    @property
+    def seed_label(self) -> str:
+        """The seed in words: `seed 3`, or of the second teacher of that trial `seed 3, teacher 2`."""
+        if not self.is_teacher:
+            return f"seed {self.seed}"
+        seed, number = divmod(self.seed - SEEDS, MOST_TEACHERS)
+        return f"seed {seed}, teacher {number + 1}"
+
     def prerequisites(self) -> tuple["TrialSpec", ...]:
         """The trials that must have completed before this one, in the order of its method's teachers."""
+        alone = self.baseline()
         return tuple(
-            self.baseline().model_copy(
-                update={
-                    "variant": None,
-                    "seed": teacher.seed,
-                    "backbone": BackboneSettings(name=teacher.backbone) if teacher.backbone else self.backbone,
-                }
+            alone.changed(
+                variant=None,
+                seed=teacher_seed(self.seed, number),
+                backbone=BackboneSettings(name=name) if name else self.backbone,
             )
-            for teacher in self.method.teachers(self.seed)
+            for number, name in enumerate(self.method.teachers, 1)
         )
 
     def baseline(self) -> "TrialSpec":
         """The trial that trains the backbone alone, all else being the same: what gains and costs are against."""
-        return self.model_copy(update={"method": METHODS["baseline"].Settings(name="baseline")})
+        return self.changed(method=METHODS["baseline"].Settings(name="baseline"))
 
     def with_data(self, data: DataSettings) -> "TrialSpec":
         """The trial on the same images, of which more is known."""
-        return self.model_copy(update={"data": data})
+        return self.changed(data=data)
 
     def configuration(self) -> "TrialSpec":
         """The trial without its seed: trials that differ in nothing else are one row of a table."""
-        return self.model_copy(update={"seed": 0})
+        return self.changed(seed=0)
 
     def identity(self) -> str:
         """16 hexadecimal digits, the same for two trials exactly if they compute the same."""

@@ -102,7 +102,6 @@ class Engine:
     def epoch(self, epoch: int, meters: Meters, first_step: int = 0, stop: int | None = None) -> Iterator[int]:
         """Train from `first_step` on, before `stop`; after each step, how many of the epoch's are done."""
         for step, parts in enumerate(self.drawn(epoch, first_step, stop), start=first_step):
-            self.method.begin_step(epoch - 1 + step / self.steps)
             found = self.step(parts, optimisers.learning_rate_factor(self._spec.train, epoch, step, self.steps))
             for (losses, labels), (_, weight) in zip(found, parts, strict=True):
                 meters.terms.expect(losses.terms)
