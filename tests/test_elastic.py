@@ -134,3 +134,13 @@ def test_checkpoints_every_few_steps(tmp_path: Path) -> None:
     resumed = train_with(spec, tmp_path / "a")
     assert_equal(whole.latest_checkpoint(), resumed.latest_checkpoint())
     assert spec.identity() == digits_spec({"name": "baseline"}, epochs=2, steps_per_epoch=5).identity()
+
+
+def test_a_worker_may_have_nothing_left_of_an_epoch(tmp_path: Path) -> None:
+    """1,291 images in batches of 129: the eleventh holds one, so that of two workers the second goes on with none."""
+    data = {"validation": 0.1013}
+    spec = digits_spec({"name": "baseline"}, workers=2, data=data, batch_size=129, epochs=1, steps_per_epoch=None)
+    whole = train_with(spec, tmp_path / "whole")
+    stopped = train_with(spec, tmp_path / "stopped", noticed=True)
+    assert stopped.store.child("checkpoints").names() == ["epoch-000001-step-000010.pt"]
+    assert_same_end(whole, train_with(spec, tmp_path / "stopped"))
