@@ -73,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for note in _read_images(_to_train(run, plan)):
             say(f"Note: {note}")
         with sole_driver(run.store, say):
+            if not arguments.resume:
+                _refuse_used(run)  # another may have driven it to its end meanwhile
             _begin(run, plan)
             if plan.job.records.reuse:
                 _reuse(run, plan, say)

@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ffsd_ray import run as command
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.records import sole
 from ffsd_ray.records.run import RunRecords
@@ -201,3 +203,20 @@ def test_storage_without_locks_lets_the_last_to_write_in(tmp_path: Path, monkeyp
     with pytest.raises(RecordsError, match="is at work on this run"), sole_driver(run, print):
         pass
     assert sole._last_sign(run) == other
+
+
+def test_a_run_that_another_ended_meanwhile_is_used(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It began, and ended, while this process read its images."""
+    arguments = [str(job), "--storage", str(tmp_path)]
+    read = command._read_images
+
+    def slowly(specs: Any, **options: Any) -> list[str]:
+        monkeypatch.setattr(command, "_read_images", read)
+        assert main(arguments) == 0
+        return read(specs, **options)
+
+    monkeypatch.setattr(command, "_read_images", slowly)
+    assert main(arguments) == 2
+    assert "a run is here already" in capsys.readouterr().err
