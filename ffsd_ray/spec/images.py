@@ -25,7 +25,7 @@ def with_fingerprints(plan: Plan, *, progress: bool, fetch: bool = True) -> Plan
         if data not in known:
             here = data if fetch else data.without_fetching()
             known[data] = here.with_fingerprint(progress) if isinstance(here, StreamableSettings) else data
-        return trial.with_data(known[data])
+        return trial if known[data] is data else trial.with_data(known[data])
 
     template = identified(plan.template) if plan.template is not None else None
     return replace(
