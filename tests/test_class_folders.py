@@ -102,7 +102,7 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     dataset = read(root)
     assert dataset.train.labels.bincount().tolist() == [10, 6]
     [note] = dataset.notes
-    assert note == (f"{root}/train: left out: 2 .heic, 1 .txt, 1 pictures in no class folder, 1 without a suffix.")
+    assert note == (f"{root}/train: left out: 2 .heic, 1 .txt, 1 in no class folder, 1 without a suffix.")
 
 
 def test_a_class_folder_without_pictures_is_an_error(tmp_path: Path) -> None:

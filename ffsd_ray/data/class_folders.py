@@ -69,7 +69,7 @@ def scan(folder: Path, *, may_be_empty: bool = False) -> ClassFolders:
     for entry in _entries(folder):
         if not entry.is_dir():
             if _suffix(entry.name) in SUFFIXES:
-                found.left_out["pictures in no class folder"] += 1
+                found.left_out["in no class folder"] += 1
         elif not found.leads_back(entry):
             found.visited = set()
             before = found.left_out.copy()
@@ -87,6 +87,44 @@ def scan(folder: Path, *, may_be_empty: bool = False) -> ClassFolders:
         raise DataError(f"{folder}: expected class folders of images, found no folder")
     notes = [f"{folder}: left out: {_listed(found.left_out)}."] if found.left_out else []
     return ClassFolders(images, notes + found.links)
+
+
+def check_several(classes: list[str], folder: Path) -> None:
+    """Raise DataError where there is nothing to tell apart; often the folder is one of a level too high."""
+    if len(classes) > 1:
+        return
+    inside = [entry.name for entry in _entries(folder / classes[0]) if entry.is_dir()]
+    hint = f"; did you mean {folder / classes[0]}, which has {', '.join(inside[:_NAMED])}?" if inside else ""
+    raise DataError(
+        f"data.root: {folder}: has one class folder, {classes[0]}; expected two or more, for there is nothing to tell "
+        f"apart{hint}"
+    )
+
+
+def labelled(part: ClassFolders, classes: list[str], folder: Path, train: Path) -> Iterator[tuple[str, int]]:
+    """Path and label of each picture of a split, by the classes of the training images.
+
+    Raises:
+        DataError: it has a class that they lack.
+    """
+    if unknown := sorted(set(part.images) - set(classes)):
+        cases = {name.casefold(): name for name in classes}
+        alike = [f"{name} for {cases[name.casefold()]}" for name in unknown if name.casefold() in cases]
+        why = f" (upper and lower case differ: {', '.join(alike)})" if alike else ""
+        raise DataError(
+            f"{folder}: expected the class folders of {train}, which has none of {', '.join(unknown[:_NAMED])}{why}"
+        )
+    labels = {name: label for label, name in enumerate(classes)}
+    return ((path, labels[name]) for name, paths in part.images.items() for path in paths)
+
+
+def without_images(split: str, part: ClassFolders, classes: list[str]) -> list[str]:
+    """A line that names the classes of which a split has no image; nothing where it has some of each."""
+    missing = [name for name in classes if name not in part.images]
+    if not missing:
+        return []
+    more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+    return [f"No {split} image of {', '.join(missing[:_NAMED])}{more}: trained, but not measured."]
 
 
 class _Walk:
@@ -115,7 +153,7 @@ class _Walk:
             elif entry.is_file() or entry.is_symlink():  # a broken link is a picture that is missing
                 paths.append(entry.path)
             else:
-                self.left_out["no regular files"] += 1
+                self.left_out["that are no regular files"] += 1
         yield folder, paths
 
     def leads_back(self, entry: os.DirEntry[str]) -> bool:
@@ -146,41 +184,3 @@ def _suffix(name: str) -> str:
 def _listed(left_out: Counter[str]) -> str:
     kinds = [f"{count:,} {kind}" for kind, count in sorted(left_out.items(), key=lambda item: (-item[1], item[0]))]
     return ", ".join([*kinds[:_NAMED], *(["..."] if len(kinds) > _NAMED else [])])
-
-
-def labelled(part: ClassFolders, classes: list[str], folder: Path, train: Path) -> Iterator[tuple[str, int]]:
-    """Path and label of each picture of a split, by the classes of the training images.
-
-    Raises:
-        DataError: it has a class that they lack.
-    """
-    if unknown := sorted(set(part.images) - set(classes)):
-        cases = {name.casefold(): name for name in classes}
-        alike = [f"{name} for {cases[name.casefold()]}" for name in unknown if name.casefold() in cases]
-        why = f" (upper and lower case differ: {', '.join(alike)})" if alike else ""
-        raise DataError(
-            f"{folder}: expected the class folders of {train}, which has none of {', '.join(unknown[:_NAMED])}{why}"
-        )
-    labels = {name: label for label, name in enumerate(classes)}
-    return ((path, labels[name]) for name, paths in part.images.items() for path in paths)
-
-
-def without_images(split: str, part: ClassFolders, classes: list[str]) -> list[str]:
-    """A line that names the classes of which a split has no image; nothing where it has some of each."""
-    missing = [name for name in classes if name not in part.images]
-    if not missing:
-        return []
-    more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
-    return [f"No {split} image of {', '.join(missing[:_NAMED])}{more}: trained, but not measured."]
-
-
-def check_several(classes: list[str], folder: Path) -> None:
-    """Raise DataError where there is nothing to tell apart; often the folder is one of a level too high."""
-    if len(classes) > 1:
-        return
-    inside = [entry.name for entry in _entries(folder / classes[0]) if entry.is_dir()]
-    hint = f"; did you mean {folder / classes[0]}, which has {', '.join(inside[:_NAMED])}?" if inside else ""
-    raise DataError(
-        f"data.root: {folder}: has one class folder, {classes[0]}; expected two or more, for there is nothing to tell "
-        f"apart{hint}"
-    )
