@@ -20,7 +20,7 @@ def pictures(folder: Path, count: int = 6, suffix: str = ".png") -> None:
     """As many pictures of one colour, each of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        Image.new("RGB", (16, 16), (40 * number, 255 - 40 * number, len(folder.name))).save(
+        Image.new("RGB", (16, 16), (40 * number, 255 - 40 * number, 20 * number + len(folder.name))).save(
             folder / f"{number}{suffix}"
         )
 
