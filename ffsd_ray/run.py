@@ -5,6 +5,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from ffsd_ray import data
 from ffsd_ray.command import command
-from ffsd_ray.errors import DataAway, DataMissing, JobError, RecordsError
+from ffsd_ray.errors import DamagedRecords, DataAway, DataMissing, JobError, RecordsError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.sole import sole_driver
 from ffsd_ray.records.store import Store
@@ -69,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in described_images(plan):
             say(line)
         if run.exists():
-            check_same_images(plan, run.trials())
+            with suppress(DamagedRecords):  # written anew below; trials are found by what they compute
+                check_same_images(plan, run.trials())
         for note in _read_images(_to_train(run, plan)):
             say(f"Note: {note}")
         with sole_driver(run.store, say):

@@ -368,23 +368,6 @@ def test_no_seed_in_common(record: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("method", ["{name: kd}", "{name: at, teacher: resnet32}", "{name: end2, ensemble: 3}"])
-def test_baselines_that_others_learn_from_are_told(record: Any, tmp_path: Path, method: str) -> None:
-    """They count in rows of baselines, but in no pair; and their seeds are not the job's."""
-    job = ONE.replace("[0, 1, 2]", "[0, 1000, 2000]").replace("{name: dml}", method)
-    run = record(job, lambda spec: result(spec, 90.0, 90.0, selection="val"))
-    shown = table(run, against="method=baseline,backbone=resnet20")
-    compared = next(row for row in shown.rows if row.spec.method.name in method)
-    assert compared.difference is not None
-    assert compared.difference.pairs == 3
-    plan = load_job(tmp_path / "job.yaml")
-    said = f"others learn from {len(plan.needed)} of the {len(plan.trials)} trials"
-    assert [said in caption for caption in shown.captions].count(True) == 1
-    assert shown.captions[1].endswith("seed 0, 1000, 2000")
-    alone = record(ONE.replace("name: one", "name: without"), outcome)
-    assert not any("others learn from" in caption for caption in table(alone).captions)
-
-
 def test_the_row_compared_with_need_not_be_shown(record: Any) -> None:
     shown = table(record(ONE, outcome), conditions=["method=ffsd"], against="method=baseline")
     assert names(shown) == ["ffsd n=2", "ffsd n=3", "ffsd n=4"]

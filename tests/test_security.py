@@ -339,7 +339,9 @@ def test_the_cache_of_images_is_not_unpickled(tmp_path: Path) -> None:
     for part in ("train", "test"):
         for name in "ab":
             (tmp_path / "root" / part / name).mkdir(parents=True)
-            (tmp_path / "root" / part / name / "1.png").write_bytes(png(torch.zeros(3, 8, 8, dtype=torch.uint8)))
+            (tmp_path / "root" / part / name / "1.png").write_bytes(
+                png(torch.full((3, 8, 8), ord(name), dtype=torch.uint8))
+            )
     settings = SOURCES["image_folder"](root=str(tmp_path / "root"), image_size=8, cache=str(cache))
     load_data(settings)
     [entry] = cache.glob("*.safetensors")

@@ -19,8 +19,6 @@ def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequenc
     """
     specs = [trial.spec for trial in trials]
     results = [trial.result for trial in trials if trial.result is not None]
-    needed = {other.identity() for spec in specs for other in spec.prerequisites()}
-    asked_for = [spec for spec in specs if spec.identity() not in needed] if needed else specs
     protocol = [
         _each(specs, lambda spec: images_of(spec.data)),
         _each(specs, lambda spec: spec.backbone.name),
@@ -33,7 +31,7 @@ def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequenc
     over = f"the n trials of a row, which differ in {', '.join(averaged)}" if averaged else "n seeds"
     yield (
         f"top-1 accuracy on the test images in %, mean ± sample standard deviation over {over}; "
-        f"seed {', '.join(map(str, sorted({spec.seed for spec in asked_for})))}"
+        f"seed {', '.join(map(str, sorted({spec.seed for spec in specs})))}"
     )
     if "best" in epochs:
         for selection in sorted({result["selection"] for result in results}):
@@ -52,11 +50,6 @@ def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequenc
     }
     if heads:
         yield f"Gain: {' or '.join(heads)} minus Baseline, seed by seed"
-    if teachers := len(specs) - len(asked_for):
-        yield (
-            f"baselines: others learn from {teachers} of the {len(specs)} trials; these count in rows of baselines; "
-            "a gain is over the baseline of the same seed"
-        )
     deployed: dict[str, dict[str, None]] = {}
     for trial in trials:
         if trial.result is not None:
