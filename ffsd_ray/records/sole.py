@@ -10,10 +10,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
-from pydantic import TypeAdapter
-from typing_extensions import TypedDict
+from pydantic import BaseModel, ConfigDict
 
 from ffsd_ray.errors import DamagedRecords, RecordsError, StorageError
 from ffsd_ray.records.store import Store
@@ -29,20 +28,10 @@ BEAT, WATCH = 15.0, 40.0
 SETTLE = 2.0
 
 
-class _Content(TypedDict):
-    host: str
-    machine: str
-    process: int
-    started: str
-    token: str
-    beat: int
-
-
-_CONTENT = TypeAdapter(_Content)
-
-
-class _Sign(NamedTuple):
+class _Sign(BaseModel):
     """A process's sign of life."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     host: str
     #: Tells machines, and containers on one, apart: within one, numbers of processes mean the same.
@@ -57,11 +46,14 @@ class _Sign(NamedTuple):
     @classmethod
     def own(cls, token: str, beat: int) -> Self:
         process = os.getpid()
-        return cls(socket.gethostname(), _machine(), process, _started(process), token, beat)
-
-    @classmethod
-    def parse(cls, content: bytes) -> Self:
-        return cls(**_CONTENT.validate_json(content))
+        return cls(
+            host=socket.gethostname(),
+            machine=_machine(),
+            process=process,
+            started=_started(process),
+            token=token,
+            beat=beat,
+        )
 
     @property
     def who(self) -> str:
@@ -158,7 +150,7 @@ def _renew(run: Store, token: str, count: int) -> bool:
 
 
 def _write(run: Store, sign: _Sign) -> None:
-    run.write_json(FILE, sign._asdict())
+    run.write_json(FILE, sign.model_dump())
 
 
 def _refusal(run: Store, sign: _Sign | None) -> RecordsError:
@@ -172,7 +164,7 @@ def _last_sign(run: Store) -> _Sign | None:
     if not run.exists(FILE):
         return None
     with suppress(DamagedRecords):  # also where it has just gone
-        return run.parsed(FILE, _Sign.parse, "JSON")
+        return run.parsed(FILE, _Sign.model_validate_json, "JSON")
     return None
 
 
