@@ -81,7 +81,7 @@ def test_the_other_local_trials_go_on(
     assert failed.error()["message"] == told
     assert "Traceback" in failed.error()["details"]
     output = capsys.readouterr()
-    assert told in output.out
+    assert f"TrainingFailed: {told}" in " ".join(output.out.split())
     assert "Traceback" not in output.out + output.err
 
 

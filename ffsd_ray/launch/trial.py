@@ -77,7 +77,7 @@ def _watch(config: dict[str, Any]) -> None:
         trainer.fit()
     except TrainingFailedError as error:
         if records.state() != "failed":  # a worker knows better why
-            records.fail(type(error).__name__, cause_of(error), str(error))
+            records.fail("TrainingFailed", cause_of(error), str(error))
 
 
 def _scale(config: dict[str, Any]) -> ScaleSettings:

@@ -46,5 +46,5 @@ def run_locally(trials: Sequence[TrialSpec], job: JobSpec, run: RunRecords, view
             raise
         except Exception as error:
             message = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            records.fail(type(error).__name__, message, traceback.format_exc())
+            records.fail("TrainingFailed", message, traceback.format_exc())
         view.ended(identity, records.state(), message)
