@@ -1,6 +1,12 @@
 """Errors that are the user's to mend: printed as one message, without a traceback."""
 
 
+def summary(error: BaseException) -> str:
+    """An exception's class and the first line of what it says."""
+    said = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 class UserError(Exception):
     """Something the user said or supplied is wrong; the command ends with `status`."""
 

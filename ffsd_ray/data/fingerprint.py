@@ -42,9 +42,14 @@ def content_fingerprint(files: Sequence[tuple[str, str]], cache: str | None, *, 
     return found
 
 
+def file_sha256(path: str) -> str:
+    """SHA-256 of a file's content, as 64 hexadecimal digits. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _sha256(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error

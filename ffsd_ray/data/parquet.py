@@ -85,7 +85,7 @@ class Parquet(StreamableSettings):
     def here(self, progress: bool) -> Iterator[Self]:
         with ExitStack() as copies:
             local = {}
-            for key, location in self._locations().items():
+            for key, location in self.locations.items():
                 if is_uri(location):
                     files, mark, query = location.partition("?")
                     folder, _, pattern = files.rpartition("/")
@@ -135,15 +135,11 @@ class Parquet(StreamableSettings):
         about = {"counts": listing.counts, "classes": listing.classes}
         return Entry({"starts": torch.tensor(starts), "labels": labels}, about, raw)
 
-    def _locations(self) -> dict[str, str]:
-        """The files of each split, as the settings name them."""
-        named = {"train": self.train, "val": self.val, "test": self.test}
-        return {key: location for key, location in named.items() if location is not None}
-
     def _files(self) -> dict[str, list[str]]:
         """The files of each split, in the order of `Listing.splits`."""
-        locations = self._locations()
-        return {key: _find(locations[key], key) if key in locations else [] for key in ("train", "val", "test")}
+        return {
+            key: _find(self.locations[key], key) if key in self.locations else [] for key in ("train", "val", "test")
+        }
 
     def _listing(self, keep: Callable[[Encoded], Encoded] = lambda row: row) -> Listing:
         """Every row, as `keep` returns it when it is met."""

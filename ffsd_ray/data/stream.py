@@ -114,13 +114,18 @@ class StreamableSettings(DataSettings):
         """The images in memory. Raises DataError."""
 
     @classmethod
-    def locations(cls) -> list[str]:
+    def location_keys(cls) -> list[str]:
         """The keys that say where the images lie."""
         extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
         return [name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("location")]
 
+    @property
+    def locations(self) -> dict[str, str]:
+        """Where the images lie, by the key that says so; without those that are null."""
+        return {key: location for key in self.location_keys() if (location := getattr(self, key)) is not None}
+
     def without_fetching(self) -> Self:
-        if remote := [str(value) for key in self.locations() if (value := getattr(self, key)) and is_uri(value)]:
+        if remote := list(filter(is_uri, self.locations.values())):
             raise DataMissing(f"{shown(remote[0])}: the images are not copied here for this")
         return self
 
@@ -136,7 +141,7 @@ class StreamableSettings(DataSettings):
     def _fingerprint_here(self, progress: bool) -> str:
         found = content_fingerprint(self.named_files(), self.cache, progress=progress)
         if self.fingerprint not in (None, found):
-            places = ", ".join(str(value) for key in self.locations() if (value := getattr(self, key)) is not None)
+            places = ", ".join(self.locations.values())
             raise DataError(
                 f"data.fingerprint: {places}: the images have changed, or this node has others: expected "
                 f"{self.fingerprint}, found {found}"

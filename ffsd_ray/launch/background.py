@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ray import tune
-from ray.exceptions import RayTaskError
 from ray.tune.result import TRAINING_ITERATION
 
 from ffsd_ray.credentials import hidden
+from ffsd_ray.launch.causes import cause_of
 from ffsd_ray.records.trial import Row, TrialRecords
 from ffsd_ray.view import View
 
@@ -122,13 +122,13 @@ class InBackground(tune.Callback):
             watcher = self._make()
             watcher.setup()
         except Exception as error:
-            self._warn(_first_line(error))
+            self._warn(cause_of(error).rstrip(": ."))
             return
         while (event := self._events.get()) is not None:
             try:
                 event(watcher)
             except Exception as error:
-                self._warn(_first_line(error))
+                self._warn(cause_of(error).rstrip(": ."))
 
     def _start(self, watcher: Watcher, watched: Watched) -> None:
         self._sent[watched] = 0
@@ -149,9 +149,3 @@ class InBackground(tune.Callback):
             self._warned = True
             said = f"{self._name}: {hidden(message)}. Training is none the worse; the records have everything."
             self._view.warned(said)
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, RayTaskError):
-        error = error.cause
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": .")

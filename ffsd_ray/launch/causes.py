@@ -5,6 +5,8 @@ import re
 from ray.exceptions import RayError, RayTaskError
 from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 
+from ffsd_ray.errors import summary
+
 #: Where an exception stands in a traceback: its name at the start of a line, then what it says.
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b(: .*)?$")
 
@@ -22,8 +24,7 @@ def cause_of(error: BaseException) -> str:
         inner = getattr(error, "_base_exc", None)  # what Ray Train wraps a worker's exception in
     if isinstance(inner, BaseException) and inner is not error:
         return cause_of(inner)
-    said = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return summary(error)
 
 
 def cause_in(traceback: str) -> str:

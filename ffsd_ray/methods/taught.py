@@ -1,6 +1,5 @@
 """Learning from a teacher that is trained already and stays as it is: what KD and AT have in common."""
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from ffsd_ray.backbone_name import BackboneName
 from ffsd_ray.backbones import backbone
+from ffsd_ray.data.fingerprint import file_sha256
 from ffsd_ray.errors import RecordsError, TrialError
 from ffsd_ray.leader import Card, load_leader
 from ffsd_ray.methods.alone import Alone
@@ -45,7 +45,7 @@ class TaughtSettings(MethodSettings):
             refuse(self, [Problem(("teacher_sha256",), self.teacher_sha256, "Needs teacher_weights: of which file")])
         if self.teacher_weights is not None and self.teacher_sha256 is None:
             try:
-                object.__setattr__(self, "teacher_sha256", _sha256(self.teacher_weights))
+                object.__setattr__(self, "teacher_sha256", file_sha256(self.teacher_weights))
             except OSError as error:
                 expected = f"Should be a weights file that can be read here: {(error.strerror or str(error)).lower()}"
                 refuse(self, [Problem(("teacher_weights",), self.teacher_weights, expected)])
@@ -81,7 +81,7 @@ class Taught(Alone):
             leader = load_leader(path)
         except RecordsError as error:
             raise TrialError(f"method.teacher_weights: {error}") from error
-        if (there := _sha256(path)) != wanted:
+        if (there := file_sha256(path)) != wanted:
             said = f"expected the file with the SHA-256 {wanted}, found one with {there}"
             raise TrialError(f"method.teacher_weights: {path}: {said}")
         try:
@@ -121,8 +121,3 @@ def _check_data(path: str, card: Card, data: TrainedOn) -> None:
 def _named(source: str, classes: tuple[str, ...]) -> bool:
     """Whether the names are the classes'; Parquet files without any have numbers in their place."""
     return source != "parquet" or classes != tuple(map(str, range(len(classes))))
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

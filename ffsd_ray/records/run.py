@@ -90,7 +90,7 @@ class RunRecords:
         return found
 
     def completed_elsewhere(self, identities: Sequence[str]) -> set[str]:
-        """Those of the trials that other runs in the same storage have completed, if their records are sound."""
+        """Those of the trials of which other runs in the same storage have a result, sound or not."""
         there = self._elsewhere(identities)
         return {identity for identity, other in there if other.trial(identity).state() == "completed"}
 

@@ -40,7 +40,7 @@ def described_images(plan: Plan) -> list[str]:
     """A line for each set of images that has a fingerprint."""
     lines = {}
     for data in _image_settings(plan):
-        places = ", ".join(value for key in data.locations() if (value := getattr(data, key)) is not None)
+        places = ", ".join(data.locations.values())
         lines[places, data.fingerprint] = f"Images: {places}: fingerprint {str(data.fingerprint)[:16]}"
     return list(lines.values())
 
@@ -60,7 +60,7 @@ def check_same_images(plan: Plan, recorded: Mapping[str, Mapping[str, Any]]) -> 
         now = data.pop("fingerprint")
         then = before.get(repr(sorted(data.items())), now)
         if then != now:
-            places = ", ".join(f"data.{key} = {data[key]}" for key in settings.locations() if data[key] is not None)
+            places = ", ".join(f"data.{key} = {location}" for key, location in settings.locations.items())
             raise RecordsError(
                 f"{places}: the images are not those that this run began with (fingerprint {str(then)[:16]}, now "
                 f"{str(now)[:16]}), so its results would be of two data sets. Train on these: --set name=NEW, without "

@@ -185,7 +185,7 @@ class TrialSpec(Settings):
         """16 hexadecimal digits, the same for two trials exactly if they compute the same."""
         content = identifying(self)
         if isinstance(self.data, StreamableSettings) and self.data.fingerprint is not None:
-            for key in self.data.locations():
+            for key in self.data.location_keys():
                 del content["data"][key]
             content["data"]["fingerprint"] = self.data.fingerprint
         content["train"]["milestones"] = self.train.decay_epochs

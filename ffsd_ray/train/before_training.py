@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 
-from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.data import Dataset
 from ffsd_ray.data.batches import epoch_steps, last_batch
-from ffsd_ray.errors import DataError
+from ffsd_ray.errors import DataError, TrialError
 from ffsd_ray.spec.trial import TrialSpec
-from ffsd_ray.train.build import joins_last_batch
+from ffsd_ray.train.build import checked_shapes, joins_last_batch
 
 
 def check_before_training(spec: TrialSpec, dataset: Dataset) -> list[str]:
@@ -21,21 +20,11 @@ def check_before_training(spec: TrialSpec, dataset: Dataset) -> list[str]:
             f"data.validation: {spec.method.name} learns from held-out images, of which there are none; expected a "
             "share above 0, e.g. 0.1, or a validation split in the data set (a folder val/)"
         )
-    _check_size(spec, dataset.image_size)
-    return [*dataset.notes, *_joined(spec, dataset)]
-
-
-def _check_size(spec: TrialSpec, size: int) -> None:
-    """Raise DataError where the images, whose size the settings do not say, suit the networks not."""
     try:
-        shapes = map_shapes(backbone(spec.backbone.name), size)
-    except RuntimeError as error:
-        raise DataError(
-            f"backbone.name = {spec.backbone.name}: images of {size}×{size} are too small for it; data.image_size "
-            "scales them"
-        ) from error
-    for problem in spec.method.problems(shapes):
-        raise DataError(f"method.{'.'.join(problem.key)} = {problem.value}: {problem.expected}")
+        checked_shapes(spec, dataset.image_size)
+    except TrialError as error:
+        raise DataError(str(error)) from error
+    return [*dataset.notes, *_joined(spec, dataset)]
 
 
 def _joined(spec: TrialSpec, dataset: Dataset) -> Iterator[str]:

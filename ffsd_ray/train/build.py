@@ -8,7 +8,7 @@ from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.data import Dataset
 from ffsd_ray.data.batches import TrainBatches, last_batch
 from ffsd_ray.errors import TrialError
-from ffsd_ray.methods import METHODS, Blueprint, Method, MethodSettings, TrainedOn
+from ffsd_ray.methods import METHODS, Blueprint, MapShapes, Method, MethodSettings, TrainedOn
 from ffsd_ray.records.formats import ANY, LOGITS, MEAN
 from ffsd_ray.spec.flops import meta_group, structure
 from ffsd_ray.spec.trial import TrialSpec
@@ -21,14 +21,7 @@ def build_method(spec: TrialSpec, classes: int, image_size: int, data: Dataset |
     Raises:
         TrialError: the method cannot work with this backbone on such images, or names a headline that it has not.
     """
-    build = backbone(spec.backbone.name)
-    try:
-        shapes = map_shapes(build, image_size)
-    except RuntimeError as error:
-        size = f"{image_size}×{image_size}"
-        raise TrialError(f"backbone.name = {spec.backbone.name}: images of {size} are too small for it") from error
-    for problem in spec.method.problems(shapes):
-        raise TrialError(f"method.{'.'.join(problem.key)} = {problem.value}: {problem.expected}")
+    build, shapes = backbone(spec.backbone.name), checked_shapes(spec, image_size)
     optimisers.seed_everything(spec.seed)
     grouped = spec.train.execution == "grouped"
     trained_on = TrainedOn(spec.data.name, data.classes, data.mean, data.std) if data is not None else None
@@ -39,6 +32,24 @@ def build_method(spec: TrialSpec, classes: int, image_size: int, data: Dataset |
         said = f"its headline should be one of {', '.join(series)}, and is {spec.method.headline}"
         raise TrialError(f"method.name = {spec.method.name}: {said}")
     return method
+
+
+def checked_shapes(spec: TrialSpec, size: int) -> MapShapes:
+    """Of the backbone's maps for images of this side.
+
+    Raises:
+        TrialError: they are too small for it, or its maps do not suit the method.
+    """
+    try:
+        shapes = map_shapes(backbone(spec.backbone.name), size)
+    except RuntimeError as error:
+        raise TrialError(
+            f"backbone.name = {spec.backbone.name}: images of {size}×{size} are too small for it; data.image_size "
+            "scales them"
+        ) from error
+    for problem in spec.method.problems(shapes):
+        raise TrialError(f"method.{'.'.join(problem.key)} = {problem.value}: {problem.expected}")
+    return shapes
 
 
 def train_batches(

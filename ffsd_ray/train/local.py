@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ffsd_ray.errors import DataError, TrialError, UserError
+from ffsd_ray.errors import DataError, TrialError, UserError, summary
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.trial import Row
 from ffsd_ray.spec.job import JobSpec
@@ -45,6 +45,6 @@ def run_locally(trials: Sequence[TrialSpec], job: JobSpec, run: RunRecords, view
         except UserError:  # of storage, which the other trials would meet as well
             raise
         except Exception as error:
-            message = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            message = summary(error)
             records.fail("TrainingFailed", message, traceback.format_exc())
         view.ended(identity, records.state(), message)
