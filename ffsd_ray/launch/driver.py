@@ -19,6 +19,7 @@ from ffsd_ray.launch.callback import ViewCallback
 from ffsd_ray.launch.chosen import Announce, completed, optuna, spec_of
 from ffsd_ray.launch.cluster import Cluster, connected
 from ffsd_ray.launch.head import head_watched
+from ffsd_ray.launch.orphans import OrphanedPlacementGroups
 from ffsd_ray.launch.packing import packed
 from ffsd_ray.launch.ray_internals import keep_secrets_from_runtime_environments
 from ffsd_ray.launch.resources import needs
@@ -148,6 +149,7 @@ def _tuner(
             callbacks=[
                 Admission(searcher, cluster, wanted, job.scale.trials_at_once),
                 ViewCallback(run, view, labels, announce),
+                OrphanedPlacementGroups(view, labels),
                 *watchers(job, run, labels, view),
             ],
         ),

@@ -3,19 +3,30 @@
 The versions of Ray that the package accepts (pyproject.toml) are those that this was tried with.
 """
 
-from typing import Any
+import functools
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Self
 
+import ray
 from ray._private.state import state as _cluster_state
 from ray.air.integrations.wandb import _WandbLoggingActor as WandbLoggingActor
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback as _WorkerGroupCallback
+from ray.train.v2._internal.execution.worker_group import worker_group as _worker_group
 from ray.tune.execution import class_cache as _class_cache
 
 __all__ = [
+    "NamedPlacementGroups",
+    "PlacementGroupName",
     "WandbLoggingActor",
+    "actor_is_dead",
     "draining_nodes",
     "keep_secrets_from_runtime_environments",
     "kuberay_autoscaling_config",
 ]
 
+_PREFIX = "ffsd_ray"
 _SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 
 
@@ -25,6 +36,56 @@ def draining_nodes() -> set[str]:
     Ray Train looks here for its workers' nodes. Public is `ray.train.get_preemption_info`, for those workers only.
     """
     return set(_cluster_state.get_draining_nodes())
+
+
+def actor_is_dead(actor_id: str) -> bool:
+    """Whether an actor, by its hexadecimal ID, has ended.
+
+    The public State API answers only where the cluster has a dashboard.
+    """
+    return _cluster_state.actor_table(actor_id).get("State") == "DEAD"
+
+
+class PlacementGroupName(NamedTuple):
+    """The parts of the name that `NamedPlacementGroups` gives."""
+
+    trial: str
+    #: The ID of the actor that made the placement group: Ray Train's controller.
+    owner: str
+    #: Tells the groups of one owner apart.
+    unique: str
+
+    def __str__(self) -> str:
+        return "/".join((_PREFIX, *self))
+
+    @classmethod
+    def parsed(cls, name: str) -> Self | None:
+        """The parts of a name; None where another program has given it."""
+        prefix, *parts = name.split("/")
+        return cls(*parts) if prefix == _PREFIX and len(parts) == 3 else None
+
+
+class NamedPlacementGroups(_WorkerGroupCallback):
+    """Gives the placement group of every worker group of a trial a name that tells who made it.
+
+    Ray Train's own have none. Ray keeps a placement group whose maker was killed until the job ends, and Ray Train's
+    cleaner of such groups does nothing where the cluster has no dashboard, or before the workers have started.
+    """
+
+    def __init__(self, trial: str) -> None:
+        self._trial = trial
+
+    @contextmanager
+    def on_worker_group_start(self) -> Iterator[None]:
+        """In the controller's process, around all that it does to start workers."""
+        owner = str(ray.get_runtime_context().get_actor_id())
+        name = str(PlacementGroupName(self._trial, owner, uuid.uuid4().hex[:8]))
+        unnamed = _worker_group.placement_group
+        _worker_group.placement_group = functools.partial(unnamed, name=name)
+        try:
+            yield
+        finally:
+            _worker_group.placement_group = unnamed
 
 
 def keep_secrets_from_runtime_environments() -> None:

@@ -10,6 +10,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ffsd_ray.launch.causes import cause_of
 from ffsd_ray.launch.chosen import spec_of
 from ffsd_ray.launch.cluster import ON_HEAD
+from ffsd_ray.launch.ray_internals import NamedPlacementGroups
 from ffsd_ray.launch.resources import worker_resources
 from ffsd_ray.launch.worker import train_here, train_worker
 from ffsd_ray.records.store import Store
@@ -68,7 +69,7 @@ def _watch(config: dict[str, Any]) -> None:
             name=f"train-{tune.get_context().get_trial_id()}",
             storage_path=config["ray_storage"],
             failure_config=FailureConfig(max_failures=config["max_retries"]),
-            callbacks=[TuneReportCallback()],  # type: ignore[list-item]
+            callbacks=[TuneReportCallback(), NamedPlacementGroups(config["identity"])],  # type: ignore[list-item]
         ),
     )
     records = TrialRecords(Store(config["records"]))
