@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from holding import Hold
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start Ray clusters come first: a process takes a whole file, and theirs are the longest."""
@@ -18,3 +20,9 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no {folder.name}/ folder beside the project")
     return folder
+
+
+@pytest.fixture
+def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hold:
+    """Holds trainings in the processes that are started after this fixture."""
+    return Hold(tmp_path, monkeypatch)

@@ -1,7 +1,6 @@
 """Machines that share no files: process trees of this one, each in namespaces of its own."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from ports import free_port
 
 #: All that a machine has to begin with, and only to be read: the system, Python and installed packages.
 _GIVEN = ["/bin", "/dev", "/etc", "/lib", "/lib64", "/sbin", "/sys", "/usr", sys.base_prefix, sys.prefix]
@@ -88,7 +89,7 @@ class RayMachines:
         """`environment`: of every machine, besides what a system needs."""
         self._folder, self._environment = folder, environment
         self.machines: list[Machine] = []
-        port, dashboard, client = _free_ports(3)
+        port, dashboard, client = (free_port() for _ in range(3))
         self._gcs, self.dashboard = f"{_ip(0)}:{port}", f"http://{_ip(0)}:{dashboard}"
         head = ["--head", f"--port={port}", f"--dashboard-host={_ip(0)}", f"--dashboard-port={dashboard}"]
         self._start("--num-cpus=0", f"--ray-client-server-port={client}", *head)
@@ -125,14 +126,6 @@ class RayMachines:
 def _ip(number: int) -> str:
     """Of this machine's own network, all of which leads back to it: by address Ray tells machines apart."""
     return f"127.0.0.{number + 2}"
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @contextmanager

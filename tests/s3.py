@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
+from ports import answers, free_port
+
 #: What the server's users have in their environment; any key is good enough for it.
 SECRET = "a-key-that-stays-in-the-environment"
 
@@ -22,9 +23,7 @@ class Server:
 
     def __init__(self, log: Path) -> None:
         self.bucket = "bucket"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.environment = {
             "AWS_ACCESS_KEY_ID": "someone",
             "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -36,13 +35,8 @@ class Server:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         with log.open("wb") as stream:
             self._process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
-        until = time.monotonic() + 60
-        while True:
-            with socket.socket() as probe:
-                if not probe.connect_ex(("127.0.0.1", port)):
-                    break
+        while not answers(f"127.0.0.1:{port}"):
             assert self._process.poll() is None, log.read_text()
-            assert time.monotonic() < until, "the S3 server did not start"
             time.sleep(0.1)
         self.filesystem = fs.S3FileSystem(
             access_key="someone",
@@ -80,6 +74,13 @@ class Server:
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
+
+    def unanswered(self) -> int:
+        """Connections on which a request waits for the server (as Linux has it)."""
+        port = int(self.environment["AWS_ENDPOINT_URL"].rpartition(":")[2])
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        queues = [queues for _, local, _, _, queues, *_ in lines if int(local.rpartition(":")[2], 16) == port]
+        return sum(int(queue.partition(":")[2], 16) > 0 for queue in queues)
 
     def stop(self) -> None:
         self._process.kill()

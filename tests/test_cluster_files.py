@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -38,6 +37,9 @@ from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEven
 from ray.scripts.scripts import cli
 
 from ffsd_ray.run import _parser
+
+from ports import answers, free_port
+from test_run import wait_for
 
 PROJECT = Path(__file__).resolve().parents[1]
 CLUSTER = PROJECT / "cluster"
@@ -223,9 +225,7 @@ def test_google_knows_every_field(name: str) -> None:
 def simulated() -> Iterator[str]:
     """The address of a cluster from local.yaml, as the README starts it, but at ports and in a folder of its own."""
     folder = Path(tempfile.mkdtemp(prefix="ray"))  # sockets' paths must be short
-    with socket.socket() as one:
-        one.bind(("", 0))
-        ip, port = ray.util.get_node_ip_address(), str(one.getsockname()[1])
+    ip, port = ray.util.get_node_ip_address(), str(free_port())
     address = f"{ip}:{port}"
     config = read("local")
     config["idle_timeout_minutes"] = 0.05
@@ -239,14 +239,8 @@ def simulated() -> Iterator[str]:
     start = [sys.executable, "-m", "ray.scripts.scripts", *words[len(assignments) + 1 : -1], *options]
     start += [f"--autoscaling-config={folder / 'local.yaml'}"]
     head = psutil.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(120):  # until the head answers
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection((address.split(":")[0], int(address.split(":")[1]))),
-        ):
-            break
-        assert head.poll() is None, "the head did not start"
-        time.sleep(0.5)
+    wait_for(lambda: answers(address) or head.poll() is not None, "a head that answers")
+    assert head.poll() is None, "the head did not start"
     yield address
     processes = [head, *head.children(recursive=True)]
     for process in processes:
@@ -257,26 +251,27 @@ def simulated() -> Iterator[str]:
 
 
 @pytest.mark.ray
-def test_simulated_nodes_come_and_go(simulated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.thorough
+def test_simulated_nodes_come_and_go(simulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
 
     def nodes() -> int:
         return sum(node["Alive"] for node in ray.nodes()) - 1
 
-    def wait_for(count: int) -> None:
-        for _ in range(240):
-            if nodes() == count:
-                return
-            time.sleep(0.5)
-        pytest.fail(f"{nodes()} nodes besides the head, not {count}")
+    over = tmp_path / "over"
+
+    def work() -> None:
+        while not over.exists():
+            time.sleep(0.1)
 
     ray.init(address=simulated, log_to_driver=False, logging_level="ERROR")
     try:
         assert nodes() == 0
-        tasks = [ray.remote(num_cpus=1)(lambda: time.sleep(30)).remote() for _ in range(2)]
-        wait_for(2)
+        tasks = [ray.remote(num_cpus=1)(work).remote() for _ in range(2)]
+        wait_for(lambda: nodes() == 2, "two nodes besides the head")
+        over.touch()
         ray.get(tasks)
-        wait_for(0)
+        wait_for(lambda: nodes() == 0, "no node besides the head")
     finally:
         ray.shutdown()
 

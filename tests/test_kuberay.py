@@ -5,13 +5,11 @@ import http.server
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +24,10 @@ from ffsd_ray.launch import cluster
 from ffsd_ray.launch.cluster import connected
 from ffsd_ray.launch.resources import Needs
 
-pytestmark = pytest.mark.ray
+from ports import answers, free_port
+from test_run import wait_for
+
+pytestmark = [pytest.mark.ray, pytest.mark.thorough]
 
 RESOURCE = yaml.safe_load((Path(__file__).resolve().parents[1] / "cluster" / "kuberay.yaml").read_text())
 JOB = """\
@@ -101,9 +102,7 @@ def api(secrets: Path) -> Iterator[int]:
 def pod(secrets: Path, api: int) -> Iterator[str]:
     """The address of a head in a pod: its own /run, and KubeRay's variables."""
     folder = tempfile.mkdtemp(prefix="ray")  # sockets' paths must be short
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     mounts = f"mount -t tmpfs tmpfs /run && mkdir -p {SECRETS} && cp {secrets}/* {SECRETS}"
     start = f"{sys.executable} -m ray.scripts.scripts start --head --block --num-cpus=0 --include-dashboard=false"
     options = f"--port={port} --temp-dir={folder} --object-store-memory=100000000"
@@ -121,13 +120,8 @@ def pod(secrets: Path, api: int) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     address = f"{ray.util.get_node_ip_address()}:{port}"
-    until = time.monotonic() + 60
-    while True:
-        with suppress(OSError), socket.create_connection((address.split(":")[0], port)):
-            break
-        assert head.poll() is None, "the head did not start"
-        assert time.monotonic() < until
-        time.sleep(0.5)
+    wait_for(lambda: answers(address) or head.poll() is not None, "a head that answers")
+    assert head.poll() is None, "the head did not start"
     try:
         yield address
     finally:

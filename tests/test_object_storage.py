@@ -9,8 +9,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -23,10 +26,15 @@ from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.report.__main__ import main as report
+from ffsd_ray.run import main
 
+from holding import Hold
+from ports import free_port
 from s3 import SECRET, Server, serving
 from test_data_sources import assert_same, png, write_parquet
+from test_run import wait_for
 from test_trainer import assert_same_end
+from workers import undisturbed
 
 JOB = """\
 name: small
@@ -67,13 +75,6 @@ def trials(location: str) -> dict[str, TrialRecords]:
     records = RunRecords.open(location)
     found = [records.trial(identity) for identity in records.trials()]
     return {trial.spec()["method"]["name"]: trial for trial in found}
-
-
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 300) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"never seen: {what}"
-        time.sleep(0.2)
 
 
 # ---- a store
@@ -158,13 +159,11 @@ def test_what_a_server_refuses_is_one_message(s3: Server, job: Path) -> None:
 
 
 def test_a_server_that_comes_back_gets_the_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing listens where the server will be; it is started while the write goes on trying."""
+    """Whoever connects is turned away, until a server is started there while the write goes on trying."""
     moto = pytest.importorskip("moto.server", reason="the S3 server of the tests (moto[server]) is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     for name, value in (("AWS_ACCESS_KEY_ID", "someone"), ("AWS_SECRET_ACCESS_KEY", SECRET)):
         monkeypatch.setenv(name, value)
+    port = free_port()
     first, second = moto.ThreadedMotoServer("127.0.0.1", 0), moto.ThreadedMotoServer("127.0.0.1", port)
     first.start()  # both keep their objects in this process
     try:
@@ -175,12 +174,14 @@ def test_a_server_that_comes_back_gets_the_write(monkeypatch: pytest.MonkeyPatch
         first.stop()
     store = Store(f"s3://back/runs?endpoint_override=http://127.0.0.1:{port}&region=us-east-1")
     writing = threading.Thread(target=store.write, args=("a", b"1"))
-    writing.start()
-    time.sleep(3)
+    with socket.create_server(("127.0.0.1", port)) as turning_away:
+        writing.start()
+        for _ in range(3):
+            turning_away.accept()[0].close()
     assert writing.is_alive()
     second.start()
     try:
-        writing.join(60)
+        writing.join()
         assert store.read("a") == b"1"
     finally:
         second.stop()
@@ -203,19 +204,21 @@ def test_a_server_that_stays_away_is_one_message(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.ray
-def test_an_outage_while_training(s3: Server, job: Path) -> None:
-    settings = ["train.epochs=12", "search.grid={}", "method.name=ffsd"]
+@pytest.mark.thorough
+def test_an_outage_while_training(s3: Server, job: Path, hold: Hold) -> None:
+    settings = ["search.grid={}", "method.name=ffsd"]
+    held = hold.at("ffsd", epoch=2)
     process = subprocess.Popen(
         command(job, "s3://bucket/outage", *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    wait_for(lambda: any("checkpoints/epoch-" in name for name in s3.names("outage")), "a checkpoint")
+    wait_for(held, "the second epoch")
     with s3.silent():
-        time.sleep(12)
-    output, _ = process.communicate(timeout=300)
+        hold.release()
+        wait_for(lambda: s3.unanswered() >= 3, "a request that is tried again and again")
+    output, _ = process.communicate()
     assert process.returncode == 0, output
-    whole = run(job, str(job.parent / "runs"), *settings, "context=local")
-    assert whole.returncode == 0, whole.stdout + whole.stderr
-    assert_same_end(trials("s3://bucket/outage/small")["ffsd"], trials(str(job.parent / "runs" / "small"))["ffsd"])
+    [records] = trials("s3://bucket/outage/small").values()
+    assert_same_end(records, undisturbed(records, job.parent / "whole"))
 
 
 def mounted(folder: Path, size: str) -> Iterator[Path]:
@@ -236,16 +239,28 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     yield from mounted(tmp_path / "disk", "100m")
 
 
+def trying(patch: pytest.MonkeyPatch) -> Counter[int | None]:
+    """Counts by thread how often it waits for storage from now on; each time for a moment only."""
+    tries = Counter[int | None]()
+
+    def sleep(seconds: float) -> None:
+        tries[threading.get_ident()] += 1
+        time.sleep(0.05)
+
+    patch.setattr(storage, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    return tries
+
+
 def remount(folder: Path, mode: str) -> None:
     """`ro`: as a kernel does on its own when a disk fails. Refused while a file is being written, so tried again."""
     wait_for(
         lambda: not subprocess.run(["mount", "-o", f"remount,{mode}", folder], capture_output=True).returncode,
         f"a moment for {mode}",
-        20,
     )
 
 
-def test_a_local_filesystem_that_comes_back_gets_the_write(disk: Path) -> None:
+def test_a_local_filesystem_that_comes_back_gets_the_write(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = trying(monkeypatch)
     store = Store(str(disk / "runs"))
     store.write("a", b"1")
     remount(disk, "ro")
@@ -253,13 +268,11 @@ def test_a_local_filesystem_that_comes_back_gets_the_write(disk: Path) -> None:
     threads = [threading.Thread(target=act) for act in acts]
     for thread in threads:
         thread.start()
-    time.sleep(3)
-    assert threads[0].is_alive()
-    assert threads[1].is_alive()
+    wait_for(lambda: all(tries[thread.ident] >= 3 for thread in threads[:2]), "two writes that are tried again")
     assert store.read("a") == b"1", "what can be read is read"
     remount(disk, "rw")
     for thread in threads:
-        thread.join(30)
+        thread.join()
     assert store.read("a") == b"22"
     assert store.child("new").read("b") == b"3"
     assert store.names() == ["a", "new"], "and nothing half-written"
@@ -287,41 +300,36 @@ def test_what_does_not_pass_is_not_waited_for(small_disk: Path, monkeypatch: pyt
         store.child("a").write("b", b"1")
 
 
-def test_a_local_filesystem_fails_while_training(disk: Path, job: Path) -> None:
-    settings = ["train.epochs=40", "search.grid={}", "method.name=ffsd", "context=local"]
-    process = subprocess.Popen(
-        command(job, str(disk / "runs"), *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    # one after the other, each for a moment only
-    wait_for(lambda: list(disk.glob("runs/small/trials/*/checkpoints/epoch-*.pt")), "a checkpoint")
-    remount(disk, "ro")
-    moment = time.time()
-    wait_for(lambda: waits(process.pid), "a trial that waits for its storage")
-    time.sleep(3)
-    assert not list(disk.glob("runs/small/trials/*/checkpoints/epoch-000040.pt")), "not at its end"
-    remount(disk, "rw")
-    print(f"read-only for {time.time() - moment:.0f} s")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    whole = run(job, str(job.parent / "runs"), *settings)
-    assert whole.returncode == 0, whole.stdout + whole.stderr
-    (failing,), (undisturbed,) = (trials(str(folder / "runs" / "small")).values() for folder in (disk, job.parent))
-    assert_same_end(failing, undisturbed)
+def test_a_local_filesystem_fails_while_training(disk: Path, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes before the second checkpoint is written, and is back after three tries."""
+    tries = trying(monkeypatch)
+    write, sleep = TrialRecords.write_checkpoint, storage.time.sleep
 
+    def goes(self: TrialRecords, epoch: int, *arguments: Any, **options: Any) -> None:
+        if epoch == 2:
+            remount(disk, "ro")
+        write(self, epoch, *arguments, **options)
 
-def waits(process: int) -> bool:
-    """Whether it computes nothing for a second."""
-    seen = []
-    for _ in range(5):
-        time.sleep(0.2)
-        seen.append(psutil.Process(process).status())
-    return set(seen) == {psutil.STATUS_SLEEPING}
+    def comes_back(seconds: float) -> None:
+        sleep(seconds)
+        if tries.total() == 3:
+            remount(disk, "rw")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialRecords, "write_checkpoint", goes)
+        patch.setattr(storage.time, "sleep", comes_back)
+        settings = ["train.epochs=3", "search.grid={}", "method.name=ffsd", "context=local"]
+        assert main(command(job, str(disk / "runs"), *settings)[3:]) == 0
+    assert tries.total() == 3
+    [records] = trials(str(disk / "runs" / "small")).values()
+    assert_same_end(records, undisturbed(records, job.parent / "whole"))
 
 
 # ---- a whole job
 
 
 @pytest.mark.ray
+@pytest.mark.thorough
 def test_a_job_in_a_bucket(
     s3: Server, job: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,10 +341,8 @@ def test_a_job_in_a_bucket(
     assert s3.requests() - before < 200, "most of them for records"
     assert "Records: s3://bucket/runs/small" in done.stdout
     found = trials("s3://bucket/runs/small")
-    locally = run(job, str(job.parent / "runs"), "context=local")
-    assert locally.returncode == 0, locally.stdout + locally.stderr
-    for method, records in trials(str(job.parent / "runs" / "small")).items():
-        assert_same_end(found[method], records)
+    for method, records in found.items():
+        assert_same_end(records, undisturbed(records, job.parent / "whole" / method))
 
     assert report(["s3://bucket/runs/small"]) == 0
     assert "Leader" in capsys.readouterr().out
@@ -358,22 +364,24 @@ def test_a_job_in_a_bucket(
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_killed_and_resumed(s3: Server, job: Path) -> None:
+@pytest.mark.thorough
+def test_killed_and_resumed(s3: Server, job: Path, hold: Hold) -> None:
     """Every process of the run is gone at once, as a machine is; the rest is trained from what the bucket holds."""
-    settings = ["train.epochs=8", "search.grid={}", "method.name=ffsd"]
+    settings = ["search.grid={}", "method.name=ffsd"]
+    held = hold.at("ffsd", epoch=2)
     process = subprocess.Popen(
         command(job, "s3://bucket/killed", *settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_for(lambda: any("checkpoints/epoch-" in name for name in s3.names("killed")), "a checkpoint")
+    wait_for(held, "the second epoch")
     for victim in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
         victim.kill()
     process.wait()
+    hold.release()
     resumed = run(job, "s3://bucket/killed", *settings, resume=True)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert "goes on after epoch" in resumed.stdout
-    whole = run(job, str(job.parent / "runs"), *settings, "context=local")
-    assert whole.returncode == 0, whole.stdout + whole.stderr
-    assert_same_end(trials("s3://bucket/killed/small")["ffsd"], trials(str(job.parent / "runs" / "small"))["ffsd"])
+    assert "goes on after epoch 1" in resumed.stdout
+    [records] = trials("s3://bucket/killed/small").values()
+    assert_same_end(records, undisturbed(records, job.parent / "whole"))
 
 
 # ---- a full disk
@@ -385,7 +393,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     yield from mounted(tmp_path / "disk", "5m")
 
 
-@pytest.mark.parametrize("context", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize("context", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.thorough])])
 def test_a_full_disk(context: str, small_disk: Path, job: Path) -> None:
     """On Ray the worker that does not write waits for the one that has failed, and must not wait for ever."""
     settings = ["search.grid={}", "method.name=baseline", f"context={context}"]

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,9 @@ from ffsd_ray.records.run import RunRecords
 from ffsd_ray.run import main
 
 from test_launchers import alive
+from test_run import wait_for
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.thorough]
 
 JOB = """
 name: searched
@@ -136,10 +136,7 @@ def test_a_stopped_trial_leaves_nothing_behind(tmp_path: Path) -> None:
         assert ends[0] == "completed"
         assert ends[1].startswith("stopped at ")
         # Ray's own helpers, which hold nothing, see that their controllers have gone only where there is a dashboard.
-        until = time.monotonic() + 60
-        while (left := alive())[1] or set(left[0]) - {"PlacementGroupCleaner"}:
-            assert time.monotonic() < until, f"left behind: {left}"
-            time.sleep(0.5)
+        wait_for(lambda: not (left := alive())[1] and set(left[0]) <= {"PlacementGroupCleaner"}, "nothing left behind")
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -582,6 +582,7 @@ SECRETS = {
 
 
 @pytest.mark.ray
+@pytest.mark.thorough
 def test_a_run_on_ray_writes_no_secret_and_lets_nobody_in(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     pytest.importorskip("mlflow")

@@ -24,6 +24,7 @@ from ffsd_ray.records.trial import Row, TrialRecords
 from ffsd_ray.spec.load import load_job
 from ffsd_ray.spec.watch import WatchSettings
 
+from holding import Hold
 from test_run import command, run, wait_for
 
 JOB = """\
@@ -35,7 +36,7 @@ train: {epochs: 2, batch_size: 16, lr: 0.05, steps_per_epoch: 2}
 scale: {threads: 1}
 """
 LABEL = "baseline, seed 0"
-EPOCHS = 40
+EPOCHS = 4
 
 needs_wandb = pytest.mark.skipif(not importlib.util.find_spec("wandb"), reason="wandb is not installed")
 needs_mlflow = pytest.mark.skipif(not importlib.util.find_spec("mlflow"), reason="mlflow is not installed")
@@ -84,18 +85,20 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     asked = [f"  {service}: {said}\n" for service, said in watch.items() if importlib.util.find_spec(service)]
     job = folder / "job.yaml"
     job.write_text(JOB + ("watch:\n" if asked else "") + "".join(asked))
-    settings = ["--set", f"train.epochs={EPOCHS}", "--set", "train.steps_per_epoch=12"]
+    settings = ["--set", f"train.epochs={EPOCHS}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
+        hold = Hold(folder, patch)
+        held = hold.at("baseline", epoch=3)
         process = subprocess.Popen(command(job, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        trials = folder / "runs" / "small" / "trials"
-        wait_for(lambda: list(trials.glob("*/checkpoints/epoch-*")), "the first checkpoint")
+        wait_for(held, "the third epoch")
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate()
+        hold.release()
         assert process.returncode == 130, output
         again = run(job, *settings, "--resume")
         assert again.returncode == 0, again.stdout + again.stderr
-        assert "goes on after epoch" in again.stdout
+        assert "goes on after epoch 2" in again.stdout
         assert "none the worse" not in again.stdout, "a service failed"
     records = RunRecords.open(str(folder / "runs" / "small"))
     [trial] = [records.trial(identity) for identity in records.trials()]
@@ -104,6 +107,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.ray
+@pytest.mark.thorough
 def test_tensorboard_has_one_curve_under_the_label(resumed: Run) -> None:
     [folder] = (resumed.folder / "tensorboard").iterdir()
     assert folder.name == f"baseline_seed_0-{resumed.trial.store.name[:6]}"
@@ -130,6 +134,7 @@ def wandb_records(file: Path) -> Iterator[Any]:
 
 
 @pytest.mark.ray
+@pytest.mark.thorough
 @needs_wandb
 def test_wandb_has_every_epoch(resumed: Run) -> None:
     files = sorted((resumed.folder / "wandb").glob("offline-run-*/*.wandb"))
@@ -152,6 +157,7 @@ def test_wandb_has_every_epoch(resumed: Run) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.thorough
 @needs_mlflow
 def test_mlflow_has_every_epoch_once(resumed: Run) -> None:
     from mlflow import MlflowClient
@@ -170,6 +176,7 @@ def test_mlflow_has_every_epoch_once(resumed: Run) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.thorough
 @needs_wandb
 @needs_mlflow
 def test_services_that_are_away_leave_the_training_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

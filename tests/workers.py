@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import Row, TrialRecords
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train.trainer import train
+
+from ports import free_port
 
 
 class Stopped(Exception):
@@ -70,12 +71,14 @@ def train_with(
     return TrialRecords(Store(str(folder)))
 
 
+def undisturbed(records: TrialRecords, folder: Path) -> TrialRecords:
+    """The trial of these records, trained anew to its end, without Ray."""
+    return train_with(TrialSpec.model_validate(records.spec()), folder)
+
+
 def run_workers(world_size: int, work: Callable[..., None], *arguments: object) -> None:
     """`work(rank, world_size, *arguments)` in `world_size` processes of one gloo group."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_join, (world_size, port, work, arguments), nprocs=world_size)
+    mp.spawn(_join, (world_size, free_port(), work, arguments), nprocs=world_size)
 
 
 def _join(rank: int, world_size: int, port: int, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
