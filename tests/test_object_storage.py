@@ -118,6 +118,7 @@ def test_a_write_that_ends_in_the_middle_changes_nothing(s3: Server) -> None:
 def test_a_uri_may_name_the_server(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = os.environ["AWS_ENDPOINT_URL"]
     monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
     store = Store(f"s3://bucket/query?endpoint_override={endpoint}&region=us-east-1").child("run")
     store.write("a", b"1")
     assert s3.objects("query") == {"run/a": b"1"}
@@ -161,18 +162,22 @@ def test_what_a_server_refuses_is_one_message(s3: Server, job: Path) -> None:
 def test_a_server_that_comes_back_gets_the_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whoever connects is turned away, until a server is started there while the write goes on trying."""
     moto = pytest.importorskip("moto.server", reason="the S3 server of the tests (moto[server]) is not installed")
-    for name, value in (("AWS_ACCESS_KEY_ID", "someone"), ("AWS_SECRET_ACCESS_KEY", SECRET)):
-        monkeypatch.setenv(name, value)
     port = free_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    for name, value in (("ACCESS_KEY_ID", "someone"), ("SECRET_ACCESS_KEY", SECRET), ("ENDPOINT_URL", endpoint)):
+        monkeypatch.setenv(f"AWS_{name}", value)
     first, second = moto.ThreadedMotoServer("127.0.0.1", 0), moto.ThreadedMotoServer("127.0.0.1", port)
     first.start()  # both keep their objects in this process
     try:
-        endpoint = "http://{}:{}".format(*first.get_host_and_port())
-        made = storage.fs.S3FileSystem(region="us-east-1", endpoint_override=endpoint, allow_bucket_creation=True)
+        made = storage.fs.S3FileSystem(
+            region="us-east-1",
+            endpoint_override="http://{}:{}".format(*first.get_host_and_port()),
+            allow_bucket_creation=True,
+        )
         made.create_dir("back")
     finally:
         first.stop()
-    store = Store(f"s3://back/runs?endpoint_override=http://127.0.0.1:{port}&region=us-east-1")
+    store = Store(f"s3://back/runs?endpoint_override={endpoint}&region=us-east-1")
     writing = threading.Thread(target=store.write, args=("a", b"1"))
     with socket.create_server(("127.0.0.1", port)) as turning_away:
         writing.start()
@@ -191,6 +196,7 @@ def test_a_server_that_stays_away_is_one_message(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(storage, "ATTEMPTS", 3)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     store = Store("s3://away/runs?endpoint_override=http://127.0.0.1:9&region=us-east-1")
     for act, what in (
         (lambda: store.write("a", b"1"), "a: cannot be written"),

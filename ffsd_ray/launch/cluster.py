@@ -89,7 +89,13 @@ class Cluster:
 
 
 #: What every process of a run needs to know of the driver's environment: nothing secret, since Ray logs it.
-_HANDED_ON = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
+_HANDED_ON = (
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+)
 
 
 @contextlib.contextmanager

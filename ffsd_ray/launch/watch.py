@@ -1,11 +1,13 @@
 """Watching trials from outside: TensorBoard's event files, and Weights & Biases and MLflow where the job asks."""
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
 
+from ffsd_ray.credentials import credentials_here, hidden, same_server
 from ffsd_ray.errors import UserError
 from ffsd_ray.launch.background import InBackground, Watched, Watcher
 from ffsd_ray.launch.chosen import spec_of
@@ -15,13 +17,27 @@ from ffsd_ray.spec.job import JobSpec
 from ffsd_ray.spec.watch import WatchSettings
 from ffsd_ray.view import View
 
+#: What MLflow sends to any server that it is told of.
+_MLFLOW_CREDENTIALS = (
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_AUTH",
+    "MLFLOW_TRACKING_AWS_SIGV4",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+)
+#: What clients of databases send, likewise.
+_DATABASE_CREDENTIALS = ("PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSERVICE", "PGSERVICEFILE", "MYSQL_PWD")
+
 
 def check_services(watch: WatchSettings) -> None:
     """Do nothing where all that the job asks for can be had.
 
     Raises:
-        UserError: a package or a key is missing.
+        UserError: a package or a key is missing, or MLflow's credentials would go to a server that they are not for.
     """
+    if watch.mlflow is not None and watch.mlflow.tracking_uri is not None:
+        _check_tracking_server(watch.mlflow.tracking_uri)
     for service in watch.services:
         if importlib.util.find_spec(service) is None:
             raise UserError(f'watch.{service}: needs extra packages: pip install "ffsd-ray[{service}]"')
@@ -35,6 +51,20 @@ def check_services(watch: WatchSettings) -> None:
                 "watch.wandb: no key found. Set WANDB_API_KEY, run `wandb login`, or keep the runs on disk with "
                 "WANDB_MODE=offline"
             ) from error
+
+
+def _check_tracking_server(uri: str) -> None:
+    """Raise UserError where a job's `uri` is of a server that would get credentials of the environment not for it."""
+    scheme, colon, _ = uri.partition(":")
+    if not colon or scheme.lower() in ("file", "sqlite", "databricks"):  # files, or a host that the URI does not name
+        return
+    found = credentials_here((*_MLFLOW_CREDENTIALS, *_DATABASE_CREDENTIALS), ["~/.mlflow/credentials"])
+    if found and not same_server(uri, os.environ.get("MLFLOW_TRACKING_URI")):
+        raise UserError(
+            f"watch.mlflow.tracking_uri: {hidden(uri)} would get the credentials here ({', '.join(found)}), and is not "
+            f"known to be the server that they are for. If it is, set MLFLOW_TRACKING_URI={hidden(uri)} in the "
+            "environment; else unset them"
+        )
 
 
 def watchers(job: JobSpec, run: RunRecords, labels: Mapping[str, str], view: View) -> list[tune.Callback]:
