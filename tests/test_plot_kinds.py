@@ -119,12 +119,13 @@ def test_training_curves_end_in_the_last_epoch(record: Any) -> None:
     for identity, planned in run.trials().items():
         name = "student" if planned["method"]["name"] == "baseline" else "leader"
         tops = [10.0 * epoch + planned["seed"] for epoch in (1, 2, 3)][: 2 + planned["seed"]]
-        run.trial(identity).write_history(
-            [
-                {"epoch": epoch, f"test/{name}/top1": top, f"train/{name}/top1": top / 2}
-                for epoch, top in enumerate(tops, 1)
-            ]
-        )
+        trial = run.trial(identity)
+        rows = [
+            {**trial.result()["last"], "epoch": epoch, f"test/{name}/top1": top, f"train/{name}/top1": top / 2}
+            for epoch, top in enumerate(tops, 1)
+        ]
+        trial.write_history(rows)
+        trial.finish(trial.result() | {"last": rows[-1]})
     found = training_curves(run, table)
     assert [panel.name for panel in found.panels] == [row.configuration for row in table.rows]
     panel = found.panels[0]

@@ -1,4 +1,4 @@
-"""What stands in the JSON files of a run and of its trials.
+"""What stands in the JSON files of a run and of its trials, beside each one's `records.stamp`.
 
 A key that may be absent is `NotRequired`: it is not always written, or nobody needs it. Others than these may be there,
 and are kept. Accuracies are in percent, losses in nats, times in seconds.
@@ -127,8 +127,15 @@ class Environment(TypedDict):
 
 ENVIRONMENT = Shape(Environment)
 
-#: skipped.json, where images were passed over: each one's name and what is wrong with it.
-SKIPPED = Shape(list[str])
+
+class Skipped(TypedDict):
+    """skipped.json, where images were passed over."""
+
+    #: Each one's name and what is wrong with it.
+    images: list[str]
+
+
+SKIPPED = Shape(Skipped)
 
 
 # ---- result.json, standing.json and error.json: how a trial ended
