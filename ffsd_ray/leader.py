@@ -83,7 +83,7 @@ class Leader(nn.Module):
 def pack(weights: Mapping[str, Tensor], card: Card) -> bytes:
     """The content of a weights file, equal for equal arguments: the backbone's state, its card in the metadata.
 
-    In the card is the file's stamp (`records.stamp`).
+    In the card is the file's stamp (`ffsd_ray.records.stamp`).
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     # One entry: safetensors writes several in an order that changes from call to call.

@@ -1,6 +1,5 @@
 """A run of a small job named `small`, in a folder that holds its job file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,10 @@ def owner_of(file: Path) -> str:
     return trial_owner(file.parents[file.parent.name == "checkpoints"].name)
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Write a record with a sound stamp, as if the package had written this; what is no object has no room for one."""
-    whole = isinstance(content, dict)
-    file.write_bytes(stamped_json(content, owner_of(file)) if whole else json.dumps(content).encode())
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a record with a sound stamp, as if the package had written this."""
+    content = {key: value for key, value in content.items() if key != "stamp"}
+    file.write_bytes(stamped_json(content, owner_of(file)))
 
 
 def write_stamped(file: Path, content: bytes) -> None:

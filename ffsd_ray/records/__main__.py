@@ -1,6 +1,7 @@
 """Whether a run's records are as they were written: python -m ffsd_ray.records verify RUN."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -8,10 +9,13 @@ from pydantic import ValidationError
 
 from ffsd_ray.command import command
 from ffsd_ray.errors import DamagedRecords
+from ffsd_ray.records.formats import IDENTITY
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.shape import described
 from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.spec.trial import TrialSpec
+
+_TRIAL = re.compile(IDENTITY)
 
 
 def faults(run: RunRecords) -> list[str]:
@@ -44,9 +48,10 @@ def _planned(run: RunRecords) -> list[str] | None:
 
 
 def _begun(run: RunRecords) -> list[str]:
-    """The planned trials that have a folder; all folders where it is not known what was planned."""
+    """The planned trials that have a folder; every trial's folder where it is not known what was planned."""
     planned = _planned(run)
-    return [name for name in run.store.child("trials").names() if planned is None or name in planned]
+    there = run.store.child("trials").names()
+    return [name for name in there if (_TRIAL.fullmatch(name) if planned is None else name in planned)]
 
 
 def _trial_faults(records: TrialRecords) -> Iterator[str]:

@@ -64,8 +64,8 @@ def _checkpoint_name(epoch: int, steps: int = 0) -> str:
 class TrialRecords:
     """Spec, environment, skipped images, history, result or error (a file each), checkpoints/ and exported weights.
 
-    Each file has a stamp (`records.stamp`) with the trial's identity, which is the folder's name. What reads one raises
-    DamagedRecords where it has changed since it was written, or was written for another trial.
+    Each file has a stamp (`ffsd_ray.records.stamp`) with the trial's identity, which is the folder's name. What reads
+    one raises DamagedRecords where it has changed since it was written, or was written for another trial.
     """
 
     def __init__(self, store: Store) -> None:
