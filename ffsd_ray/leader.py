@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from ffsd_ray.data.batches import normalise
 from ffsd_ray.data.picture import fit, upright
 from ffsd_ray.data.stream import tested_at
 from ffsd_ray.errors import RecordsError
+from ffsd_ray.records.shape import Unlike
+from ffsd_ray.records.stamp import KEY, blank, check_stamp, stamped, trial_owner
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,9 @@ class Card:
     #: The split that `top1`, in percent, was measured on.
     split: str
     top1: float
-    #: The trial's spec.
+    #: The trial's spec, and its identity.
     spec: dict[str, Any]
+    trial: str
 
 
 class Leader(nn.Module):
@@ -77,17 +81,22 @@ class Leader(nn.Module):
 
 
 def pack(weights: Mapping[str, Tensor], card: Card) -> bytes:
-    """The content of a weights file: the backbone's state and, in the metadata, its card; equal for equal arguments."""
+    """The content of a weights file, equal for equal arguments: the backbone's state, its card in the metadata.
+
+    In the card is the file's stamp (`ffsd_ray.records.stamp`).
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     # One entry: safetensors writes several in an order that changes from call to call.
-    return save(tensors, metadata={"card": json.dumps(dataclasses.asdict(card), ensure_ascii=False)})
+    content = {KEY: blank(trial_owner(card.trial)), **dataclasses.asdict(card)}
+    return bytes(stamped(save(tensors, metadata={"card": json.dumps(content, ensure_ascii=False)})))
 
 
 def load_leader(path: str | PathLike[str]) -> Leader:
     """The network in a weights file (`leader_best.safetensors` of a trial), in evaluation mode, on the CPU.
 
     Raises:
-        RecordsError: the file is missing, is not such a file, or its weights do not fit the backbone it names.
+        RecordsError: the file is missing, is not such a file, has changed since it was written, or its weights do not
+            fit the backbone it names.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -98,6 +107,10 @@ def load_leader(path: str | PathLike[str]) -> Leader:
         raise RecordsError(f"{path}: expected a safetensors file, such as a trial's leader_best: {error}") from error
     if "card" not in metadata:
         raise RecordsError(f"{path}: a safetensors file, but not one of ffsd_ray: it has no `card` in its metadata")
+    try:
+        check_stamp(Path(path).read_bytes())
+    except Unlike as error:
+        raise RecordsError(f"{path}: {error}; it is damaged, or of another version") from error
     try:
         card = TypeAdapter(Card).validate_json(metadata["card"])
     except ValidationError as error:

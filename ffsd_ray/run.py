@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,13 @@ from rich.console import Console
 
 from ffsd_ray import data
 from ffsd_ray.command import command
-from ffsd_ray.errors import DamagedRecords, DataAway, DataMissing, JobError, RecordsError
+from ffsd_ray.errors import DamagedRecords, DataAway, DataMissing, JobError, MissingRecords, RecordsError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.sole import sole_driver
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import LEADER_LAST
 from ffsd_ray.report.render import render_terminal
+from ffsd_ray.report.show import tell
 from ffsd_ray.report.table import result_table
 from ffsd_ray.spec.dry_run import describe
 from ffsd_ray.spec.images import check_same_images, described_images, with_fingerprints
@@ -78,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not arguments.resume:
                 _refuse_used(run)  # another may have driven it to its end meanwhile
             _begin(run, plan)
+            for damage in _damaged_results(run):
+                say(f"To be trained again: {damage}")
             if plan.job.records.reuse:
                 _reuse(run, plan, say)
             _train(run, plan, console, verbose=arguments.verbose)
@@ -89,9 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             highlight=False,
         )
         return INTERRUPTED
-    console.print(render_terminal(result_table(run)))
+    table = result_table(run)
+    status = tell(table.damages)
+    console.print(render_terminal(table))
     console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
-    return FINISHED if all(state == "completed" for state in _states(run)) else SOME_FAILED
+    return status if all(state == "completed" for state in _states(run)) else SOME_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -175,6 +180,17 @@ def _begin(run: RunRecords, plan: Plan) -> None:
     if plan.template is not None and run.exists():
         specs |= run.trials()  # those that were chosen so far
     run.begin(plan.text, plan.job.model_dump(), plan.overrides, specs)
+
+
+def _damaged_results(run: RunRecords) -> Iterator[str]:
+    """What is wrong with results that do not count as such, each naming the file."""
+    for identity in run.trials():
+        try:
+            run.trial(identity).result()
+        except MissingRecords:
+            pass
+        except DamagedRecords as damage:
+            yield str(damage)
 
 
 def _reuse(run: RunRecords, plan: Plan, say: Callable[[str], None]) -> None:

@@ -64,5 +64,6 @@ def write_run(folder: Path, job: str, outcome: Callable[[TrialSpec], Outcome]) -
         if isinstance(end, str):
             trial.fail("TrialError", end)
         elif end is not None:
+            trial.write_history([end["last"]])
             trial.finish(end)
     return run

@@ -73,7 +73,7 @@ def run(tmp_path: Path) -> RunRecords:
     run = write_run(tmp_path, JOB, outcome)
     for identity, spec in run.trials().items():
         device = {"type": "cuda", "name": "H100", "workers": 1 + spec["seed"], "threads": 1}
-        run.trial(identity).store.write_json("environment.json", {"device": device})
+        run.trial(identity).begin(spec, {"device": device})
     return run
 
 

@@ -1,5 +1,6 @@
 """Records that are not as a run writes them: one message that names file and key, whatever reads them."""
 
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import torch
 
 from ffsd_ray.errors import DamagedRecords, MissingRecords
 from ffsd_ray.records.run import RunRecords
+from ffsd_ray.records.stamp import blank, stamped
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.report.__main__ import main as report
@@ -21,7 +23,7 @@ from ffsd_ray.report.cost import main as cost
 from ffsd_ray.report.maps import main as maps
 from ffsd_ray.report.methods import main as methods
 
-from small import again, train, trial
+from small import again, owner_of, train, trial, write_json, write_stamped
 
 JOB = """\
 name: small
@@ -84,13 +86,21 @@ def place(folder: Path, name: str) -> Path:
     return file
 
 
-def says(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+def says(command: str, folder: Path, capsys: pytest.CaptureFixture[str], status: int = 2) -> str:
     """What it says on stderr, where it ends as with an error of the user's."""
     main, arguments = COMMANDS[command]
     out = str(folder / command)
     capsys.readouterr()
-    assert main([str(folder / "runs" / "small"), *(part.replace("OUT", out) for part in arguments)]) == 2
+    assert main([str(folder / "runs" / "small"), *(part.replace("OUT", out) for part in arguments)]) == status
     return capsys.readouterr().err
+
+
+def left_out(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What it says of the one trial that it leaves out, having shown the others."""
+    message = says(command, folder, capsys, status=1)
+    assert message.startswith("Left out: ")
+    assert message.count("\n") == 1
+    return message.removeprefix("Left out: ")
 
 
 def changed(content: Any, key: str, value: Any) -> Any:
@@ -115,7 +125,6 @@ TOP1 = "last.test/leader/top1"
 #: By file: a key, what stands there instead (...: nothing), and what is said of it.
 WRONG: dict[str, list[tuple[str, Any, str]]] = {
     "job.json": [
-        ("", [], "expected a valid dictionary, found list"),
         ("job", ..., "expected a key job"),
         ("job", None, "job: expected a valid dictionary, found None"),
         ("job.name", ..., "job: expected a key name"),
@@ -133,7 +142,6 @@ WRONG: dict[str, list[tuple[str, Any, str]]] = {
         ("trials", {"0" * 16: 7}, f"trials.{'0' * 16}: expected a valid dictionary, found 7"),
     ],
     "result.json": [
-        ("", 7, "expected a valid dictionary, found 7"),
         ("members", "leader", "members: expected a valid list, found 'leader'"),
         ("common", ["student9"], "expected leader (deployed) and common among the members"),
         ("deployed", ..., "expected a key deployed"),
@@ -158,14 +166,12 @@ WRONG: dict[str, list[tuple[str, Any, str]]] = {
         ("ended", "", "ended: expected to match pattern"),
     ],
     "environment.json": [
-        ("", "x", "expected a valid dictionary, found 'x'"),
         ("device", ..., "expected a key device"),
         ("device.threads", "two", "device.threads: expected a valid integer, found 'two'"),
         ("device.workers", True, "device.workers: expected a valid integer, found True"),
         ("began", 7, "began: expected a valid string, found 7"),
     ],
     "error.json": [
-        ("", None, "expected a valid dictionary, found None"),
         ("kind", ..., "expected a key kind"),
         ("message", ["x"], "message: expected a valid string, found list"),
     ],
@@ -184,32 +190,45 @@ def test_json_of_another_shape(
     name: str, key: str, value: Any, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = place(folder, name)
-    file.write_text(json.dumps(changed(json.loads(file.read_text()), key, value)))
+    write_json(file, changed(json.loads(file.read_text()), key, value))
     for command in READERS[name]:
-        message = says(command, folder, capsys)
+        message = (says if name == "job.json" else left_out)(command, folder, capsys)
         assert message.startswith(f"{file}: {said}"), command
         assert message.endswith("; it is damaged, or from elsewhere\n"), command
         assert message.count("\n") == 1
         assert message[:-1].isprintable()
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b"7", b"\xff", b"{}"])
 @pytest.mark.parametrize("name", WRONG)
-def test_files_without_content(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_another_kind(name: str, content: bytes, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = place(folder, name)
-    file.write_bytes(b"")
+    file.write_bytes(content)
+    for command in READERS[name][:1]:
+        message = (says if name == "job.json" else left_out)(command, folder, capsys)
+        assert message.startswith(f"{file}: expected a stamp in it")
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_files_that_only_have_a_stamp(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = place(folder, name)
+    write_stamped(file, b"")
     for command in READERS[name]:
+        message = (says if name == "job.json" else left_out)(command, folder, capsys)
         said = "expected JSON, as a run writes it; it is damaged, or from elsewhere (JSONDecodeError)"
-        assert says(command, folder, capsys) == f"{file}: {said}\n"
+        assert message == f"{file}: {said}\n"
 
 
 def test_whole_records_are_read_as_they_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = trial(folder, "ffsd")
     records = TrialRecords(Store(str(own)))
     for name, read in (("spec", records.spec), ("environment", records.environment), ("result", records.result)):
-        assert read() == json.loads((own / f"{name}.json").read_text())
+        whole = json.loads((own / f"{name}.json").read_text())
+        assert whole.pop("stamp").startswith(f"ffsd_ray trial {own.name} sha256 ")
+        assert read() == whole
     file = place(folder, "result.json")
-    written = json.loads(file.read_text()) | {"of a later version": [1]}
-    file.write_text(json.dumps(written))
+    written = records.result() | {"of a later version": [1]}
+    write_json(file, written)
     assert records.result() == written
     assert type(records.result()["last"]["epoch"]) is int
     for name, (main, arguments) in COMMANDS.items():
@@ -220,7 +239,7 @@ def test_whole_records_are_read_as_they_are(folder: Path, capsys: pytest.Capture
 def test_a_spec_of_another_version(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = place(folder, "job.json")
     identity = trial(folder, "ffsd").name
-    file.write_text(json.dumps(changed(json.loads(file.read_text()), f"trials.{identity}.train.lr", "high")))
+    write_json(file, changed(json.loads(file.read_text()), f"trials.{identity}.train.lr", "high"))
     for command in COMMANDS:
         message = says(command, folder, capsys)
         assert message.startswith(f"{file}: trials.{identity}: expected a spec of this version: train.lr: expected a ")
@@ -240,10 +259,23 @@ def test_files_that_are_not_there(
     file = (trial(folder, "ffsd") / name).resolve()
     file.unlink()
     for command in commands:
-        assert says(command, folder, capsys) == f"{file}: cannot be read: there is no such file\n"
+        message = (says if name.endswith("job.yaml") else left_out)(command, folder, capsys)
+        assert message == f"{file}: cannot be read: there is no such file\n"
 
 
 # ---- histories
+
+
+def write_history(file: Path, content: bytes) -> None:
+    """Write a table with a sound stamp; what is no table has it behind it."""
+    if content[:4] != b"PAR1":
+        write_stamped(file, content)
+        return
+    found, sink = pq.read_table(pa.BufferReader(content)), pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, found.schema) as writer:
+        writer.write_table(found)
+        writer.add_key_value_metadata({"stamp": blank(owner_of(file))})
+    file.write_bytes(stamped(sink.getvalue().to_pybytes()))
 
 
 def table(**columns: list[Any]) -> bytes:
@@ -253,7 +285,8 @@ def table(**columns: list[Any]) -> bytes:
 
 
 HISTORIES = {
-    "empty": (b"", "expected Parquet, as a run writes it; it is damaged, or from elsewhere (ArrowInvalid)"),
+    "no stamp": (table(epoch=[1]), "expected a stamp in it"),
+    "no table": (b"x", "expected Parquet, as a run writes it; it is damaged, or from elsewhere (ArrowInvalid)"),
     "no epoch": (table(lr=[0.1]), "0: expected a key epoch, a whole number from 1"),
     "an epoch missing": (table(epoch=[1, None]), "1: expected a key epoch, a whole number from 1"),
     "text": (table(epoch=[1], lr=["high"]), "0.lr: expected a valid number, found 'high'"),
@@ -266,11 +299,12 @@ def test_histories(wrong: str, folder: Path, capsys: pytest.CaptureFixture[str])
     content, said = HISTORIES[wrong]
     file = place(folder, "history.parquet")
     whole = file.read_bytes()
-    file.write_bytes(content)
+    if wrong == "no stamp":
+        file.write_bytes(content)
+    else:
+        write_history(file, content)
     for command in ("curves", "html") if wrong == "text" else ("curves",):
-        message = says(command, folder, capsys)
-        assert message.startswith(f"{file}: {said}")
-        assert message.count("\n") == 1
+        assert left_out(command, folder, capsys).startswith(f"{file}: {said}")
     records = TrialRecords(Store(str(file.parent)))
     with pytest.raises(DamagedRecords, match=r"history\.parquet"):  # as a searcher reads it
         records.last_measured("test/leader/top1")
@@ -313,9 +347,11 @@ CHECKPOINTS: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("key", "value", "said"), CHECKPOINTS)
 def test_checkpoints(key: str, value: Any, said: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = place(folder, "checkpoint")
-    torch.save(changed(torch.load(file, weights_only=True), key, value), file)
+    content = io.BytesIO()
+    torch.save(changed(torch.load(file, weights_only=True), key, value), content)
+    write_stamped(file, content.getvalue())
     if key == "method" or not key:
-        assert says("maps", folder, capsys).startswith(f"{file}: {said}")
+        assert left_out("maps", folder, capsys).startswith(f"{file}: {said}")
     own = file.parents[1]
     (own / "result.json").unlink()
     if "networks" not in said and key:  # told by the file alone, so in resuming as in any reading
@@ -334,16 +370,20 @@ def test_checkpoints(key: str, value: Any, said: str, folder: Path, capsys: pyte
 
 def test_checkpoints_without_content(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = place(folder, "checkpoint")
-    file.write_bytes(b"")
-    assert says("maps", folder, capsys).startswith(f"{file}: expected a checkpoint of tensors and plain values")
+    for write, said in (
+        (Path.write_bytes, "expected a stamp in it"),
+        (write_stamped, "expected a checkpoint of tensors and plain values"),
+    ):
+        write(file, b"")
+        assert left_out("maps", folder, capsys).startswith(f"{file}: {said}")
 
 
 def test_another_networks_weights_are_no_teacher(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     file, student = trial(folder, "baseline") / "leader_last.safetensors", trial(folder, "kd")
     file.unlink()
-    save_file({"x": torch.zeros(3)}, file)
+    file.write_bytes(stamped(save({"x": torch.zeros(3)}, {"stamp": blank(owner_of(file))})))
     shutil.rmtree(student)
     assert resumed(folder) == 1
     assert f"{file}: expected the weights of this trial's network" in capsys.readouterr().out
@@ -355,28 +395,32 @@ def test_another_networks_weights_are_no_teacher(folder: Path, capsys: pytest.Ca
 @pytest.mark.parametrize("name", ["job.json", "spec.json", "environment.json", "error.json"])
 def test_resuming_writes_anew_what_it_does_not_need(name: str, folder: Path) -> None:
     file = place(folder, name)
-    whole = file.read_text()
+    whole = file.read_text().splitlines()
     file.write_text("[]")
     if name not in ("job.json", "error.json"):
         (file.parent / "result.json").unlink()
     assert resumed(folder) == 0
-    assert not file.exists() if name == "error.json" else file.read_text().splitlines()[:2] == whole.splitlines()[:2]
+    assert not file.exists() if name == "error.json" else file.read_text().splitlines()[2:4] == whole[2:4]
 
 
-def test_resuming_refuses_a_damaged_result(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_with_a_damaged_result_is_trained_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = place(folder, "result.json")
-    file.write_text("{}")
-    assert resumed(folder) == 2
-    assert capsys.readouterr().err == f"{file}: expected a key members; it is damaged, or from elsewhere\n"
-    file.unlink()
+    whole = file.read_bytes()
+    write_json(file, {})
+    assert again(folder) == 2
+    assert "(2 of 3 trials completed)" in capsys.readouterr().err
     assert resumed(folder) == 0
+    said = f"To be trained again: {file}: expected a key members; it is damaged, or from elsewhere\n"
+    assert said in capsys.readouterr().out
+    assert file.read_bytes() == whole
 
 
 def test_as_a_trial_stands_is_no_result_where_that_is_damaged(folder: Path) -> None:
     own = trial(folder, "ffsd")
     (own / "result.json").rename(own / "standing.json")
     records = TrialRecords(Store(str(own)))
-    records.store.write_json("standing.json", {"last": {"epoch": 1}})
+    (own / "standing.json").unlink()
+    write_json(own / "standing.json", {"last": {"epoch": 1}})
     with pytest.raises(DamagedRecords, match=r"standing\.json: expected a key members"):
         records.stop()
     (own / "standing.json").unlink()
@@ -425,7 +469,7 @@ def test_a_damaged_trial_of_another_run_is_left_there(name: str, damage: Callabl
 
 def test_a_job_goes_on_where_another_runs_trial_is_damaged(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = place(folder, "result.json")
-    file.write_text("{}")
+    write_json(file, {})
     assert again(folder, "--set", "name=other") == 0
     output = capsys.readouterr()
     assert f"Not reused: {file}: expected a key members; it is damaged, or from elsewhere\n" in output.out

@@ -110,7 +110,7 @@ def test_a_page_holds_the_whole_run(write: Any) -> None:
     assert "in epoch 4 of 10" in page.text
     assert "dml n=4, seed 1: not finished" in page.text
     assert "dml n=5, seed 1: not begun" in page.text
-    assert page.tags.count("svg") == 1
+    assert page.tags.count("svg") == 2
     assert page.text.count("formulation: paper") == 9  # the specs of eight trials, and the job file
 
 

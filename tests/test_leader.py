@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save, save_file
 from torch import nn
 
 import ffsd_ray
@@ -25,6 +25,7 @@ from ffsd_ray.data.batches import normalise
 from ffsd_ray.data.decode import decode
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.leader import Card, load_leader, pack
+from ffsd_ray.records.stamp import blank, stamped
 from ffsd_ray.spec.trial import TrialSpec
 
 DIGITS = {
@@ -37,7 +38,7 @@ DIGITS = {
 
 def card_of(spec: TrialSpec, dataset: Dataset, top1: float) -> Card:
     about = (dataset.classes, dataset.mean, dataset.std, dataset.image_size)
-    return Card("resnet20", *about, spec.train.precision, "leader", 3, "test", top1, spec.model_dump())
+    return Card("resnet20", *about, spec.train.precision, "leader", 3, "test", top1, spec.model_dump(), spec.identity())
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,9 @@ def test_what_is_not_such_a_file_is_refused(file: Path, tmp_path: Path) -> None:
     with pytest.raises(RecordsError, match="no `card`"):
         load_leader(bad)
     save_file({"a": torch.zeros(2)}, bad, {"card": '{"backbone": "resnet20"}'})
+    with pytest.raises(RecordsError, match=r"bad\.safetensors: expected a stamp in it"):
+        load_leader(bad)
+    bad.write_bytes(stamped(save({"a": torch.zeros(2)}, {"card": "{}", "stamp": blank("trial none")})))
     with pytest.raises(RecordsError, match="its card is damaged"):
         load_leader(bad)
 

@@ -1063,6 +1063,7 @@ def _teacher_file(file: Path, dataset: data.Dataset, source: str = "digits", **c
     card = Card(
         backbone="resnet20", classes=dataset.classes, mean=dataset.mean, std=dataset.std, image_size=12,
         precision="fp32", member="student", epoch=1, split="test", top1=50.0, spec={"data": {"name": source}},
+        trial="none",
     )  # fmt: skip
     file.write_bytes(pack(backbone("resnet20")(CLASSES).state_dict(), dataclasses.replace(card, **changes)))
 

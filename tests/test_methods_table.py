@@ -39,11 +39,7 @@ def run(tmp_path: Path) -> RunRecords:
         found["last"]["images_per_second"] = 1000.0 + 200 * spec.seed if alone else 250.0
         return found | ({"peak_memory": 3 * 2**20} if led else {})
 
-    run = write_run(tmp_path, JOB, outcome)
-    for identity in run.trials():
-        device = {"type": "cpu", "name": "CPU", "workers": 1, "threads": 1}
-        run.trial(identity).store.write_json("environment.json", {"device": device})
-    return run
+    return write_run(tmp_path, JOB, outcome)
 
 
 def test_lines(run: RunRecords) -> None:

@@ -119,16 +119,17 @@ def test_training_curves_end_in_the_last_epoch(record: Any) -> None:
     for identity, planned in run.trials().items():
         name = "student" if planned["method"]["name"] == "baseline" else "leader"
         tops = [10.0 * epoch + planned["seed"] for epoch in (1, 2, 3)][: 2 + planned["seed"]]
-        run.trial(identity).write_history(
-            [
-                {"epoch": epoch, f"test/{name}/top1": top, f"train/{name}/top1": top / 2}
-                for epoch, top in enumerate(tops, 1)
-            ]
-        )
+        trial = run.trial(identity)
+        rows = [
+            {**trial.result()["last"], "epoch": epoch, f"test/{name}/top1": top, f"train/{name}/top1": top / 2}
+            for epoch, top in enumerate(tops, 1)
+        ]
+        trial.write_history(rows)
+        trial.finish(trial.result() | {"last": rows[-1]})
     found = training_curves(run, table)
     assert [panel.name for panel in found.panels] == [row.configuration for row in table.rows]
     panel = found.panels[0]
-    assert set(panel.curves) == {"Leader", TRAINING}
+    assert set(panel.curves) == {"Mean of common", "Ens (any)", "Ens (logits)", "Fusion", "Leader", TRAINING}
     assert panel.curves["Leader"][2] == pytest.approx((20.5, 0.5**0.5))
     # The seed that stopped before has no part in it.
     assert panel.curves["Leader"][3] == (31.0, None)
@@ -149,7 +150,7 @@ def test_nothing_to_plot(
     record: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], keys: list[str], said: str
 ) -> None:
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
-    run = record(JOB, outcome)
+    run = record(JOB, outcome if keys != ["epochs"] else lambda spec: None)
     assert main([run.store.location, "--plot", *keys, "--out", str(tmp_path / "figure.png")]) == 2
     assert said in capsys.readouterr().err
 

@@ -32,6 +32,7 @@ from ffsd_ray.errors import DamagedRecords, DataError, JobError, RecordsError
 from ffsd_ray.evaluate import main as evaluate
 from ffsd_ray.export import main as export
 from ffsd_ray.records.run import RunRecords
+from ffsd_ray.records.stamp import blank, stamped
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.report.__main__ import main as report
@@ -40,7 +41,7 @@ from ffsd_ray.spec.load import load_job
 from ffsd_ray.spec.trial import KINDS, TrialSpec
 
 from made_up import result, write_run
-from small import again, train, trial
+from small import again, owner_of, train, trial, write_stamped
 from test_data_sources import png
 
 PACKAGE = Path(ffsd_ray.__file__).parent
@@ -262,7 +263,7 @@ def test_resuming_unpickles_no_checkpoint(
     flag, student = folder / "flag", trial(folder, "kd")
     (student / "result.json").unlink()
     checkpoint = student / "checkpoints" / "epoch-000002.pt"
-    checkpoint.write_bytes(make(flag))
+    write_stamped(checkpoint, make(flag))
     assert again(folder, "--resume") == 1
     assert not flag.exists()
     error = json.loads((student / "error.json").read_text())
@@ -273,7 +274,7 @@ def test_resuming_unpickles_no_checkpoint(
     assert "Traceback" not in output.out + output.err
     with pytest.raises(DamagedRecords):  # as a population takes it over
         TrialRecords(Store(str(student))).checkpoint(2)
-    assert maps([str(folder / "runs" / "small"), "--out", str(folder / "maps.png")]) == 2
+    assert maps([str(folder / "runs" / "small"), "--out", str(folder / "maps.png")]) == 1
     assert str(checkpoint) in capsys.readouterr().err
     assert not flag.exists()
 
@@ -284,7 +285,7 @@ def test_a_teacher_is_not_unpickled(
 ) -> None:
     flag, student, teacher = folder / "flag", trial(folder, "kd"), trial(folder, "baseline")
     weights = teacher / "leader_last.safetensors"
-    weights.write_bytes(make(flag))
+    write_stamped(weights, make(flag))
     shutil.rmtree(student)
     assert again(folder, "--resume") == 1
     assert f"{weights}: expected safetensors" in capsys.readouterr().out
@@ -299,7 +300,7 @@ def test_a_teacher_is_not_unpickled(
 def test_reports_and_commands_unpickle_nothing(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flag, records = folder / "flag", str(folder / "runs" / "small")
     file = (trial(folder, "kd") / name).resolve()
-    file.write_bytes(raw(flag))
+    write_stamped(file, raw(flag))
     if name == "leader_best.safetensors":
         for command, arguments in (
             (evaluate, []),
@@ -310,14 +311,14 @@ def test_reports_and_commands_unpickle_nothing(name: str, folder: Path, capsys: 
             assert f"{file}: expected a safetensors file" in capsys.readouterr().err
     else:
         plot = ["--plot", "epochs", "--out", str(folder / "x.png")] if name == "history.parquet" else []
-        assert report([records, *plot]) == 2
+        assert report([records, *plot]) == (1 if name == "result.json" else 2)
         assert f"{file}: expected" in capsys.readouterr().err
     assert not flag.exists()
 
 
 def test_a_reused_trial_is_not_unpickled(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flag, file = folder / "flag", trial(folder, "kd") / "result.json"
-    file.write_bytes(raw(flag))
+    write_stamped(file, raw(flag))
     assert again(folder, "--set", "name=other") == 0
     assert f"Not reused: {file}: expected JSON, as a run writes it" in capsys.readouterr().out
     assert not flag.exists()
@@ -358,7 +359,11 @@ def test_a_pickled_type_in_parquet_is_not_unpickled(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     metadata = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": raw(flag)}
     schema = pa.schema([pa.field("epoch", pa.int64(), metadata=metadata)])
-    pq.write_table(pa.table([pa.array([1])], schema=schema), tmp_path / "history.parquet")
+    file = tmp_path / "history.parquet"
+    with pq.ParquetWriter(file, schema) as writer:
+        writer.write_table(pa.table([pa.array([1])], schema=schema))
+        writer.add_key_value_metadata({"stamp": blank(owner_of(file))})
+    file.write_bytes(stamped(file.read_bytes()))
     assert TrialRecords(Store(str(tmp_path))).history() == [{"epoch": 1}]
     assert not flag.exists()
 

@@ -84,8 +84,6 @@ class OptimiserState(TypedDict):
 class Checkpoint(TypedDict):
     """checkpoints/epoch-EPOCH.pt; within an epoch epoch-EPOCH-step-STEPS.pt."""
 
-    #: The trial.
-    identity: NotRequired[str]
     #: The group's parameters and buffers.
     method: Weights
     #: By name: `sgd`, and the role that another one trains.

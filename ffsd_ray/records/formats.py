@@ -1,4 +1,4 @@
-"""What stands in the JSON files of a run and of its trials.
+"""What stands in the JSON files of a run and of its trials, beside each one's `ffsd_ray.records.stamp`.
 
 A key that may be absent is `NotRequired`: it is not always written, or nobody needs it. Others than these may be there,
 and are kept. Accuracies are in percent, losses in nats, times in seconds.
@@ -77,7 +77,8 @@ class Job(TypedDict):
 
 
 #: What tells trials apart: see `TrialSpec.identity`. The name of a trial's folder.
-Identity = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
+IDENTITY = "^[0-9a-f]{16}$"
+Identity = Annotated[str, StringConstraints(pattern=IDENTITY)]
 
 
 class Run(TypedDict):
@@ -127,8 +128,15 @@ class Environment(TypedDict):
 
 ENVIRONMENT = Shape(Environment)
 
-#: skipped.json, where images were passed over: each one's name and what is wrong with it.
-SKIPPED = Shape(list[str])
+
+class Skipped(TypedDict):
+    """skipped.json, where images were passed over."""
+
+    #: Each one's name and what is wrong with it.
+    images: list[str]
+
+
+SKIPPED = Shape(Skipped)
 
 
 # ---- result.json, standing.json and error.json: how a trial ended

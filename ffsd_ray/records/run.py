@@ -9,9 +9,13 @@ from pydantic import ValidationError
 from ffsd_ray.errors import DamagedRecords, RecordsError
 from ffsd_ray.records.formats import RUN
 from ffsd_ray.records.shape import described
+from ffsd_ray.records.stamp import check_stamp, stamped_json, unstamped_json
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.spec.trial import TrialSpec
+
+#: Whose job.json is, in its stamp: not the folder, which may be renamed.
+_OWNER = "run"
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,13 @@ class RunRecords:
     ) -> None:
         """Write the job file's text, the job, what was set on the command line, and the specs by identity, in order."""
         self.store.write("job.yaml", text.encode())
-        content = {"job": dict(job), "overrides": list(overrides), "trials": dict(trials)}
-        self.store.write_json("job.json", content)
+        self._write({"job": dict(job), "overrides": list(overrides), "trials": dict(trials)})
 
     def add(self, identity: str, spec: Mapping[str, Any]) -> None:
         """One more planned trial, which a searcher chose while others ran."""
         content = self._content()
         content["trials"].setdefault(identity, dict(spec))
-        self.store.write_json("job.json", content)
+        self._write(content)
 
     def job(self) -> dict[str, Any]:
         return self._content()["job"]
@@ -68,7 +71,7 @@ class RunRecords:
         """The same.
 
         Raises:
-            DamagedRecords: one is not a spec of this version.
+            DamagedRecords: one is not a spec of this version, or not of the trial that it stands under.
         """
         return {identity: self._spec(identity, planned) for identity, planned in self.trials().items()}
 
@@ -90,7 +93,7 @@ class RunRecords:
         return found
 
     def completed_elsewhere(self, identities: Sequence[str]) -> set[str]:
-        """Those of the trials of which other runs in the same storage have a result, sound or not."""
+        """Those of the trials of which other runs in the same storage have a result."""
         there = self._elsewhere(identities)
         return {identity for identity, other in there if other.trial(identity).state() == "completed"}
 
@@ -108,11 +111,22 @@ class RunRecords:
         return TrialRecords(self.store.child("trials").child(identity))
 
     def _content(self) -> dict[str, Any]:
-        return self.store.parsed("job.json", RUN.json, "JSON")
+        def read(content: bytes) -> Any:
+            check_stamp(content, _OWNER)
+            return unstamped_json(content, RUN)
+
+        return self.store.parsed("job.json", read, "JSON")
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        self.store.write("job.json", stamped_json(content, _OWNER))
 
     def _spec(self, identity: str, planned: dict[str, Any]) -> TrialSpec:
         try:
-            return TrialSpec.model_validate(planned)
+            spec = TrialSpec.model_validate(planned)
         except ValidationError as error:
             said = f"trials.{identity}: expected a spec of this version: {described(error)}"
             raise self.store.damaged("job.json", said) from error
+        if spec.identity() != identity:
+            said = f"trials.{identity}: this version computes {spec.identity()} as the identity of its spec"
+            raise self.store.damaged("job.json", said)
+        return spec

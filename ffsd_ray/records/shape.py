@@ -1,6 +1,5 @@
 """What a file's content is to be like, and the words for content that is not."""
 
-import json
 import reprlib
 from typing import Any
 
@@ -21,13 +20,6 @@ class Shape:
 
     def __init__(self, kind: Any) -> None:
         self._kind: TypeAdapter[Any] = TypeAdapter(kind)
-
-    def json(self, content: bytes) -> Any:
-        """
-        Raises:
-            ValueError: it is no JSON; Unlike: it is not of this shape.
-        """
-        return self.checked(json.loads(content))
 
     def checked(self, content: Any) -> Any:
         """The content, as it is.

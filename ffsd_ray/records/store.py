@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import io
 import json
 import os
 import re
@@ -10,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Self, TypeVar
+from typing import Self, TypeVar
 
 import pyarrow as pa
 from filelock import FileLock
@@ -95,14 +94,7 @@ class Store:
 
         return self._try(name, "be read", act)
 
-    @contextlib.contextmanager
-    def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """A stream whose content stands under `name` once the block ends without error; the old file until then."""
-        content = io.BytesIO()  # closing a half-written stream would leave half an object, and a retry needs the whole
-        yield content
-        self.write(name, content.getbuffer())
-
-    def write(self, name: str, content: bytes | memoryview) -> None:
+    def write(self, name: str, content: bytes | bytearray) -> None:
         """
         Raises:
             StorageFull: the local filesystem has no space for it; the old file is intact.
@@ -197,7 +189,7 @@ class Store:
         return f"{self._path}/{name}"
 
     @staticmethod
-    def _replace(file: Path, content: bytes | memoryview) -> None:
+    def _replace(file: Path, content: bytes | bytearray) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
         try:

@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import json
 import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -12,9 +15,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from ffsd_ray.errors import DamagedRecords
+from ffsd_ray.errors import DamagedRecords, MissingRecords
 from ffsd_ray.records.checkpoint import CHECKPOINT, fits
 from ffsd_ray.records.formats import ENVIRONMENT, FAILURE, HISTORY, RESULT, SKIPPED, SPEC, Row
+from ffsd_ray.records.stamp import KEY, blank, check_stamp, stamped, stamped_json, trial_owner, unstamped_json
 from ffsd_ray.records.store import Store, is_unfinished
 
 State = Literal["completed", "failed", "unfinished"]
@@ -36,16 +40,20 @@ def _checkpoint(content: bytes) -> Any:
 
 #: What reads each file, raising `Unlike` where it is not as it should be; and what kind of file it is.
 _FORMATS: dict[str, tuple[Callable[[bytes], Any], str]] = {
-    "spec.json": (SPEC.json, "JSON"),
-    "environment.json": (ENVIRONMENT.json, "JSON"),
-    "skipped.json": (SKIPPED.json, "JSON"),
+    "spec.json": (partial(unstamped_json, shape=SPEC), "JSON"),
+    "environment.json": (partial(unstamped_json, shape=ENVIRONMENT), "JSON"),
+    "skipped.json": (partial(unstamped_json, shape=SKIPPED), "JSON"),
     "history.parquet": (_history, "Parquet"),
-    "standing.json": (RESULT.json, "JSON"),
-    "result.json": (RESULT.json, "JSON"),
-    "error.json": (FAILURE.json, "JSON"),
+    "standing.json": (partial(unstamped_json, shape=RESULT), "JSON"),
+    "result.json": (partial(unstamped_json, shape=RESULT), "JSON"),
+    "error.json": (partial(unstamped_json, shape=FAILURE), "JSON"),
     LEADER_BEST: (safetensors.torch.load, "safetensors"),
     LEADER_LAST: (safetensors.torch.load, "safetensors"),
 }
+
+#: The files that a trial has, beside its result, which a scheduler has stopped; and one that came to its end.
+_OF_STOPPED = ("spec.json", "environment.json", "history.parquet")
+_OF_COMPLETED = (*_OF_STOPPED, LEADER_BEST, LEADER_LAST)
 
 
 def _checkpoint_name(epoch: int, steps: int = 0) -> str:
@@ -54,15 +62,27 @@ def _checkpoint_name(epoch: int, steps: int = 0) -> str:
 
 
 class TrialRecords:
-    """Spec, environment, skipped images, history, result or error (a file each), checkpoints/ and exported weights."""
+    """Spec, environment, skipped images, history, result or error (a file each), checkpoints/ and exported weights.
+
+    Each file has a stamp (`ffsd_ray.records.stamp`) with the trial's identity, which is the folder's name. What reads
+    one raises DamagedRecords where it has changed since it was written, or was written for another trial.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._checkpoints = store.child("checkpoints")
 
+    @property
+    def identity(self) -> str:
+        return self.store.name
+
     def state(self) -> State:
-        """`failed` is what a retry or a resumed job turns into something else again."""
-        if self.store.exists("result.json"):
+        """`failed` is what a retry or a resumed job turns into something else again.
+
+        A result that is damaged, or another trial's, is none.
+        """
+        with contextlib.suppress(DamagedRecords):
+            self.result()
             return "completed"
         return "failed" if self.store.exists("error.json") else "unfinished"
 
@@ -80,10 +100,10 @@ class TrialRecords:
 
     def begin(self, spec: Mapping[str, Any], environment: Mapping[str, Any], skipped: Sequence[str] = ()) -> None:
         """Write what is run, where, and without which images; an earlier attempt's error is forgotten."""
-        self.store.write_json("spec.json", spec)
-        self.store.write_json("environment.json", environment)
+        self._write("spec.json", spec)
+        self._write("environment.json", environment)
         if skipped:
-            self.store.write_json("skipped.json", skipped)
+            self._write("skipped.json", {"images": skipped})
         elif self.store.exists("skipped.json"):
             self.store.delete("skipped.json")
         self.forget_error()
@@ -94,11 +114,11 @@ class TrialRecords:
 
     def stand(self, result: Mapping[str, Any]) -> None:
         """Write what the result would be if the trial ended now."""
-        self.store.write_json("standing.json", result)
+        self._write("standing.json", result)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; the trial counts as completed from here on. `ended` in it says how."""
-        self.store.write_json("result.json", result)
+        self._write("result.json", result)
         if self.store.exists("standing.json"):
             self.store.delete("standing.json")
 
@@ -109,7 +129,7 @@ class TrialRecords:
 
     def fail(self, kind: str, message: str, details: str = "") -> None:
         """Write why the trial ended without a result; `details`: what is too long for a message."""
-        self.store.write_json("error.json", {"kind": kind, "message": message, "details": details})
+        self._write("error.json", {"kind": kind, "message": message, "details": details})
 
     def take(self, other: "TrialRecords", run: str) -> bool:
         """Become a copy of another run's records of this trial, if it has trained to its end there; whether it has.
@@ -117,10 +137,14 @@ class TrialRecords:
         Raises:
             DamagedRecords: they are damaged; nothing of them has been written here.
         """
-        if other.state() != "completed" or (result := other.result()).get("ended") != "completed":
+        try:
+            result = other.result()
+        except MissingRecords:
             return False
-        names = ["spec.json", "environment.json", "history.parquet", LEADER_BEST, LEADER_LAST]
-        names += ["skipped.json"] if other.store.exists("skipped.json") else []
+        if result.get("ended") != "completed":
+            return False
+        other.history_of(result)
+        names = [*_OF_COMPLETED, *(["skipped.json"] if other.store.exists("skipped.json") else [])]
         for name, content in {name: other._sound(name) for name in names}.items():
             self.store.write(name, content)
         self.finish(result | {"reused": run})
@@ -129,6 +153,19 @@ class TrialRecords:
     def history(self) -> list[Row]:
         """The rows so far, by epoch; none where no epoch has ended."""
         return self._read("history.parquet") if self.store.exists("history.parquet") else []
+
+    def history_of(self, result: Mapping[str, Any]) -> list[Row]:
+        """The rows up to the last that this trial's `result` has.
+
+        Raises:
+            DamagedRecords: they do not end with that one; MissingRecords: there is no history.
+        """
+        rows, last = self._read("history.parquet"), result["last"]
+        if result.get("ended", "").startswith("stopped"):  # the process may have gone on for an epoch
+            rows = rows[: int(last["epoch"])]
+        if not rows or _comparable(rows[-1]) != _comparable(last):
+            raise self.store.damaged("history.parquet", "expected as its last row what result.json has as `last`")
+        return rows
 
     def epochs_done(self) -> int:
         """As many as the history has; none where it is damaged: training goes on without it, and writes it anew."""
@@ -159,16 +196,22 @@ class TrialRecords:
         return weights
 
     def write_history(self, rows: Sequence[Row]) -> None:
-        with self.store.writing("history.parquet") as stream:
-            pq.write_table(pa.Table.from_pylist(list(rows)), stream)
+        table, content = pa.Table.from_pylist(list(rows)), io.BytesIO()
+        with pq.ParquetWriter(content, table.schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({KEY: blank(self._owner)})
+        self.store.write("history.parquet", stamped(content.getbuffer()))
 
     def write_checkpoint(self, epoch: int, state: Mapping[str, Any], *, keep_earlier: bool, steps: int = 0) -> None:
         """Write the training state after `epoch`, or after so many `steps` of it; the earlier ones are deleted then.
 
         With `keep_earlier` those after whole epochs stay.
         """
-        with self._checkpoints.writing(_checkpoint_name(epoch, steps)) as stream:
-            torch.save(dict(state), stream)
+        content = io.BytesIO()
+        torch.save(dict(state), content)
+        with zipfile.ZipFile(content, "a") as archive:
+            archive.comment = blank(self._owner).encode()
+        self._checkpoints.write(_checkpoint_name(epoch, steps), stamped(content.getbuffer()))
         for name in self._checkpoints.names():
             earlier = _CHECKPOINT.fullmatch(name) and name < _checkpoint_name(epoch, steps)
             if (earlier and ("step" in name or not (keep_earlier or steps))) or is_unfinished(name):
@@ -194,21 +237,66 @@ class TrialRecords:
         name = self._checkpoint_names()[-1] if epoch is None else _checkpoint_name(epoch)
         return self._checkpoints.damaged(name, "expected the state of this trial's networks and optimisers")
 
+    def check(self, name: str) -> None:
+        """Do nothing where a file, by its path in the folder, is as it was written here.
+
+        Raises:
+            DamagedRecords: it is not; MissingRecords: there is no such file.
+        """
+        folder, _, last = name.rpartition("/")
+        if folder:
+            self._load(last)
+        else:
+            self._read(last)
+
+    def files(self) -> list[str]:
+        """Paths in the folder of the files that are there, and of those that a completed trial must have."""
+        there = [name for name in self.store.names() if name in _FORMATS]
+        needed: tuple[str, ...] = ()
+        with contextlib.suppress(DamagedRecords):
+            stopped = self.result().get("ended", "").startswith("stopped")
+            needed = _OF_STOPPED if stopped else _OF_COMPLETED
+        return [*dict.fromkeys([*there, *needed]), *(f"checkpoints/{name}" for name in self._checkpoint_names())]
+
+    def strangers(self) -> list[str]:
+        """Paths of what no trial writes, or of what was being written when a process was killed."""
+        own = [name for name in self.store.names() if name not in _FORMATS and name != "checkpoints"]
+        return own + [f"checkpoints/{name}" for name in self._checkpoints.names() if not _CHECKPOINT.fullmatch(name)]
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        self.store.write(name, stamped_json(content, self._owner))
+
     def _read(self, name: str) -> Any:
-        return self.store.parsed(name, *_FORMATS[name])
+        read, kind = _FORMATS[name]
+        return self.store.parsed(name, lambda content: read(self._own(content)), kind)
 
     def _sound(self, name: str) -> bytes:
         """A file as it is, if nothing is wrong with it."""
         read, kind = _FORMATS[name]
 
         def unchanged(content: bytes) -> bytes:
-            read(content)
+            read(self._own(content))
             return content
 
         return self.store.parsed(name, unchanged, kind)
 
     def _load(self, name: str) -> dict[str, Any]:
-        return self._checkpoints.parsed(name, _checkpoint, "a checkpoint of tensors and plain values")
+        what = "a checkpoint of tensors and plain values"
+        return self._checkpoints.parsed(name, lambda content: _checkpoint(self._own(content)), what)
+
+    def _own(self, content: bytes) -> bytes:
+        """A file's content. Raises Unlike where it is not what was written for this trial."""
+        check_stamp(content, self._owner)
+        return content
+
+    @property
+    def _owner(self) -> str:
+        return trial_owner(self.identity)
 
     def _checkpoint_names(self) -> list[str]:
         return [name for name in self._checkpoints.names() if _CHECKPOINT.fullmatch(name)]
+
+
+def _comparable(row: Row) -> str:
+    """A row as text: numbers that are not finite are equal, and so are 1 and 1.0."""
+    return json.dumps({key: float(value) for key, value in row.items()}, sort_keys=True)

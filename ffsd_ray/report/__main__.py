@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from ffsd_ray.command import command
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.best import STDOUT, best_job, write_best
-from ffsd_ray.report.collect import collect
+from ffsd_ray.report.collect import collect, environments, histories
 from ffsd_ray.report.comparison import compare
 from ffsd_ray.report.frame import write_frame
 from ffsd_ray.report.page import write_page
 from ffsd_ray.report.paper import paper_tables
-from ffsd_ray.report.plot import plot
+from ffsd_ray.report.plot import EPOCHS, plot
 from ffsd_ray.report.scores import Epoch
-from ffsd_ray.report.show import FORMATS, show
+from ffsd_ray.report.show import FORMATS, show, tell
 from ffsd_ray.report.sort import in_order
 from ffsd_ray.report.table import chosen, table_of
 
@@ -34,25 +34,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(parser, arguments)
     run = RunRecords.open(arguments.run)
     if arguments.paper:
-        show(compare(run, arguments.paper, arguments.epoch or "best"), arguments.format)
-        return 0
-    job, trials = run.job(), collect(run)
+        return show(compare(run, arguments.paper, arguments.epoch or "best"), arguments.format)
+    needs = [histories] * bool(arguments.html or arguments.plot == [EPOCHS]) + [environments] * bool(arguments.html)
+    job, trials = run.job(), collect(run, *needs)
     by_test = arguments.by_test or job.get("report", {}).get("rank_by") == "test"
     epochs = _epochs(arguments.epoch or ("best" if arguments.plot or arguments.best else None))
     table = table_of(job, trials, epochs, conditions=arguments.where, by=arguments.by, against=arguments.against)
     if arguments.sort:
         table = in_order(table, arguments.sort, reverse=arguments.reverse, by_test=by_test)
+    if arguments.format != "parquet" and not (arguments.best or arguments.plot or arguments.html):
+        return show(table, arguments.format)
+    status = tell(table.damages)
     if arguments.best:
         write_best(best_job(job, table, trials, by_test=by_test), arguments.best)
     elif arguments.plot:
         print(plot(run, table, arguments.plot, arguments.out))
     elif arguments.html:
         print(write_page(run, table, chosen(trials, arguments.where), arguments.html))
-    elif arguments.format == "parquet":
-        print(write_frame(table, arguments.out))
     else:
-        show(table, arguments.format)
-    return 0
+        print(write_frame(table, arguments.out))
+    return status
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

@@ -60,6 +60,8 @@ class Comparison:
     epoch: Epoch
     entries: tuple[Entry, ...]
     notes: tuple[str, ...]
+    #: See `Tabular`.
+    damages: tuple[str, ...] = ()
 
     def sheet(self) -> Sheet:
         """A line a number; a row that the run lacks is one line."""
@@ -123,7 +125,7 @@ def compare(run: RunRecords, name: str, epoch: Epoch = "best") -> Comparison:
     if others:
         title += f" (data: {', '.join(dict.fromkeys(others))}, not the paper's {paper.data.name}: gains only)"
     captions = (*table.captions, *_captions(paper, matched, gains_only=bool(others)))
-    return Comparison(title, captions, epoch, tuple(entries), tuple(notes.texts))
+    return Comparison(title, captions, epoch, tuple(entries), tuple(notes.texts), table.damages)
 
 
 def _on_its_data(row: Row, paper: PaperTable) -> bool:

@@ -7,10 +7,11 @@ from typing import Any
 
 from ffsd_ray.command import command
 from ffsd_ray.records.run import RunRecords
+from ffsd_ray.report.collect import collect, environments
 from ffsd_ray.report.row import Row
 from ffsd_ray.report.sheet import Section, Sheet
 from ffsd_ray.report.show import show_of_run
-from ffsd_ray.report.table import result_table
+from ffsd_ray.report.table import table_of
 from ffsd_ray.spec.flops import Component, components, flops_per_image
 
 _HEAD = ("Configuration", "Component", "MACs (M)", "Number", "Total (M)")
@@ -46,6 +47,8 @@ class CostTable:
 
     title: str
     costs: tuple[Cost, ...]
+    #: See `Tabular`.
+    damages: tuple[str, ...] = ()
 
     def sheet(self) -> Sheet:
         """A row a component, then one for the group."""
@@ -103,8 +106,8 @@ def cost_table(run: RunRecords) -> CostTable:
     Raises:
         RecordsError: the records are of another version.
     """
-    table = result_table(run, ["last"])
-    return CostTable(table.title, tuple(cost_of(run, row) for row in table.rows))
+    table = table_of(run.job(), collect(run, environments), ["last"])
+    return CostTable(table.title, tuple(cost_of(run, row) for row in table.rows), table.damages)
 
 
 def cost_of(run: RunRecords, row: Row) -> Cost:

@@ -59,7 +59,8 @@ def training_curves(run: RunRecords, table: Table) -> TrainingCurves:
 
 def _panel(run: RunRecords, row: Row) -> Panel:
     trials = [run.trial(row.spec.changed(seed=seed).identity()) for seed in row.seeds]
-    result, histories = trials[0].result(), [trial.history() for trial in trials]
+    results = [trial.result() for trial in trials]
+    result, histories = results[0], [trial.history_of(ended) for trial, ended in zip(trials, results, strict=True)]
     columns = series(result, row.spec.method)
     keys = {column: f"test/{columns[column]}/top1" for column in SERIES if column in columns}
     keys[TRAINING] = f"train/{result['headline']}/top1"

@@ -18,14 +18,15 @@ from torch import Tensor
 from ffsd_ray import data
 from ffsd_ray.command import command
 from ffsd_ray.data.batches import normalise
-from ffsd_ray.errors import JobError, RecordsError
+from ffsd_ray.errors import DamagedRecords, JobError, RecordsError
 from ffsd_ray.losses import attention
 from ffsd_ray.records.checkpoint import fits
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.captions import images_of
-from ffsd_ray.report.collect import collect
+from ffsd_ray.report.collect import collect, damages
 from ffsd_ray.report.maps_plot import draw
 from ffsd_ray.report.picture import check_picture, write_picture
+from ffsd_ray.report.show import tell
 from ffsd_ray.report.where import where
 from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.trial import TrialSpec
@@ -57,6 +58,8 @@ class Panels:
     classes: tuple[str, ...]
     trials: dict[str, list[Column]]
     caption: str
+    #: What is wrong with the records of trials that are left out, each naming a file.
+    damages: tuple[str, ...]
 
 
 def chosen(labels: Tensor, count: int) -> list[int]:
@@ -85,17 +88,28 @@ def panels(
     """What is drawn: of the trials that meet `conditions` (`where`), the `members`' networks; none named: all.
 
     Raises:
-        JobError, RecordsError: see `where`; no trial has a checkpoint or such a member; their data differ; a checkpoint
-            is damaged.
+        JobError, RecordsError: see `where`; no trial has a checkpoint, or one that is not damaged, or such a member;
+            their data differ.
         DataError: the images cannot be read.
     """
-    specs = where([trial.spec for trial in collect(run)], conditions)
-    found = {spec.identity(): run.trial(spec.identity()).latest_checkpoint() for spec in specs}
-    states = {identity: state for identity, state in found.items() if state is not None}
-    if not states:
-        raise RecordsError(f"{run.store.location}: no checkpoint of these trials yet")
+    collected = {trial.spec.identity(): trial for trial in collect(run)}
+    specs = where([trial.spec for trial in collected.values()], conditions)
     names = trial_labels(specs, run.job().get("report", {}).get("rows"))
-    absent = [names[identity] for identity in found if identity not in states]
+    left_out = list(damages([collected[spec.identity()] for spec in specs]))
+    states: dict[str, dict[str, Any]] = {}
+    absent = []
+    for spec in [spec for spec in specs if not collected[spec.identity()].damaged]:
+        try:
+            state = run.trial(spec.identity()).latest_checkpoint()
+        except DamagedRecords as error:
+            left_out.append(str(error))
+            continue
+        if state is None:
+            absent.append(names[spec.identity()])
+        else:
+            states[spec.identity()] = state
+    if not states:
+        raise RecordsError("\n".join([*left_out, f"{run.store.location}: no checkpoint of these trials yet"]))
     specs = [spec for spec in specs if spec.identity() in states]
     if len({spec.data for spec in specs}) > 1:
         raise RecordsError(
@@ -108,13 +122,16 @@ def panels(
     fine = dataset.image_size * -(-_PIXELS // dataset.image_size)
     trials: dict[str, list[Column]] = {}
     there: dict[str, None] = {}
+    fitting: list[TrialSpec] = []
     for spec in specs:
         state = states[spec.identity()]
         method = build_method(spec, dataset.num_classes, dataset.image_size)
         if not fits(method, state["method"]):
-            raise run.trial(spec.identity()).misfit()
+            left_out.append(str(run.trial(spec.identity()).misfit()))
+            continue
         method.load_state_dict(state["method"])
         method.eval()
+        fitting.append(spec)
         there |= dict.fromkeys(method.networks)
         for member, network in method.networks.items():
             if members and member not in members:
@@ -123,10 +140,12 @@ def panels(
                 maps = method.features(network, inputs).maps
             columns = [Column(member, level, heat(maps[_STAGES[level]], fine)) for level in levels]
             trials.setdefault(names[spec.identity()], []).extend(columns)
+    if not fitting:
+        raise RecordsError("\n".join(left_out))
     if not trials:
         raise JobError(f"--members {' '.join(members)}: these trials have {', '.join(there)}")
-    caption = _caption(specs, states) + (f" No checkpoint yet: {'; '.join(absent)}." if absent else "")
-    return Panels(images, tuple(dataset.classes[label] for label in labels.tolist()), trials, caption)
+    caption = _caption(fitting, states) + (f" No checkpoint yet: {'; '.join(absent)}." if absent else "")
+    return Panels(images, tuple(dataset.classes[label] for label in labels.tolist()), trials, caption, tuple(left_out))
 
 
 def _caption(specs: Sequence[TrialSpec], states: dict[str, dict[str, Any]]) -> str:
@@ -175,10 +194,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_picture(arguments.out)
     levels: Sequence[Level] = ("mid", "top") if arguments.level == "both" else (arguments.level,)
     run = RunRecords.open(arguments.run)
-    figure = draw(panels(run, arguments.where, arguments.members, levels, arguments.images))
-    write_picture(figure, arguments.out)
+    shown = panels(run, arguments.where, arguments.members, levels, arguments.images)
+    status = tell(shown.damages)
+    write_picture(draw(shown), arguments.out)
     print(arguments.out)
-    return 0
+    return status
 
 
 if __name__ == "__main__":

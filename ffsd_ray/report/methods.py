@@ -10,7 +10,7 @@ from typing import Any
 from ffsd_ray.command import command
 from ffsd_ray.methods.taught import TaughtSettings
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.report.collect import Trial, collect
+from ffsd_ray.report.collect import Trial, collect, environments
 from ffsd_ray.report.cost import Cost, cost_of
 from ffsd_ray.report.groups import without_teachers
 from ffsd_ray.report.measured import Measured, read_measured
@@ -54,6 +54,8 @@ class MethodsTable:
     captions: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+    #: See `Tabular`.
+    damages: tuple[str, ...] = ()
 
     def sheet(self) -> Sheet:
         """A line a configuration; what is missing as a mark. What no line has is left out."""
@@ -82,7 +84,7 @@ def methods_table(run: RunRecords, bench: Path | None = None) -> MethodsTable:
     Raises:
         RecordsError: the records are of another version; `bench` is no such record, or has none of the configurations.
     """
-    trials = collect(run)
+    trials = collect(run, environments)
     table = table_of(run.job(), trials, ["last"])
     apart = read_measured(bench, [row.spec.identity() for row in table.rows]) if bench else None
     costs = {row.spec.identity(): cost_of(run, row) for row in table.rows}
@@ -114,7 +116,7 @@ def methods_table(run: RunRecords, bench: Path | None = None) -> MethodsTable:
         "Trained, Deployed: parameters; Trained before: networks, each as a trial of its own, "
         "which no other column counts",
     )
-    return MethodsTable(table.title, (*table.captions, *said), tuple(lines), table.notes)
+    return MethodsTable(table.title, (*table.captions, *said), tuple(lines), table.notes, table.damages)
 
 
 def _baseline(spec: TrialSpec) -> str:
@@ -199,8 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="times and memory from this record of `python -m ffsd_ray.bench JOB --all`, in place of the run's own",
     )
     arguments = parser.parse_args(argv)
-    show(methods_table(RunRecords.open(arguments.run), arguments.bench), arguments.format)
-    return 0
+    return show(methods_table(RunRecords.open(arguments.run), arguments.bench), arguments.format)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ class About:
     @classmethod
     def read(cls, run: RunRecords, trial: Trial, name: str) -> "About":
         records = run.trial(trial.spec.identity())
+        if trial.damaged:
+            return cls(name, trial, "failed", None, "", trial.error or "")
         environment = None
         with suppress(FileNotFoundError):
             environment = records.environment()
@@ -42,6 +44,8 @@ class About:
     @property
     def ended(self) -> str:
         """In words."""
+        if self.trial.damaged:
+            return "records damaged"
         if self.state == "failed":
             return "failed"
         if self.trial.result is None:

@@ -32,6 +32,10 @@ class Sheet:
 class Tabular(Protocol):
     """What can be printed."""
 
+    @property
+    def damages(self) -> tuple[str, ...]:
+        """What is wrong with the records of trials that are left out, each naming a file."""
+
     def sheet(self) -> Sheet:
         """For people."""
 

@@ -1,6 +1,7 @@
 """Printing a table in the form asked for."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
@@ -14,12 +15,21 @@ FORMATS = ("terminal", "markdown", "latex", "csv")
 _TEXT = {"markdown": render_markdown, "latex": render_latex, "csv": render_csv}
 
 
-def show(table: Tabular, form: str) -> None:
-    """Print `table` in one of `FORMATS`."""
+def show(table: Tabular, form: str) -> int:
+    """Say what is left out of `table` and print it in one of `FORMATS`; the exit status, see `tell`."""
+    status = tell(table.damages)
     if form in _TEXT:
         print(_TEXT[form](table), end="")
     else:
         Console().print(render_terminal(table))
+    return status
+
+
+def tell(damages: Sequence[str]) -> int:
+    """Say which trials a report leaves out because of damaged records; the exit status, 1 where there are any."""
+    for damage in damages:
+        print(f"Left out: {damage}", file=sys.stderr)
+    return 1 if damages else 0
 
 
 def parser_of_run(prog: str, description: str) -> argparse.ArgumentParser:
@@ -33,5 +43,4 @@ def parser_of_run(prog: str, description: str) -> argparse.ArgumentParser:
 def show_of_run(argv: Sequence[str] | None, prog: str, description: str, table: Callable[[RunRecords], Tabular]) -> int:
     """Such a command, which prints the run's table; its exit status."""
     arguments = parser_of_run(prog, description).parse_args(argv)
-    show(table(RunRecords.open(arguments.run)), arguments.format)
-    return 0
+    return show(table(RunRecords.open(arguments.run)), arguments.format)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.captions import captions
-from ffsd_ray.report.collect import Trial, collect
+from ffsd_ray.report.collect import Trial, collect, damages
 from ffsd_ray.report.groups import Group, averaged, configurations, grouped, without_teachers
 from ffsd_ray.report.row import Cell, Row, make_row
 from ffsd_ray.report.scores import TOGETHER, Epoch
@@ -32,6 +32,8 @@ class Table:
     notes: tuple[str, ...]
     #: The keys in which trials of the same row may differ.
     averaged: tuple[str, ...] = ("seed",)
+    #: See `Tabular`.
+    damages: tuple[str, ...] = ()
 
     def at(self, epoch: Epoch) -> list[Row]:
         return [row for row in self.rows if row.epoch == epoch]
@@ -168,6 +170,7 @@ def table_of(
         tuple(rows),
         tuple(notes.texts),
         averaged=tuple(averaged(groups)) if keys else ("seed",),
+        damages=damages(trials),
     )
 
 

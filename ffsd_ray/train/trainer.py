@@ -153,7 +153,6 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "identity": self._spec.identity(),
             "method": self._method.state_dict(),
             "optimisers": self._engine.optimisers.state(),
             "progress": self._progress.state(),
@@ -220,6 +219,7 @@ class Trainer:
             split="test",
             top1=top1,
             spec=spec.model_dump(),
+            trial=self._records.identity,
         )
 
     def _result(self) -> dict[str, Any]:

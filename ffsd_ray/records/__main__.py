@@ -1,0 +1,101 @@
+"""Whether a run's records are as they were written: python -m ffsd_ray.records verify RUN."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from pydantic import ValidationError
+
+from ffsd_ray.command import command
+from ffsd_ray.errors import DamagedRecords
+from ffsd_ray.records.formats import IDENTITY
+from ffsd_ray.records.run import RunRecords
+from ffsd_ray.records.shape import described
+from ffsd_ray.records.trial import TrialRecords
+from ffsd_ray.spec.trial import TrialSpec
+
+_TRIAL = re.compile(IDENTITY)
+
+
+def faults(run: RunRecords) -> list[str]:
+    """What is wrong with the files of a run, each read in full; every message names one."""
+    found = [*_fault(run.text), *_fault(run.specs)]
+    for identity in _begun(run):
+        found += _trial_faults(run.trial(identity))
+    return list(dict.fromkeys(found))
+
+
+def remarks(run: RunRecords) -> list[str]:
+    """What may well be so: trials that have not begun, and files and folders that no trial of the run has written."""
+    folder, planned = run.store.child("trials"), _planned(run)
+    there = folder.names()
+    found = [f"{folder.location}/{name}: no records yet" for name in planned or () if name not in there]
+    if planned is not None:
+        found += [f"{folder.location}/{name}: of no planned trial; not read" for name in there if name not in planned]
+    for identity in _begun(run):
+        records = run.trial(identity)
+        found += [f"{records.store.location}/{name}: not a file of a trial; not read" for name in records.strangers()]
+    return found
+
+
+def _planned(run: RunRecords) -> list[str] | None:
+    """The identities in job.json; None where that is damaged."""
+    try:
+        return list(run.trials())
+    except DamagedRecords:
+        return None
+
+
+def _begun(run: RunRecords) -> list[str]:
+    """The planned trials that have a folder; every trial's folder where it is not known what was planned."""
+    planned = _planned(run)
+    there = run.store.child("trials").names()
+    return [name for name in there if (_TRIAL.fullmatch(name) if planned is None else name in planned)]
+
+
+def _trial_faults(records: TrialRecords) -> Iterator[str]:
+    for name in records.files():
+        yield from _fault(records.check, name)
+    yield from _fault(_check_spec, records)
+    if records.state() == "completed":
+        yield from _fault(records.history_of, records.result())
+
+
+def _check_spec(records: TrialRecords) -> None:
+    """Raise DamagedRecords where spec.json is not of the trial that the folder is named after."""
+    try:
+        found = TrialSpec.model_validate(records.spec()).identity()
+    except ValidationError as error:
+        raise records.store.damaged("spec.json", f"expected a spec of this version: {described(error)}") from error
+    if found != records.identity:
+        raise records.store.damaged("spec.json", f"this version computes {found} as the identity of the spec")
+
+
+def _fault(read: Callable[..., object], *arguments: object) -> Iterator[str]:
+    try:
+        read(*arguments)
+    except DamagedRecords as error:
+        yield str(error)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 all files are as they were written; 1 some are not; 2 there is no run."""
+    parser = argparse.ArgumentParser(prog="python -m ffsd_ray.records", description="Check the records of a run.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    verify = commands.add_parser("verify", help="read every file of a run and name those that are not as written")
+    verify.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
+    run = RunRecords.open(parser.parse_args(argv).run)
+    wrong = faults(run)
+    for line in wrong:
+        print(line)
+    for line in remarks(run):
+        print(f"Note: {line}")
+    files = 2 + sum(len(run.trial(identity).files()) for identity in _begun(run))
+    print(f"{run.store.location}: {files} files read, {len(wrong)} faults")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
