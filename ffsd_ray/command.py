@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol, TextIO
 
+from ffsd_ray import interruption
 from ffsd_ray.errors import UserError
 
 #: What is written in place of a sign that a terminal or a file's encoding does not have.
@@ -28,7 +29,7 @@ def command(main: Main) -> Main:
     """Make a command print what a user can mend as one message and return its status.
 
     That is a UserError, and a file that cannot be read or written. Where whoever reads the output has gone (`| head`)
-    the command ends without a word.
+    the command ends without a word; interrupted, with one line.
     """
 
     @functools.wraps(main)
@@ -36,9 +37,16 @@ def command(main: Main) -> Main:
         for stream in (sys.stdout, sys.stderr):
             _write_readably(stream)
         try:
+            interruption.raise_interrupted()
             status = main(argv)
             sys.stdout.flush()
+            interruption.ignore()
             return status
+        except KeyboardInterrupt as error:
+            interruption.ignore()
+            sys.stdout.flush()
+            print(str(error) or "Interrupted.", file=sys.stderr)
+            return interruption.STATUS
         except UserError as error:
             print(error, file=sys.stderr)
             return error.status
@@ -51,6 +59,8 @@ def command(main: Main) -> Main:
                 raise
             print(f"{os.fsdecode(error.filename)}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
             return UserError.status
+        finally:
+            interruption.ignore()
 
     return run
 

@@ -1,21 +1,20 @@
 """`python -m ffsd_ray.run JOB`: train every trial of a job and print its table."""
 
 import argparse
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import torch
 from rich.console import Console
 
 from ffsd_ray import data
 from ffsd_ray.command import command
-from ffsd_ray.errors import DamagedRecords, DataAway, DataMissing, JobError, RecordsError
+from ffsd_ray.errors import DamagedRecords, DataAway, DataMissing, JobError, RecordsError, UserError
+from ffsd_ray.interruption import Interrupted, postponed
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.sole import sole_driver
 from ffsd_ray.records.store import Store
@@ -33,7 +32,7 @@ from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train.before_training import check_before_training
 from ffsd_ray.view import open_view
 
-FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
+FINISHED, SOME_FAILED = 0, 1
 
 
 @command
@@ -63,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_used(run)
     if plan.job.context == "local":
         _check_device(plan)
-    signal.signal(signal.SIGTERM, _interrupt)  # what stopping a submitted job sends
     try:
         say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
         plan = with_fingerprints(plan, progress=True)
@@ -82,13 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _reuse(run, plan, say)
             _train(run, plan, console, verbose=arguments.verbose)
     except KeyboardInterrupt:
-        done = _states(run).count("completed") if run.exists() else 0
-        console.print(
-            f"Interrupted. {done} of {plan.total} trials are completed; the others go on from their last "
-            "checkpoints with the same command and --resume.",
-            highlight=False,
-        )
-        return INTERRUPTED
+        raise Interrupted(_how_far(run, plan)) from None
     console.print(render_terminal(result_table(run)))
     console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
     return FINISHED if all(state == "completed" for state in _states(run)) else SOME_FAILED
@@ -207,8 +199,10 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
 
                 run_locally(wave, job, run, view)
             else:
-                # Imported only here: a machine without Ray runs local jobs.
-                from ffsd_ray.launch.driver import run_on_ray
+                # Imported only here: a machine without Ray runs local jobs. Whole, for an interrupted import may end in
+                # any error.
+                with postponed():
+                    from ffsd_ray.launch.driver import run_on_ray
 
                 run_on_ray(wave, job, run, view, names, announce, verbose=verbose)
 
@@ -245,12 +239,20 @@ def _waves(plan: Plan, trials: Sequence[TrialSpec]) -> list[tuple[list[TrialSpec
     return [(wave, job) for wave, job in ((first, straight), (then, plan.job)) if wave]
 
 
+def _how_far(run: RunRecords, plan: Plan) -> str:
+    """What somebody who interrupts a run is told."""
+    try:
+        done = _states(run).count("completed") if run.exists() else 0
+    except UserError as error:  # of the records
+        return f"Interrupted. {error}"
+    return (
+        f"Interrupted. {done} of {plan.total} trials are completed; the others go on from their last checkpoints with "
+        "the same command and --resume."
+    )
+
+
 def _states(run: RunRecords) -> list[str]:
     return [run.trial(identity).state() for identity in run.trials()]
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
