@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from ffsd_ray.interruption import Interrupted, postponed
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.sole import sole_driver
 from ffsd_ray.records.store import Store
-from ffsd_ray.records.trial import LEADER_LAST
 from ffsd_ray.report.render import render_terminal
 from ffsd_ray.report.table import result_table
 from ffsd_ray.spec.dry_run import describe
@@ -76,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not arguments.resume:
                 _refuse_used(run)  # another may have driven it to its end meanwhile
             _begin(run, plan)
+            for missing in _missing_weights(run, plan):
+                say(f"To be made again: {missing}")
             if plan.job.records.reuse:
                 _reuse(run, plan, say)
             _train(run, plan, console, verbose=arguments.verbose)
@@ -169,6 +170,14 @@ def _begin(run: RunRecords, plan: Plan) -> None:
     run.begin(plan.text, plan.job.model_dump(), plan.overrides, specs)
 
 
+def _missing_weights(run: RunRecords, plan: Plan) -> Iterator[str]:
+    """The weights files that completed trials lack."""
+    for spec in _untrained(run, plan):
+        trial = run.trial(spec.identity())
+        if trial.state() == "completed" and not trial.was_stopped():
+            yield from (f"{trial.store.location}/{name}, which is missing" for name in trial.missing_weights())
+
+
 def _reuse(run: RunRecords, plan: Plan, say: Callable[[str], None]) -> None:
     untrained = [spec.identity() for spec in _untrained(run, plan)]
     reused = run.reuse(untrained, lambda message: say(f"Not reused: {message}"))
@@ -219,14 +228,18 @@ def _pending(run: RunRecords, plan: Plan) -> list[TrialSpec]:
 
 
 def _untrained(run: RunRecords, plan: Plan) -> list[TrialSpec]:
-    """The planned trials that have no result, or that others learn from and that a scheduler once stopped."""
+    """The planned trials that have no result, or whose weights are missing.
+
+    A trial that a scheduler stopped has none; it is trained to its end only where others learn from it.
+    """
     needed = plan.needed
     records = {spec.identity(): run.trial(spec.identity()) for spec in plan.trials}
     return [
         spec
         for spec in plan.trials
         for trial in [records[spec.identity()]]
-        if trial.state() != "completed" or (spec.identity() in needed and not trial.store.exists(LEADER_LAST))
+        if trial.state() != "completed"
+        or (trial.missing_weights() and (spec.identity() in needed or not trial.was_stopped()))
     ]
 
 
