@@ -1,5 +1,6 @@
 """What every command shares."""
 
+import argparse
 import codecs
 import functools
 import io
@@ -63,6 +64,31 @@ def command(main: Main) -> Main:
             interruption.ignore()
 
     return run
+
+
+def parse_positional(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, name: str, *options: str
+) -> argparse.Namespace:
+    """Parse arguments so that the positional `name` may follow options that take any number of words.
+
+    argparse leaves it to the option: in `--best RUN` as its optional FILE, in `--plot KEY RUN` as one more KEY.
+    """
+    [positional] = [action for action in parser._actions if action.dest == name]
+    positional.required = False
+    arguments = parser.parse_args(argv)
+    for action in parser._actions:
+        taken = getattr(arguments, action.dest, None)
+        if getattr(arguments, name) is not None or action.dest not in options or taken in (None, [], action.const):
+            continue
+        given = taken.pop() if isinstance(taken, list) else taken
+        setattr(arguments, name, positional.type(str(given)) if callable(positional.type) else str(given))
+        if taken == []:
+            parser.error(f"argument {'/'.join(action.option_strings)}: expected at least one argument")
+        if not isinstance(taken, list):
+            setattr(arguments, action.dest, action.const)
+    if getattr(arguments, name) is None:
+        parser.error(f"the following arguments are required: {positional.metavar}")
+    return arguments
 
 
 def _write_readably(stream: TextIO) -> None:
