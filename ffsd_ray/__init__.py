@@ -1,5 +1,6 @@
 """Online knowledge distillation (FFSD and what it is compared with), trained as populations on Ray."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -8,6 +9,12 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = ["__version__", "load_leader"]
+
+# Python imports this package before the module of a command (`python -m ffsd_ray.run`), whose imports take seconds.
+if sys.argv[:1] == ["-m"] and any(word.removeprefix("-m").startswith(f"{__name__}.") for word in sys.orig_argv):
+    from ffsd_ray.interruption import end_at_once
+
+    end_at_once()
 
 
 def __getattr__(name: str) -> Any:

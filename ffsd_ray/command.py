@@ -1,5 +1,6 @@
 """What every command shares."""
 
+import argparse
 import codecs
 import functools
 import io
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol, TextIO
 
+from ffsd_ray import interruption
 from ffsd_ray.errors import UserError
 
 #: What is written in place of a sign that a terminal or a file's encoding does not have.
@@ -28,7 +30,7 @@ def command(main: Main) -> Main:
     """Make a command print what a user can mend as one message and return its status.
 
     That is a UserError, and a file that cannot be read or written. Where whoever reads the output has gone (`| head`)
-    the command ends without a word.
+    the command ends without a word; interrupted, with one line.
     """
 
     @functools.wraps(main)
@@ -36,9 +38,16 @@ def command(main: Main) -> Main:
         for stream in (sys.stdout, sys.stderr):
             _write_readably(stream)
         try:
+            interruption.raise_interrupted()
             status = main(argv)
             sys.stdout.flush()
+            interruption.ignore()
             return status
+        except KeyboardInterrupt as error:
+            interruption.ignore()
+            sys.stdout.flush()
+            print(str(error) or "Interrupted.", file=sys.stderr)
+            return interruption.STATUS
         except UserError as error:
             print(error, file=sys.stderr)
             return error.status
@@ -51,8 +60,35 @@ def command(main: Main) -> Main:
                 raise
             print(f"{os.fsdecode(error.filename)}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
             return UserError.status
+        finally:
+            interruption.ignore()
 
     return run
+
+
+def parse_positional(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, name: str, *options: str
+) -> argparse.Namespace:
+    """Parse arguments so that the positional `name` may follow options that take any number of words.
+
+    argparse leaves it to the option: in `--best RUN` as its optional FILE, in `--plot KEY RUN` as one more KEY.
+    """
+    [positional] = [action for action in parser._actions if action.dest == name]
+    positional.required = False
+    arguments = parser.parse_args(argv)
+    for action in parser._actions:
+        taken = getattr(arguments, action.dest, None)
+        if getattr(arguments, name) is not None or action.dest not in options or taken in (None, [], action.const):
+            continue
+        given = taken.pop() if isinstance(taken, list) else taken
+        setattr(arguments, name, positional.type(str(given)) if callable(positional.type) else str(given))
+        if taken == []:
+            parser.error(f"argument {'/'.join(action.option_strings)}: expected at least one argument")
+        if not isinstance(taken, list):
+            setattr(arguments, action.dest, action.const)
+    if getattr(arguments, name) is None:
+        parser.error(f"the following arguments are required: {positional.metavar}")
+    return arguments
 
 
 def _write_readably(stream: TextIO) -> None:

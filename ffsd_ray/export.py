@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ffsd_ray.command import command
+from ffsd_ray.command import command, parse_positional
 from ffsd_ray.errors import UserError
 from ffsd_ray.leader import Leader, load_leader
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--onnx", metavar="OUT", type=Path, nargs="?", const=Path(), required=True, help="default: FILE with .onnx"
     )
-    arguments = parser.parse_args(argv)
+    arguments = parse_positional(parser, argv, "file", "onnx")
     leader = load_leader(arguments.file)
     out = arguments.file.with_suffix(".onnx") if arguments.onnx == Path() else arguments.onnx
     try:

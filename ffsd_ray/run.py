@@ -1,25 +1,23 @@
 """`python -m ffsd_ray.run JOB`: train every trial of a job and print its table."""
 
 import argparse
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import torch
 from rich.console import Console
 
 from ffsd_ray import data
 from ffsd_ray.command import command
-from ffsd_ray.errors import DamagedRecords, DataAway, DataMissing, JobError, MissingRecords, RecordsError
+from ffsd_ray.errors import DamagedRecords, DataAway, DataMissing, JobError, MissingRecords, RecordsError, UserError
+from ffsd_ray.interruption import Interrupted, postponed
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.sole import sole_driver
 from ffsd_ray.records.store import Store
-from ffsd_ray.records.trial import LEADER_LAST
 from ffsd_ray.report.render import render_terminal
 from ffsd_ray.report.show import tell
 from ffsd_ray.report.table import result_table
@@ -34,7 +32,7 @@ from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train.before_training import check_before_training
 from ffsd_ray.view import open_view
 
-FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
+FINISHED, SOME_FAILED = 0, 1
 
 
 @command
@@ -64,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_used(run)
     if plan.job.context == "local":
         _check_device(plan)
-    signal.signal(signal.SIGTERM, _interrupt)  # what stopping a submitted job sends
     try:
         say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
         plan = with_fingerprints(plan, progress=True)
@@ -81,17 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             _begin(run, plan)
             for damage in _damaged_results(run):
                 say(f"To be trained again: {damage}")
+            for missing in _missing_weights(run, plan):
+                say(f"To be made again: {missing}")
             if plan.job.records.reuse:
                 _reuse(run, plan, say)
             _train(run, plan, console, verbose=arguments.verbose)
     except KeyboardInterrupt:
-        done = _states(run).count("completed") if run.exists() else 0
-        console.print(
-            f"Interrupted. {done} of {plan.total} trials are completed; the others go on from their last "
-            "checkpoints with the same command and --resume.",
-            highlight=False,
-        )
-        return INTERRUPTED
+        raise Interrupted(_how_far(run, plan)) from None
     table = result_table(run)
     status = tell(table.damages)
     console.print(render_terminal(table))
@@ -193,6 +186,14 @@ def _damaged_results(run: RunRecords) -> Iterator[str]:
             yield str(damage)
 
 
+def _missing_weights(run: RunRecords, plan: Plan) -> Iterator[str]:
+    """The weights files that completed trials lack."""
+    for spec in _untrained(run, plan):
+        trial = run.trial(spec.identity())
+        if trial.state() == "completed" and not trial.was_stopped():
+            yield from (f"{trial.store.location}/{name}, which is missing" for name in trial.missing_weights())
+
+
 def _reuse(run: RunRecords, plan: Plan, say: Callable[[str], None]) -> None:
     untrained = [spec.identity() for spec in _untrained(run, plan)]
     reused = run.reuse(untrained, lambda message: say(f"Not reused: {message}"))
@@ -223,8 +224,10 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
 
                 run_locally(wave, job, run, view)
             else:
-                # Imported only here: a machine without Ray runs local jobs.
-                from ffsd_ray.launch.driver import run_on_ray
+                # Imported only here: a machine without Ray runs local jobs. Whole, for an interrupted import may end in
+                # any error.
+                with postponed():
+                    from ffsd_ray.launch.driver import run_on_ray
 
                 run_on_ray(wave, job, run, view, names, announce, verbose=verbose)
 
@@ -241,14 +244,18 @@ def _pending(run: RunRecords, plan: Plan) -> list[TrialSpec]:
 
 
 def _untrained(run: RunRecords, plan: Plan) -> list[TrialSpec]:
-    """The planned trials that have no result, or that others learn from and that a scheduler once stopped."""
+    """The planned trials that have no result, or whose weights are missing.
+
+    A trial that a scheduler stopped has none; it is trained to its end only where others learn from it.
+    """
     needed = plan.needed
     records = {spec.identity(): run.trial(spec.identity()) for spec in plan.trials}
     return [
         spec
         for spec in plan.trials
         for trial in [records[spec.identity()]]
-        if trial.state() != "completed" or (spec.identity() in needed and not trial.store.exists(LEADER_LAST))
+        if trial.state() != "completed"
+        or (trial.missing_weights() and (spec.identity() in needed or not trial.was_stopped()))
     ]
 
 
@@ -261,12 +268,20 @@ def _waves(plan: Plan, trials: Sequence[TrialSpec]) -> list[tuple[list[TrialSpec
     return [(wave, job) for wave, job in ((first, straight), (then, plan.job)) if wave]
 
 
+def _how_far(run: RunRecords, plan: Plan) -> str:
+    """What somebody who interrupts a run is told."""
+    try:
+        done = _states(run).count("completed") if run.exists() else 0
+    except UserError as error:  # of the records
+        return f"Interrupted. {error}"
+    return (
+        f"Interrupted. {done} of {plan.total} trials are completed; the others go on from their last checkpoints with "
+        "the same command and --resume."
+    )
+
+
 def _states(run: RunRecords) -> list[str]:
     return [run.trial(identity).state() for identity in run.trials()]
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

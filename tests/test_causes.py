@@ -2,20 +2,24 @@
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from ray import cloudpickle
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 from torch import Tensor
 
 import ffsd_ray
-from ffsd_ray.errors import StorageError
+from ffsd_ray.errors import DataAway, StorageError
 from ffsd_ray.launch.causes import cause_in, cause_of
+from ffsd_ray.launch.worker import _for_ray
 from ffsd_ray.methods.baseline import Baseline
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.run import main
-from ffsd_ray.train import local
+from ffsd_ray.train import local, trainer
+from ffsd_ray.train.engine import Engine
 
 JOB = """\
 name: small
@@ -59,9 +63,41 @@ def test_the_exception_in_a_text() -> None:
     assert OutOfMemoryError.__module__ == "ray.exceptions"
 
 
-@pytest.mark.parametrize("error", [ValueError("boom\nwith more"), MemoryError("no room"), AssertionError("boom")])
+class OfTwo(Exception):
+    """Pickles, and cannot be unpickled."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), MemoryError(), RayActorError(error_msg="left", preempted=True)])
+def test_ray_gets_an_error_as_it_is(error: Exception) -> None:
+    assert _for_ray(error) is error
+
+
+@pytest.mark.parametrize("error", [SystemExit("given up"), SystemExit(0), StopIteration("given up"), OfTwo("a", "b")])
+def test_ray_gets_the_words_of_an_error_that_it_would_misread(error: BaseException) -> None:
+    """Of SystemExit it knows nothing but that a process ended, StopIteration counts as success with Tune."""
+    handed_on = cloudpickle.loads(cloudpickle.dumps(_for_ray(error)))
+    assert cause_of(handed_on) == f"RuntimeError: {type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("boom\nwith more"),
+        MemoryError("no room"),
+        AssertionError("boom"),
+        torch.OutOfMemoryError("no room"),
+        RecursionError("too deep"),
+        SystemExit("given up"),
+        SystemExit(3),
+        GeneratorExit("closed"),
+        DataAway("away"),
+    ],
+)
 def test_the_other_local_trials_go_on(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forward, seen = Baseline.forward, []
 
@@ -77,12 +113,29 @@ def test_the_other_local_trials_go_on(
     run = RunRecords.open(str(tmp_path / "runs" / "small"))
     assert sorted(run.trial(name).state() for name in run.trials()) == ["completed", "completed", "failed"]
     [failed] = [run.trial(name) for name in run.trials() if run.trial(name).state() == "failed"]
-    told = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    known = isinstance(error, DataAway)
+    told = str(error) if known else f"{type(error).__name__}: {str(error).splitlines()[0]}"
     assert failed.error()["message"] == told
-    assert "Traceback" in failed.error()["details"]
+    assert ("Traceback" in failed.error()["details"]) is not known
     output = capsys.readouterr()
-    assert f"TrainingFailed: {told}" in " ".join(output.out.split())
+    assert f"{'DataAway' if known else 'TrainingFailed'}: {told}" in " ".join(output.out.split())
     assert "Traceback" not in output.out + output.err
+
+
+def test_a_network_that_cannot_be_built_ends_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+
+    def fails_once(*arguments: Any, **options: Any) -> Engine:
+        built.append(arguments)
+        if len(built) == 2:
+            raise SystemExit("no such device")
+        return Engine(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "Engine", fails_once)
+    (tmp_path / "job.yaml").write_text(JOB)
+    assert main([str(tmp_path / "job.yaml"), "--storage", str(tmp_path / "runs")]) == 1
+    run = RunRecords.open(str(tmp_path / "runs" / "small"))
+    assert sorted(run.trial(name).state() for name in run.trials()) == ["completed", "completed", "failed"]
 
 
 def test_storage_that_fails_ends_a_local_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,11 @@ import contextlib
 import logging
 import math
 import os
-import signal
+import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,19 @@ import yaml
 
 from ffsd_ray.credentials import hidden
 from ffsd_ray.errors import ClusterError
+from ffsd_ray.interruption import postponed
 from ffsd_ray.launch.ray_internals import kuberay_autoscaling_config
 from ffsd_ray.launch.resources import NO_ROOM, Needs, NodeType, Resources, Room, held, largest
+from ffsd_ray.launch.scratch import scratch_folder
 
 #: Seconds that nodes and autoscalers get to appear before a trial that nothing can hold is refused.
 PATIENCE = 30
 #: What every head has; a task that asks for a little of it runs there.
 ON_HEAD = {"node:__internal_head__": 0.001}
+#: Seconds for which Ray is waited for at the end; its start must have ended before.
+_LEAVE = 60.0
+#: Letters that the path of the temporary folder may have, for below it Ray makes sockets, whose paths have at most 107.
+_LONGEST_PARENT = 24
 #: Where Ray keeps the token of a cluster that it starts.
 _TOKEN = Path("~/.ray/auth_token")
 #: What Kubernetes mounts in every pod with a service account, beside the account's token.
@@ -105,33 +113,67 @@ def connected(trials: Sequence[Needs], *, verbose: bool) -> Iterator[Cluster]:
     Raises:
         ClusterError: the cluster cannot be reached.
     """
-    own = not os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {}
-    if own:
-        # CPUs are Ray's book-keeping: a trial of more workers than there are cores runs, if slowly.
-        needed = max(int(trial.workers * trial.each["CPU"]) for trial in trials)
-        options = {"address": "local", "num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
+    address = os.environ.get("RAY_ADDRESS")
+    with contextlib.ExitStack() as at_the_end:
+        options = {} if address else _of_one_machine(trials, at_the_end)
+        at_the_end.enter_context(_ray(options, verbose=verbose))
+        with contextlib.suppress(OSError):  # Ray lets everybody read the token that it makes, and run code as this user
+            _TOKEN.expanduser().chmod(0o600)
+        yield Cluster(_room(), PATIENCE) if address else Cluster(NO_ROOM, 0)
+
+
+def _of_one_machine(trials: Sequence[Needs], at_the_end: contextlib.ExitStack) -> dict[str, Any]:
+    """Options of `ray.init` for a cluster of this machine alone, of which nothing is left in the end."""
+    # CPUs are Ray's book-keeping: a trial of more workers than there are cores runs, if slowly.
+    needed = max(int(trial.workers * trial.each["CPU"]) for trial in trials)
+    options = {"address": "local", "num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
+    if "RAY_TMPDIR" in os.environ:  # somebody wants to read Ray's logs
+        return options
+    parent = tempfile.gettempdir()
+    folder = at_the_end.enter_context(scratch_folder(parent if len(parent) <= _LONGEST_PARENT else "/tmp"))
+    return options | {"_temp_dir": folder}
+
+
+@contextlib.contextmanager
+def _ray(options: Mapping[str, Any], *, verbose: bool) -> Iterator[None]:
+    """Ray for the time of the block, started and shut down by a thread of its own.
+
+    Signals interrupt the main thread alone. There they would leave Ray's start half done, which its C++ code answers by
+    aborting the process; and Ray would replace the handler of SIGTERM. The thread lasts as long as the block: Linux
+    ends Ray's processes with the thread that started them.
+
+    Raises:
+        ClusterError: Ray cannot be started, or reached.
+    """
+    level = logging.INFO if verbose else logging.ERROR
     environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
+    started, over = Future[None](), threading.Event()
+    logging.getLogger("ray").setLevel(level)  # it warns of the handler that it does not replace
+
+    def hold() -> None:
+        try:
+            ray.init(log_to_driver=verbose, logging_level=level, runtime_env={"env_vars": environment}, **options)
+        except BaseException as error:
+            started.set_exception(error)
+        else:
+            started.set_result(None)
+            over.wait()
+        ray.shutdown(wait_for_processes=True)
+
+    thread = threading.Thread(target=hold, name="ray", daemon=True)
+    thread.start()
     try:
-        ray.init(
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            runtime_env={"env_vars": environment},
-            **options,
-        )
-    except Exception as error:  # by address, version and network Ray raises errors of many kinds
-        ray.shutdown()
-        address = os.environ.get("RAY_ADDRESS")
-        where = "Ray cannot be started on this machine" if own else f"RAY_ADDRESS={hidden(str(address))}"
-        raise ClusterError(f"{where}: {_said(error)}{_hint(address)}") from error
-    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in this place
-    with contextlib.suppress(OSError):  # Ray lets everybody read the token that it makes, and so run code as this user
-        _TOKEN.expanduser().chmod(0o600)
-    try:
-        yield Cluster(NO_ROOM, 0) if own else Cluster(_room(), PATIENCE)
+        try:
+            started.result()
+        except Exception as error:  # by address, version and network Ray raises errors of many kinds
+            address = os.environ.get("RAY_ADDRESS")
+            where = f"RAY_ADDRESS={hidden(address)}" if address else "Ray cannot be started on this machine"
+            raise ClusterError(f"{where}: {_said(error)}{_hint(address)}") from error
+        yield
     finally:
-        ray.shutdown()
+        with postponed():
+            over.set()
+            thread.join(_LEAVE)
 
 
 def _hint(address: str | None) -> str:

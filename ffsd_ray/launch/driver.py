@@ -24,6 +24,7 @@ from ffsd_ray.launch.packing import packed
 from ffsd_ray.launch.ray_internals import keep_secrets_from_runtime_environments
 from ffsd_ray.launch.resources import needs
 from ffsd_ray.launch.schedulers import ranked, scheduler
+from ffsd_ray.launch.scratch import scratch_folder
 from ffsd_ray.launch.trial import run_trial, trains_here, trial_resources
 from ffsd_ray.launch.watch import watchers
 from ffsd_ray.records.run import RunRecords
@@ -58,7 +59,7 @@ def run_on_ray(
     """
     with (
         # for what Ray writes beside the records; deleted once Ray has let go of it
-        tempfile.TemporaryDirectory(prefix=f"ffsd_ray-{job.name}-", ignore_cleanup_errors=True) as scratch,
+        scratch_folder(tempfile.gettempdir(), f"{job.name}-") as scratch,
         connected([needs(spec.scale) for spec in trials], verbose=verbose) as cluster,
         head_watched(ray.get_runtime_context().gcs_address, lambda error: _end(error, view, scratch)),
     ):

@@ -1,18 +1,20 @@
 """What the process that trains a trial runs: each of its workers, or Tune's own."""
 
+import contextlib
 import math
 import os
 import time
+import traceback
 from typing import Any
 
 import ray.train
 import ray.train.torch
 import torch
-from ray import tune
-from ray.exceptions import RayActorError
+from ray import cloudpickle, tune
+from ray.exceptions import RayActorError, RayError
 from ray.train.collective import broadcast_from_rank_zero
 
-from ffsd_ray.errors import DataAway, DataError, RecordsError, TrialError
+from ffsd_ray.errors import DataAway, DataError, RecordsError, TrialError, summary
 from ffsd_ray.launch.population import donor, pointer
 from ffsd_ray.launch.ray_internals import draining_nodes
 from ffsd_ray.launch.schedulers import RANKED
@@ -142,7 +144,7 @@ def _train(config: dict[str, Any], context: Context, giver: Donor | None = None)
     """Train; an error that a retry would only meet again is recorded, and ends the trial without one.
 
     Raises:
-        DataAway: as it is.
+        DataAway, and what else a retry may not meet: as it is, see `_for_ray`.
         TrialError, DataError: as recorded, where there are other workers: they may wait for this one, and only an error
             has Ray end them.
     """
@@ -151,6 +153,7 @@ def _train(config: dict[str, Any], context: Context, giver: Donor | None = None)
     records = TrialRecords(Store(config["records"]))
     _check_shared(RunRecords(records.store.parent.parent))
     spec = TrialSpec.model_validate(config["spec"])
+    failure: BaseException | None = None
     try:
         train(
             spec,
@@ -166,6 +169,21 @@ def _train(config: dict[str, Any], context: Context, giver: Donor | None = None)
         records.fail(type(error).__name__, str(error))
         if context.world_size > 1:
             raise
+    except (Exception, SystemExit) as error:
+        failure = _for_ray(error)
+    if failure is not None:
+        raise failure  # out here, where it has no context: Ray hands that on as well
+
+
+def _for_ray(error: BaseException) -> BaseException:
+    """The error, or one with its words where Ray would take it for something else or cannot hand it on."""
+    if isinstance(error, RayError):
+        return error
+    if not isinstance(error, SystemExit | StopIteration):  # by which a process ends, or training without an error
+        with contextlib.suppress(Exception):  # a constructor with arguments of its own, say
+            cloudpickle.loads(cloudpickle.dumps(error))
+            return error
+    return RuntimeError(f"{summary(error)}\n{''.join(traceback.format_exception(error))}")
 
 
 def _check_shared(run: RunRecords) -> None:

@@ -15,6 +15,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from ffsd_ray.errors import DamagedRecords, RecordsError, StorageError
+from ffsd_ray.interruption import postponed
 from ffsd_ray.records.store import Store
 
 #: Where a process that drives a run says so.
@@ -111,11 +112,12 @@ def sole_driver(run: Store, say: Callable[[str], None]) -> Iterator[None]:
             raise _refusal(run, _last_sign(run)) from None
         raise
     finally:
-        over.set()
-        thread.join(BEAT)  # a write to storage that is away takes longer
-        with suppress(StorageError), run.locked(LOCK):
-            if (last := _last_sign(run)) is not None and last.token == token:
-                run.delete(FILE)
+        with postponed():
+            over.set()
+            thread.join(BEAT)  # a write to storage that is away takes longer
+            with suppress(StorageError), run.locked(LOCK):
+                if (last := _last_sign(run)) is not None and last.token == token:
+                    run.delete(FILE)
 
 
 def _enter(run: Store, token: str, say: Callable[[str], None]) -> None:

@@ -150,6 +150,16 @@ class TrialRecords:
         self.finish(result | {"reused": run})
         return True
 
+    def missing_weights(self) -> list[str]:
+        """The names of the weights files that are not there."""
+        return [name for name in (LEADER_BEST, LEADER_LAST) if not self.store.exists(name)]
+
+    def was_stopped(self) -> bool:
+        """Whether a completed trial was ended by a scheduler, and so has no weights. Not so of a damaged result."""
+        with contextlib.suppress(DamagedRecords):
+            return str(self.result().get("ended")).startswith("stopped at ")
+        return False
+
     def history(self) -> list[Row]:
         """The rows so far, by epoch; none where no epoch has ended."""
         return self._read("history.parquet") if self.store.exists("history.parquet") else []

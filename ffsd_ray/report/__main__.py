@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ffsd_ray.command import command
+from ffsd_ray.command import command, parse_positional
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.best import STDOUT, best_job, write_best
 from ffsd_ray.report.collect import collect, environments, histories
@@ -30,7 +30,7 @@ _APART = {
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = parse_positional(parser, argv, "run", "plot", "best")
     _check(parser, arguments)
     run = RunRecords.open(arguments.run)
     if arguments.paper:

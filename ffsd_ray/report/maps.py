@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ffsd_ray import data
-from ffsd_ray.command import command
+from ffsd_ray.command import command, parse_positional
 from ffsd_ray.data.batches import normalise
 from ffsd_ray.errors import DamagedRecords, JobError, RecordsError
 from ffsd_ray.losses import attention
@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="top",
         help="the last feature map or the one before (default: top)",
     )
-    arguments = parser.parse_args(argv)
+    arguments = parse_positional(parser, argv, "run", "members")
     if arguments.images < 1:
         parser.error("--images: should be 1 or more")
     check_picture(arguments.out)

@@ -4,7 +4,6 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -46,7 +45,7 @@ def _page(run: RunRecords, table: Table, trials: Sequence[Trial]) -> str:
     names = trial_labels([trial.spec for trial in trials], run.job().get("report", {}).get("rows"))
     with ThreadPoolExecutor(16) as pool:
         abouts = list(pool.map(lambda trial: About.read(run, trial, names[trial.spec.identity()]), trials))
-    drawn = replace(table, rows=tuple(table.at(table.rows[0].epoch)))
+    drawn = table.first_epoch
     sections = {
         "Results": _results(table.sheet()),
         "Failures and holes": failures(abouts),

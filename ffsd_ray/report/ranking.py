@@ -17,7 +17,8 @@ def best(rows: Sequence[Row], *, by_test: bool = False) -> Row | None:
     completed = [row for row in rows if row.ranking is not None]
     if not by_test and len({row.selection for row in completed}) != 1:
         return None
-    return max(completed, key=lambda row: (row.accuracy if by_test else row.ranking) or (0.0, None), default=None)
+    means = [cell.mean for row in completed if (cell := row.accuracy if by_test else row.ranking) is not None]
+    return completed[means.index(max(means))] if completed else None
 
 
 def split_of(rows: Sequence[Row], option: str, *, by_test: bool) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ffsd_ray.records.run import RunRecords
@@ -37,6 +37,11 @@ class Table:
 
     def at(self, epoch: Epoch) -> list[Row]:
         return [row for row in self.rows if row.epoch == epoch]
+
+    @property
+    def first_epoch(self) -> "Table":
+        """The rows of one epoch alone: the best, where there are both."""
+        return replace(self, rows=tuple(row for row in self.rows if row.epoch == self.rows[0].epoch))
 
     @property
     def compares(self) -> bool:

@@ -46,6 +46,8 @@ def where(specs: Sequence[TrialSpec], conditions: Iterable[str], option: str = "
             raise JobError(f"{place}: should be KEY=VALUE, such as method.name=ffsd")
         key, value = trial_key(said.strip(), place), _value(place, text)
         met = [spec for spec in kept if same(_plain(spec, key), value)]
+        if not specs:
+            raise RecordsError(f"{place}: the run has no trials yet")
         if not met:
             there = dict.fromkeys(shown(_plain(spec, key)) for spec in kept if has(spec, key)) or ["in none of them"]
             raise RecordsError(f"{place}: no such trial; {key} is {', '.join(there)}")

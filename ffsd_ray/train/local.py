@@ -42,9 +42,9 @@ def run_locally(trials: Sequence[TrialSpec], job: JobSpec, run: RunRecords, view
         except (TrialError, DataError) as error:
             message = str(error)
             records.fail(type(error).__name__, message)
-        except UserError:  # of storage, which the other trials would meet as well
+        except (UserError, KeyboardInterrupt):  # of storage, which the other trials would meet as well; of the user
             raise
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: a library that gives up ends its trial, not the others
             message = summary(error)
             records.fail("TrainingFailed", message, traceback.format_exc())
         view.ended(identity, records.state(), message)
