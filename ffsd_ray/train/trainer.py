@@ -219,7 +219,7 @@ class Trainer:
             split="test",
             top1=top1,
             spec=spec.model_dump(),
-            trial=self._records.identity,
+            trial=spec.identity(),
         )
 
     def _result(self) -> dict[str, Any]:
