@@ -21,6 +21,10 @@ from ffsd_ray.spec.trial import TrialSpec
 
 JOBS = sorted((Path(__file__).resolve().parents[1] / "jobs").glob("*.yaml"))
 
+#: Those that stand for the others where there is little time, and those whose trainings take minutes.
+FEW, MINUTES = {"cifar10_smoke", "compare_kdcl", "fig2", "quickstart"}, {"grid_lambda", "table3", "vgg16_end2"}
+ALL = [pytest.param(job, id=job.stem, marks=[] if job.stem in FEW else [pytest.mark.thorough]) for job in JOBS]
+
 #: Digits in place of the data sets, at the smallest size that the job's networks take; one CPU worker a trial.
 SIZES = {"table3": 64, "vgg16_end2": 32}
 
@@ -93,7 +97,7 @@ def cost_line(job: Path) -> str:
     return f"# Cost: {trials}, {total / unit:,.{decimals}f} {name} of training (counted, not timed)."
 
 
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+@pytest.mark.parametrize("job", ALL)
 def test_header_says_what_the_job_costs(job: Path) -> None:
     """Where it does not, the message has the line that the header should have."""
     said = [line for line in job.read_text().splitlines() if line.startswith("# Cost:")]
@@ -218,12 +222,8 @@ def test_header_gives_command_and_expectation(job: Path) -> None:
 
 @pytest.mark.parametrize(
     "job",
-    # those of large networks, or of many, take minutes
-    [
-        pytest.param(job, marks=pytest.mark.slow if job.stem in ("grid_lambda", "table3", "vgg16_end2") else ())
-        for job in JOBS
-    ],
-    ids=lambda job: job.stem,
+    [pytest.param(*job.values, marks=[*job.marks, *([pytest.mark.slow] if job.id in MINUTES else [])]) for job in ALL],
+    ids=[job.id for job in ALL],
 )
 def test_smoke_form(job: Path, tmp_path: Path) -> None:
     """In this process, without Ray."""
