@@ -239,6 +239,20 @@ def test_what_a_parent_process_ignores_stays_ignored(sent: signal.Signals, handl
     signal.raise_signal(sent)
 
 
+def test_a_terminal_does_not_interrupt_children() -> None:
+    code = (
+        "import signal, multiprocessing, ffsd_ray.interruption as interruption\n"
+        "child = multiprocessing.get_context('spawn').Process(target=print)\n"
+        "with interruption.children_spared():\n"
+        "    child.start()\n"
+        "assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
+        "blocked = [line for line in open(f'/proc/{child.pid}/status') if line.startswith('SigBlk')]\n"
+        "assert int(blocked[0].split()[1], 16) & 1 << signal.SIGINT - 1, blocked\n"
+        "child.join()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_other_programs_keep_their_handlers() -> None:
     code = "import signal, ffsd_ray.errors; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
     subprocess.run([sys.executable, "-c", code], check=True)
