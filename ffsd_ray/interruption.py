@@ -34,7 +34,27 @@ def raise_interrupted() -> None:
 
 def ignore() -> None:
     """From here on signals do nothing: the command is over, and its status known."""
+    if _raise in map(signal.getsignal, _SIGNALS):
+        # torch's handler would raise an error at a loader's processes, which Python ends with this one.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _replace(_raise, signal.SIG_IGN)
+
+
+@contextmanager
+def children_spared() -> Iterator[None]:
+    """Processes that are started in the block are not interrupted by Ctrl-C, which a terminal sends to them as well.
+
+    They have to end with this process.
+    """
+    # Python starts this one with the first process of `multiprocessing`, and then lets the signal through again.
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # children inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -181,6 +182,19 @@ def test_a_number_of_a_process_that_was_used_again(tmp_path: Path) -> None:
         assert said == []
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
+def sigint(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Signals as a command has them that a shell starts in the foreground, or a script in the background."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    signal.signal(signal.SIGINT, request.param)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("sigint")
 def test_a_driver_whose_sign_another_replaced_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it may be on storage without locks; the other's sign stays."""
     monkeypatch.setattr(sole, "BEAT", 0.1)

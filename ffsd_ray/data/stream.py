@@ -22,6 +22,7 @@ from ffsd_ray.data.draws import shift, uniforms
 from ffsd_ray.data.fingerprint import content_fingerprint
 from ffsd_ray.data.picture import fit
 from ffsd_ray.errors import DataError, DataMissing
+from ffsd_ray.interruption import children_spared
 from ffsd_ray.settings import NOT_IDENTITY, Positive, Problem, refuse
 from ffsd_ray.storage import is_uri, shown
 
@@ -342,7 +343,9 @@ class Decoder:
         self._tasks.current = tasks
         self._turn += 1
         turn = self._turn
-        for found in self._loader:
+        with children_spared():
+            batches = iter(self._loader)
+        for found in batches:
             if isinstance(found, DataError):
                 raise found
             yield found

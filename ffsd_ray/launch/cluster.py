@@ -4,11 +4,12 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,9 @@ def _ray(options: Mapping[str, Any], *, verbose: bool) -> Iterator[None]:
     thread.start()
     try:
         try:
+            while wait([started], timeout=0.05).not_done:
+                _keep_sigterm()
+            _keep_sigterm()
             started.result()
         except Exception as error:  # by address, version and network Ray raises errors of many kinds
             address = os.environ.get("RAY_ADDRESS")
@@ -174,6 +178,11 @@ def _ray(options: Mapping[str, Any], *, verbose: bool) -> Iterator[None]:
         with postponed():
             over.set()
             thread.join(_LEAVE)
+
+
+def _keep_sigterm() -> None:
+    """Put Python's handler of SIGTERM back in its place: Ray's C++ code puts one there that ends the process."""
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _hint(address: str | None) -> str:

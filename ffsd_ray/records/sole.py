@@ -100,7 +100,8 @@ def sole_driver(run: Store, say: Callable[[str], None]) -> Iterator[None]:
             with suppress(StorageError):  # others have more to say of storage that is away
                 if not _renew(run, token, count):
                     lost.set()
-                    os.kill(os.getpid(), signal.SIGINT)
+                    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # in a script's background
+                    os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
                     return
 
     thread = threading.Thread(target=beat, name="driver", daemon=True)
