@@ -30,6 +30,7 @@ from ffsd_ray.spec.load import Plan, load_job
 from ffsd_ray.spec.search import SearchSettings
 from ffsd_ray.spec.smoke import smoke
 from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.terminal import Screen
 from ffsd_ray.train.before_training import check_before_training
 from ffsd_ray.view import open_view
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = load_job(arguments.job, arguments.set)
     if arguments.smoke:
         plan = smoke(plan)
-    console = Console(file=sys.stdout)  # this stream, also while Tune's own printing is turned away
+    console = Screen(file=sys.stdout)  # this stream, also while Tune's own printing is turned away
     if arguments.dry_run:
         plan, notes = _looked_at(plan)
         console.print(describe(plan))

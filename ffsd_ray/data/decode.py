@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from ffsd_ray.data.base import Dataset, channel_statistics
@@ -19,6 +17,7 @@ from ffsd_ray.data.cache import Entry, remembered
 from ffsd_ray.data.picture import EMPTY, PictureError, PictureMemoryError, decode
 from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataError
+from ffsd_ray.terminal import tracked
 
 _CHUNK = 64  # images a task: the pool's own work must stay small beside decoding
 _THREADS_PAY = 128 * 128  # pixels: threads that decode smaller images spend the time in waiting for each other (GIL)
@@ -277,10 +276,9 @@ def _decode_each(
             put(index, image)
 
     starts = range(0, len(items), _CHUNK)
-    shown = progress and Console().is_terminal
     with ThreadPoolExecutor(workers) as pool:
         done = pool.map(decode_chunk, starts)
-        for _ in track(done, "Decoding images", total=len(starts), disable=not shown, transient=True):
+        for _ in tracked(done, "Decoding images", len(starts), show=progress):
             pass
     return causes
 
