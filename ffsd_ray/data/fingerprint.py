@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ffsd_ray.data.cache import Entry, remembered
 from ffsd_ray.errors import DataError
+from ffsd_ray.storage import check_regular
 from ffsd_ray.terminal import tracked
 
 _CHUNK = 256  # files a task
@@ -40,7 +41,8 @@ def content_fingerprint(files: Sequence[tuple[str, str]], cache: str | None, *, 
 
 
 def file_sha256(path: str) -> str:
-    """SHA-256 of a file's content, as 64 hexadecimal digits. Raises OSError."""
+    """SHA-256 of a file's content, as 64 hexadecimal digits. Raises OSError, of a device or a pipe too."""
+    check_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
