@@ -24,7 +24,8 @@ Deviation = Annotated[float, Field(gt=0, le=10)]
 #: Weights of losses and the like: the paper's largest is 1e6.
 NonNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
+#: A learning rate: above it every network is lost at its first step.
+Rate = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 #: What is counted in epochs, and so ends before the longest training does; and images taken at once.

@@ -136,7 +136,7 @@ def assert_used_or_refused(ends: Counter[str]) -> None:
 
 
 def test_crafted_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert_used_or_refused(tried(range(140), tmp_path, output(capsys)))
+    assert_used_or_refused(tried(range(70), tmp_path, output(capsys)))
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ from ffsd_ray.data.cache import Entry, remembered
 from ffsd_ray.data.picture import EMPTY, PictureError, PictureMemoryError, decode
 from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataError
+from ffsd_ray.memory import as_bytes, machine_memory
+from ffsd_ray.storage import check_regular
 from ffsd_ray.terminal import tracked
 
 _CHUNK = 64  # images a task: the pool's own work must stay small beside decoding
@@ -36,6 +38,7 @@ class Span(NamedTuple):
     length: int = -1
 
     def read(self) -> bytes:
+        check_regular(self.file)
         with open(self.file, "rb") as file:
             file.seek(self.start)
             return file.read(self.length)
@@ -229,6 +232,11 @@ def _decode_all(items: Sequence[Encoded], size: int | None, progress: bool) -> t
     """uint8 [N, 3, S, S], and by index why others could not be decoded; S is `size`, or the first sound image's."""
     first = _first_sound(items)
     side = size or (0 if first is None else first.shape[-1])
+    if (asked := len(items) * 3 * side**2) > machine_memory():
+        raise DataError(
+            f"data.image_size: {len(items):,} images of {side}×{side} need {as_bytes(asked)}; this machine has "
+            f"{as_bytes(machine_memory())}: smaller ones, or data.stream: true"
+        )
     images = torch.empty(len(items), 3, side, side, dtype=torch.uint8)
 
     def put(index: int, image: Tensor) -> None:

@@ -11,6 +11,7 @@ from ffsd_ray.report.groups import without_teachers
 from ffsd_ray.report.ranking import IMAGES, best, split_of
 from ffsd_ray.report.row import Row
 from ffsd_ray.report.table import Table
+from ffsd_ray.settings import LONGEST_NAME
 from ffsd_ray.spec.job import JobSpec
 from ffsd_ray.spec.yaml_file import dump
 from ffsd_ray.terminal import plain
@@ -87,7 +88,7 @@ def _job(job: Mapping[str, Any], row: Row, seeds: Sequence[int]) -> dict[str, An
     own = {name: job.get(name, defaults[name]) for name in _KEPT}
     changed = {name: _changed(value, defaults[name]) for name, value in own.items() if value != defaults[name]}
     spec = row.spec.model_dump(mode="json", exclude={"variant", "seed"})
-    return {"name": f"{job['name']}-best", **spec, "seed": list(seeds), **changed}
+    return {"name": f"{job['name'][: LONGEST_NAME - 5]}-best", **spec, "seed": list(seeds), **changed}
 
 
 def _changed(value: Any, default: Any) -> Any:
