@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from ffsd_ray.backbones import BACKBONES, UnknownBackbone, backbone
 from ffsd_ray.backbones.torchvision_models import PREFIX
+from ffsd_ray.settings import LONGEST_NAME
 
 
 def _known(name: str) -> str:
@@ -20,6 +21,13 @@ def _known(name: str) -> str:
 #: A key of `BACKBONES`, or torchvision:NAME.
 BackboneName = Annotated[
     str,
+    Field(max_length=LONGEST_NAME),
     AfterValidator(_known),
-    WithJsonSchema({"type": "string", "anyOf": [{"enum": list(BACKBONES)}, {"pattern": f"^{PREFIX}\\w+$"}]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": LONGEST_NAME,
+            "anyOf": [{"enum": list(BACKBONES)}, {"pattern": f"^{PREFIX}\\w+$"}],
+        }
+    ),
 ]

@@ -19,9 +19,10 @@ def classify(leader: Leader, picture: Path, top: int = 3) -> list[tuple[str, flo
 
     Raises:
         DataError: the file is missing, or not such a picture.
+        RecordsError: the network computes no probabilities.
     """
     pixels = decode_named(Span(str(picture)), str(picture), None)
-    probabilities = leader(leader.preprocess(pixels)[None]).softmax(dim=1)[0]
+    probabilities = leader.finite(leader.preprocess(pixels)[None]).softmax(dim=1)[0]
     best = probabilities.topk(min(top, len(leader.classes)))
     return [(leader.classes[index], p) for p, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 

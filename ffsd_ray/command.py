@@ -11,6 +11,7 @@ from typing import Protocol, TextIO
 
 from ffsd_ray import interruption
 from ffsd_ray.errors import UserError
+from ffsd_ray.terminal import plain_streams
 
 #: What is written in place of a sign that a terminal or a file's encoding does not have.
 _READABLE = {
@@ -30,38 +31,41 @@ def command(main: Main) -> Main:
     """Make a command print what a user can mend as one message and return its status.
 
     That is a UserError, and a file that cannot be read or written. Where whoever reads the output has gone (`| head`)
-    the command ends without a word; interrupted, with one line.
+    the command ends without a word; interrupted, with one line. Whatever it writes is cleaned of what a terminal would
+    obey.
     """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
             _write_readably(stream)
-        try:
-            interruption.raise_interrupted()
-            status = main(argv)
-            sys.stdout.flush()
-            interruption.ignore()
-            return status
-        except KeyboardInterrupt as error:
-            interruption.ignore()
-            sys.stdout.flush()
-            print(str(error) or "Interrupted.", file=sys.stderr)
-            return interruption.STATUS
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return error.status
-        except BrokenPipeError:
-            with open(os.devnull, "w") as nothing:
-                os.dup2(nothing.fileno(), sys.stdout.fileno())  # else Python says at its end that it could not flush
-            return 1
-        except OSError as error:
-            if error.filename is None:
-                raise
-            print(f"{os.fsdecode(error.filename)}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
-            return UserError.status
-        finally:
-            interruption.ignore()
+        with plain_streams(restore=argv is not None):
+            try:
+                interruption.raise_interrupted()
+                status = main(argv)
+                sys.stdout.flush()
+                interruption.ignore()
+                return status
+            except KeyboardInterrupt as error:
+                interruption.ignore()
+                sys.stdout.flush()
+                print(str(error) or "Interrupted.", file=sys.stderr)
+                return interruption.STATUS
+            except UserError as error:
+                print(error, file=sys.stderr)
+                return error.status
+            except BrokenPipeError:
+                with open(os.devnull, "w") as nothing:
+                    # else Python says at its end that it could not flush
+                    os.dup2(nothing.fileno(), sys.stdout.fileno())
+                return 1
+            except OSError as error:
+                if error.filename is None:
+                    raise
+                print(f"{os.fsdecode(error.filename)}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+                return UserError.status
+            finally:
+                interruption.ignore()
 
     return run
 

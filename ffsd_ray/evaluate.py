@@ -45,7 +45,7 @@ def evaluate(leader: Leader, spec: TrialSpec, images: Split, split: str) -> Row:
         )
         for inputs, labels in batches:
             with torch.autocast("cpu", torch.bfloat16, enabled=card.precision == "bf16"):
-                logits = leader(inputs)
+                logits = leader.finite(inputs)
             meter.update({card.member: logits.float()}, labels)
     return meter.read(split)
 
@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     card = leader.card
     split = arguments.split or card.split
     spec = _spec(arguments.file, card.spec, arguments.data)
+    if spec.data.known_size not in (None, card.image_size):
+        raise DataError(_other_size(card.image_size, spec.data.known_size))
     images = _images(leader, data.load(_as_they_are(spec.data), progress=True), split)
     row = evaluate(leader, spec, images, split)
     top1 = row[f"{split}/{card.member}/top1"]
@@ -120,12 +122,15 @@ def _images(leader: Leader, dataset: Dataset, split: str) -> Split:
     if dataset.classes != card.classes:
         raise DataError(f"--data: expected the classes {_some(card.classes)}; these are {_some(dataset.classes)}")
     if dataset.image_size != card.image_size:
-        sizes = f"{card.image_size}×{card.image_size} pixels; these have {dataset.image_size}×{dataset.image_size}"
-        raise DataError(f"--data: expected images of {sizes}")
+        raise DataError(_other_size(card.image_size, dataset.image_size))
     images: Split | None = getattr(dataset, split)
     if images is None:
         raise DataError("--split val: the data section holds no validation images out (validation is 0)")
     return images
+
+
+def _other_size(wanted: int, found: int | None) -> str:
+    return f"--data: expected images of {wanted}×{wanted} pixels; these have {found}×{found}"
 
 
 def _some(classes: Sequence[str]) -> str:

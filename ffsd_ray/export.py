@@ -23,7 +23,7 @@ def export_onnx(leader: Leader, out: Path) -> float:
     (JSON), `mean` and `std` (JSON, pixels scaled to [0, 1]) and `image_size`. Nothing is written unless they agree.
 
     Raises:
-        UserError: the packages for it are not installed.
+        UserError: the packages for it are not installed, or the network's logits are not finite.
         RuntimeError: the exported network computes something else.
     """
     try:
@@ -54,7 +54,7 @@ def export_onnx(leader: Leader, out: Path) -> float:
     worst = 0.0
     for batch in (images, images[:1]):
         with torch.inference_mode():
-            expected = leader(batch)
+            expected = leader.finite(batch)
         found = torch.from_numpy(session.run(["logits"], {"images": batch.numpy()})[0])
         difference = (found - expected).abs().max().item()
         if difference > TOLERANCE * max(1.0, expected.abs().max().item()):

@@ -6,45 +6,74 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from PIL import Image
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ffsd_ray.backbones import backbone
+from ffsd_ray.backbones import UnknownBackbone, backbone
 from ffsd_ray.data.batches import normalise
 from ffsd_ray.data.picture import fit, upright
 from ffsd_ray.data.stream import tested_at
 from ffsd_ray.errors import RecordsError
-from ffsd_ray.records.shape import Unlike
+from ffsd_ray.records.shape import Unlike, described, expected
 from ffsd_ray.records.stamp import KEY, blank, check_stamp, stamped, trial_owner
+from ffsd_ray.settings import LARGEST_IMAGE, MOST_CLASSES, Deviation, Share
+from ffsd_ray.storage import check_regular
+
+#: Tensors that a message names, of those that are wrong.
+_NAMED = 3
+
+
+def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(classes)) < len(classes):
+        raise expected("every class once")
+    return classes
+
+
+def _names_images(spec: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(spec.get("data"), dict) or not isinstance(spec["data"].get("name"), str):
+        raise expected("a key data.name")
+    return spec
+
+
+_Word = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a weights file says about itself."""
+    """What a weights file says about itself. The bounds are those that hold for a file that was read."""
 
-    backbone: str
-    classes: tuple[str, ...]
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, allow_inf_nan=False)
+
+    backbone: _Word
+    classes: Annotated[
+        tuple[Annotated[str, Field(max_length=1000)], ...],
+        Field(min_length=2, max_length=MOST_CLASSES),
+        AfterValidator(_distinct),
+    ]
     #: Of the training images' channels, pixels scaled to [0, 1].
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[Share, Share, Share]
+    std: tuple[Deviation, Deviation, Deviation]
     #: Side of the square images in pixels.
-    image_size: int
-    precision: str
+    image_size: Annotated[int, Field(ge=1, le=LARGEST_IMAGE)]
+    precision: Literal["fp32", "bf16"]
     #: The member of the group whose weights these are.
-    member: str
-    epoch: int
+    member: _Word
+    epoch: Annotated[int, Field(ge=0, lt=2**31)]
     #: The split that `top1`, in percent, was measured on.
-    split: str
-    top1: float
+    split: Literal["train", "val", "test"]
+    top1: Annotated[float, Field(ge=0, le=100)]
     #: The trial's spec, and its identity.
-    spec: dict[str, Any]
-    trial: str
+    spec: Annotated[dict[str, Any], AfterValidator(_names_images)]
+    trial: _Word
+
+
+_CARD = TypeAdapter(Card)
 
 
 class Leader(nn.Module):
@@ -62,6 +91,17 @@ class Leader(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.backbone(images).logits
+        return logits
+
+    def finite(self, images: Tensor) -> Tensor:
+        """The logits.
+
+        Raises:
+            RecordsError: some are no finite numbers, and so would be all that is computed from them.
+        """
+        logits: Tensor = self(images)
+        if not logits.isfinite().all():
+            raise RecordsError(f"the {self.card.backbone} in the weights file computes logits that are not finite")
         return logits
 
     def preprocess(self, image: Image.Image | Tensor) -> Tensor:
@@ -99,30 +139,66 @@ def load_leader(path: str | PathLike[str]) -> Leader:
             fit the backbone it names.
     """
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
+            card = _card(path, file.metadata() or {})
+            network = _network(path, card)
+            _check_names(path, card, network, file)
             # Copied: the file's own memory is not aligned, with which some kernels differ in the last bit.
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
-            metadata = file.metadata() or {}
+    except RecordsError:
+        raise
     except Exception as error:  # whatever a parser meets in bytes from somewhere else
         raise RecordsError(f"{path}: expected a safetensors file, such as a trial's leader_best: {error}") from error
-    if "card" not in metadata:
-        raise RecordsError(f"{path}: a safetensors file, but not one of ffsd_ray: it has no `card` in its metadata")
+    not_finite = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if not_finite:
+        raise RecordsError(f"{path}: expected finite weights, found others in {_some(not_finite)}")
     try:
         check_stamp(Path(path).read_bytes())
     except Unlike as error:
         raise RecordsError(f"{path}: {error}; it is damaged, or of another version") from error
+    network.load_state_dict(weights, assign=True)
+    return Leader(network, card).eval()
+
+
+def _card(path: str | PathLike[str], metadata: Mapping[str, str]) -> Card:
+    if "card" not in metadata:
+        raise RecordsError(f"{path}: a safetensors file, but not one of ffsd_ray: it has no `card` in its metadata")
     try:
-        card = TypeAdapter(Card).validate_json(metadata["card"])
+        return _CARD.validate_json(metadata["card"])
     except ValidationError as error:
-        raise RecordsError(f"{path}: its card is damaged, or of another version: {error}") from error
+        raise RecordsError(f"{path}: its card is damaged, or of another version: {described(error)}") from error
+
+
+def _network(path: str | PathLike[str], card: Card) -> nn.Module:
+    """The card's backbone, without memory for its parameters."""
     try:
         build = backbone(card.backbone)
-    except ValueError as error:
+    except (UnknownBackbone, ValueError) as error:
         raise RecordsError(f"{path}: unknown backbone {card.backbone}: {error}") from error
-    try:
-        with torch.device("meta"):
-            network = build(len(card.classes))
-        network.load_state_dict(weights, assign=True)
-    except Exception as error:  # shapes, kinds and numbers of tensors may be any
-        raise RecordsError(f"{path}: expected {card.backbone} for {len(card.classes)} classes: {error}") from error
-    return Leader(network, card).eval()
+    with torch.device("meta"):
+        return build(len(card.classes))
+
+
+def _check_names(path: str | PathLike[str], card: Card, network: nn.Module, file: Any) -> None:
+    """Raise RecordsError where the file's tensors are not the network's: before any is read, for they may be many."""
+    wanted = {name: (list(tensor.shape), _DTYPES.get(tensor.dtype)) for name, tensor in network.state_dict().items()}
+    slices = {name: file.get_slice(name) for name in file.keys() if name in wanted}  # noqa: SIM118 (no mapping)
+    others = [name for name in file.keys() if name not in wanted]  # noqa: SIM118
+    wrong = [
+        f"{name} {part.get_dtype()}{part.get_shape()} instead of {wanted[name][1]}{wanted[name][0]}"
+        for name, part in slices.items()
+        if (part.get_shape(), part.get_dtype()) != wanted[name]
+    ]
+    faults = {"no": [name for name in wanted if name not in slices], "unknown": others, "": wrong}
+    said = "; ".join(f"{kind} {_some(names)}".strip() for kind, names in faults.items() if names)
+    if said:
+        raise RecordsError(f"{path}: expected {card.backbone} for {len(card.classes)} classes: {said}")
+
+
+#: As safetensors names the types that parameters and buffers of backbones have.
+_DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.float64: "F64", torch.bool: "BOOL"}
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -1,6 +1,7 @@
 """`python -m ffsd_ray.run JOB`: train every trial of a job and print its table."""
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +27,11 @@ from ffsd_ray.spec.images import check_same_images, described_images, with_finge
 from ffsd_ray.spec.job import JobSpec
 from ffsd_ray.spec.labels import trial_labels, values
 from ffsd_ray.spec.load import Plan, load_job
+from ffsd_ray.spec.memory import too_much
 from ffsd_ray.spec.search import SearchSettings
 from ffsd_ray.spec.smoke import smoke
 from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.terminal import Screen
 from ffsd_ray.train.before_training import check_before_training
 from ffsd_ray.view import open_view
 
@@ -44,11 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = load_job(arguments.job, arguments.set)
     if arguments.smoke:
         plan = smoke(plan)
-    console = Console(file=sys.stdout)  # this stream, also while Tune's own printing is turned away
+    notes_on_memory = _check_memory(plan)
+    console = Screen(file=sys.stdout)  # this stream, also while Tune's own printing is turned away
     if arguments.dry_run:
         plan, notes = _looked_at(plan)
         console.print(describe(plan))
-        for note in notes:
+        for note in [*notes_on_memory, *notes]:
             console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
         return FINISHED
     if plan.job.watch.services:
@@ -70,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if run.exists():
             with suppress(DamagedRecords):  # written anew below; trials are found by what they compute
                 check_same_images(plan, run.trials())
-        for note in _read_images(_to_train(run, plan)):
+        for note in [*notes_on_memory, *_read_images(_to_train(run, plan))]:
             say(f"Note: {note}")
         with sole_driver(run.store, say):
             if not arguments.resume:
@@ -116,6 +120,23 @@ def _refuse_used(run: RunRecords) -> None:
             f"({trials.count('completed')} of {len(trials)} trials completed).\n"
             "Go on with it: --resume.  Keep it and start another: --set name=NEW or --storage ELSEWHERE.  Or delete it."
         )
+
+
+def _check_memory(plan: Plan) -> list[str]:
+    """Notes on trials that this machine could not hold, where another one may be meant.
+
+    Raises:
+        JobError: there is no other one.
+    """
+    ends = [plan.template, *plan.edges] if plan.template is not None else []
+    found = {f"{trial.method.label()}: {why}" for trial in [*plan.trials, *ends] if (why := too_much(trial))}
+    if not found:
+        return []
+    if plan.job.context == "ray" and os.environ.get("RAY_ADDRESS"):
+        return sorted(found)
+    raise JobError(
+        "\n".join(sorted(found)) + "\nLess of it: train.batch_size, data.image_size, method.students, scale.workers."
+    )
 
 
 def _check_device(plan: Plan) -> None:

@@ -14,9 +14,30 @@ NOT_IDENTITY: dict[str, Any] = {"identity": False}
 #: a trial's identity.
 LOCATION: dict[str, Any] = {"location": True}
 
-#: Up to what a float32 holds.
-NonNegative = Annotated[float, Field(ge=0, le=1e38, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, le=1e38, allow_inf_nan=False)]
+#: More than these no data set has.
+LARGEST_IMAGE, MOST_CLASSES = 2048, 100_000
+
+#: Of pixels scaled to [0, 1]: a mean, and a standard deviation (1 for a channel that never varies).
+Share = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=10)]
+
+#: Weights of losses and the like: the paper's largest is 1e6.
+NonNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+#: A learning rate: above it every network is lost at its first step.
+Rate = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+#: What is counted in epochs, and so ends before the longest training does; and images taken at once.
+MOST_EPOCHS, LARGEST_BATCH = 100_000, 1_000_000
+
+#: The most items of a list in a job file, and the longest name that people give to something.
+MOST_ITEMS, LONGEST_NAME = 10_000, 200
+Name = Annotated[str, Field(max_length=LONGEST_NAME)]
+
+#: A path or a URI: systems take no longer ones, and no NUL in them.
+Location = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
+Sha256 = Annotated[str, Field(max_length=64, pattern="^[0-9a-f]{64}$")]
 
 
 class Settings(BaseModel):

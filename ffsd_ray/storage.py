@@ -4,6 +4,7 @@ import errno
 import functools
 import os
 import re
+import stat
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -101,6 +102,20 @@ def open_location(location: str) -> tuple[fs.FileSystem, str]:
         raise ValueError(f"{shown(location)}: {_why_not(parts.scheme, error)}") from error
     path = f"{root.rstrip('/')}{urllib.parse.unquote(parts.path)}"
     return filesystem, path.rstrip("/") or "/"
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Do nothing where a path leads to a file with an end.
+
+    Raises:
+        OSError: there is none, or it is a device, a pipe or a folder, of which reading may never end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError as error:  # a NUL in it
+        raise FileNotFoundError(errno.ENOENT, str(error), path) from error
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "is not a regular file", path)
 
 
 def patiently(act: Callable[[], T]) -> T:

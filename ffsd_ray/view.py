@@ -92,6 +92,7 @@ class PlainView:
     def _line(self, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")
         line = f"{stamp} [{self._finished}/{self._total}] {text}"
+        line = line.replace("\n", "\n    ")  # what begins a line begins with a time
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -173,7 +173,7 @@ def test_credentials_of_mlflow_go_to_no_server_that_a_job_names(
     for credential in ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PGPASSWORD", "MYSQL_PWD"):
         with monkeypatch.context() as patch:
             patch.setenv(credential, SECRET)
-            with pytest.raises(UserError, match=rf"watch\.mlflow\.tracking_uri: .*\({credential}\)") as refused:
+            with pytest.raises(UserError, match=rf"watch\.mlflow: tracking_uri .*\({credential}\)") as refused:
                 check_services(watch)
             assert "set MLFLOW_TRACKING_URI=" in str(refused.value)
             assert SECRET not in str(refused.value)

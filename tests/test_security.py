@@ -144,7 +144,7 @@ CHAIN = f"a: &a {'[' * 80}{']' * 80}\nb: {'[' * 80}*a{']' * 80}\n"
         (GOOD + f"seed: 0x{'f' * 10_000}\n", "job.yaml:6:7  seed = ", "Cannot be read as !!int"),
         (GOOD + f"seed: {'9' * 4000}\n", "job.yaml:6:7  seed = ", "Cannot be read as !!int"),
         (GOOD.replace("students: 2", "students: 1000000000"), "job.yaml:4:", "100 or less"),
-        (GOOD.replace("epochs: 4", "lr: 1e300"), "job.yaml:5:13  train.lr", "1e+38 or less"),
+        (GOOD.replace("epochs: 4", "lr: 1e300"), "job.yaml:5:13  train.lr", "1e+12 or less"),
         (GOOD + "scale: {threads: 1000000000}\n", "job.yaml:6:18  scale.threads", "1024 or less"),
         (GOOD + "scale: {workers: 1000000}\n", "job.yaml:6:18  scale.workers", "from 1 to 1024"),
         (

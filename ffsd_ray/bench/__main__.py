@@ -24,6 +24,7 @@ from ffsd_ray.command import command
 from ffsd_ray.data import Dataset, DataSettings
 from ffsd_ray.errors import JobError
 from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.terminal import Screen
 
 #: Seconds that the GPU's suite takes, and that one of its points may take: compiling takes most of it.
 _GPU_BUDGET, _GPU_LIMIT = 500.0, 200.0
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     said = shlex.join(["python", "-m", "ffsd_ray.bench", *(sys.argv[1:] if argv is None else argv)])
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Screen(width=None if Screen().is_terminal else 120)
     if arguments.all and (arguments.vary or arguments.trial):
         parser.error("--all is of every trial as it is; --vary and --trial do not go with it")
     if arguments.job is not None:

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from rich.console import Console
 
 from ffsd_ray.bench.autoscaling_plot import draw
 from ffsd_ray.bench.record import Record, default_path
@@ -29,6 +28,7 @@ from ffsd_ray.report.picture import check_picture
 from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.load import Plan, load_job
 from ffsd_ray.spec.smoke import smoke
+from ffsd_ray.terminal import Screen
 
 #: The simulated nodes have neither GPUs nor images.
 _HERE = ["data={name: digits}", "scale.gpus_per_worker=0"]
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     picture = arguments.out / "autoscaling.png"
     check_picture(picture)
     record = Record(arguments.out / default_path(), "autoscaling", said, torch.device("cpu"))
-    console = Console()
+    console = Screen()
     with simulated_cluster() as cluster:
         load = os.getloadavg()[0]
         options = [part for setting in settings for part in ("--set", setting)]

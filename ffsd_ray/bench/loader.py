@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from ffsd_ray import data
@@ -21,6 +20,7 @@ from ffsd_ray.spec.problems import Place, Problems
 from ffsd_ray.spec.trial import DataSection
 from ffsd_ray.spec.wording import validate
 from ffsd_ray.spec.yaml_file import parse
+from ffsd_ray.terminal import Screen
 
 
 class _Section(Settings):
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rate, own = loader_rate(settings, processes, arguments.seconds, batch_size=arguments.batch_size)
         name = str(processes) if processes else "0: this one"
         table.add_row(name, f"{rate:.0f}", f"{rate / max(processes, 1):.0f}", f"{own:.0f}")
-    console = Console()
+    console = Screen()
     console.print(table)
     console.print(f"{platform.machine()}, torch {torch.__version__}, batch {arguments.batch_size}")
     return 0

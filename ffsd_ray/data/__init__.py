@@ -1,5 +1,6 @@
 """Images: sources, decoding (once before training, or while it runs), batches. A new source is one new file here."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -33,6 +34,11 @@ def load(settings: DataSettings, *, progress: bool = False) -> Dataset:
         raise DataError(f"data.crop_padding: {error}") from error
     if len(dataset.classes) < 2:
         raise DataError(f"data: {settings.name}: the images are all of one class, expected two classes or more")
+    twice = [name for name, count in Counter(dataset.classes).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"data: {settings.name}: expected each class once, found twice or more: {', '.join(twice[:10])}"
+        )
     for part, images in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test)):
         if images is None:
             continue

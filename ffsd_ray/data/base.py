@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ffsd_ray.errors import DataError
-from ffsd_ray.settings import NOT_IDENTITY, Settings
+from ffsd_ray.settings import LARGEST_IMAGE, NOT_IDENTITY, Location, Settings
 
 #: The tensors that a batch is made from, on the device where it is made.
 Drawn = tuple[Tensor, ...]
@@ -97,14 +97,17 @@ class DataSettings(Settings):
 
     name: str
     crop_padding: int = Field(
-        4, ge=0, description="Pixels of reflect padding before the random crop back to the image's size; 0: no crop."
+        4,
+        ge=0,
+        lt=LARGEST_IMAGE,
+        description="Pixels of reflect padding before the random crop back to the image's size; 0: no crop.",
     )
     flip: bool = Field(True, description="Mirror a training image left to right with probability 1/2.")
     validation: float = Field(
         0.0, ge=0, lt=1, description="Share of the training images held out for validation, stratified by class."
     )
     validation_seed: int = Field(0, ge=0, lt=2**32, description="Chooses which images are held out for validation.")
-    cache: str | None = Field(
+    cache: Location | None = Field(
         None,
         description="Folder for decoded images (parquet, image_folder); null: ffsd_ray in $XDG_CACHE_HOME or ~/.cache.",
         json_schema_extra=NOT_IDENTITY,

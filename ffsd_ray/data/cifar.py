@@ -12,13 +12,13 @@ from pydantic import Field
 from ffsd_ray.data.base import Dataset, DataSettings
 from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataAway, DataMissing
-from ffsd_ray.settings import NOT_IDENTITY
+from ffsd_ray.settings import NOT_IDENTITY, Location
 
 _Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 class _Cifar(DataSettings):
-    root: str = Field(
+    root: Location = Field(
         "data", description="Folder that holds (or receives) torchvision's files.", json_schema_extra=NOT_IDENTITY
     )
     download: bool = Field(False, description="Fetch the files where they are missing.", json_schema_extra=NOT_IDENTITY)

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from ffsd_ray.data.base import Dataset, channel_statistics
@@ -19,6 +17,9 @@ from ffsd_ray.data.cache import Entry, remembered
 from ffsd_ray.data.picture import EMPTY, PictureError, PictureMemoryError, decode
 from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataError
+from ffsd_ray.memory import as_bytes, machine_memory
+from ffsd_ray.storage import check_regular
+from ffsd_ray.terminal import tracked
 
 _CHUNK = 64  # images a task: the pool's own work must stay small beside decoding
 _THREADS_PAY = 128 * 128  # pixels: threads that decode smaller images spend the time in waiting for each other (GIL)
@@ -37,6 +38,7 @@ class Span(NamedTuple):
     length: int = -1
 
     def read(self) -> bytes:
+        check_regular(self.file)
         with open(self.file, "rb") as file:
             file.seek(self.start)
             return file.read(self.length)
@@ -230,6 +232,11 @@ def _decode_all(items: Sequence[Encoded], size: int | None, progress: bool) -> t
     """uint8 [N, 3, S, S], and by index why others could not be decoded; S is `size`, or the first sound image's."""
     first = _first_sound(items)
     side = size or (0 if first is None else first.shape[-1])
+    if (asked := len(items) * 3 * side**2) > machine_memory():
+        raise DataError(
+            f"data.image_size: {len(items):,} images of {side}×{side} need {as_bytes(asked)}; this machine has "
+            f"{as_bytes(machine_memory())}: smaller ones, or data.stream: true"
+        )
     images = torch.empty(len(items), 3, side, side, dtype=torch.uint8)
 
     def put(index: int, image: Tensor) -> None:
@@ -277,10 +284,9 @@ def _decode_each(
             put(index, image)
 
     starts = range(0, len(items), _CHUNK)
-    shown = progress and Console().is_terminal
     with ThreadPoolExecutor(workers) as pool:
         done = pool.map(decode_chunk, starts)
-        for _ in track(done, "Decoding images", total=len(starts), disable=not shown, transient=True):
+        for _ in tracked(done, "Decoding images", len(starts), show=progress):
             pass
     return causes
 

@@ -8,14 +8,19 @@ from pydantic import Field
 
 from ffsd_ray.data.base import Dataset, DataSettings, channel_statistics, split
 from ffsd_ray.data.resident import Images
+from ffsd_ray.settings import LARGEST_IMAGE
 
 
 class Digits(DataSettings):
     """scikit-learn's digits (UCI optical recognition of handwritten digits), enlarged to `image_size`."""
 
     name: Literal["digits"] = "digits"
-    image_size: int = Field(16, ge=8, description="Side in pixels that the 8×8 images are enlarged to (bilinear).")
-    crop_padding: int = Field(2, ge=0, description=DataSettings.model_fields["crop_padding"].description)
+    image_size: int = Field(
+        16, ge=8, le=512, description="Side in pixels that the 8×8 images are enlarged to (bilinear)."
+    )
+    crop_padding: int = Field(
+        2, ge=0, lt=LARGEST_IMAGE, description=DataSettings.model_fields["crop_padding"].description
+    )
     flip: bool = Field(False, description=DataSettings.model_fields["flip"].description)
 
     @property

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
 from ffsd_ray.data.cache import Entry, remembered
 from ffsd_ray.errors import DataError
+from ffsd_ray.storage import check_regular
+from ffsd_ray.terminal import tracked
 
 _CHUNK = 256  # files a task
 
@@ -29,10 +28,9 @@ def content_fingerprint(files: Sequence[tuple[str, str]], cache: str | None, *, 
 
     def make(raw: Path) -> Entry:
         digest, starts = hashlib.sha256(), range(0, len(paths), _CHUNK)
-        hidden = not (progress and Console().is_terminal)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             chunks = pool.map(lambda start: [_sha256(path) for path in paths[start : start + _CHUNK]], starts)
-            contents = track(chunks, "Reading images", total=len(starts), disable=hidden, transient=True)
+            contents = tracked(chunks, "Reading images", len(starts), show=progress)
             for start, chunk in zip(starts, contents, strict=True):
                 for name, content in zip(names[start : start + _CHUNK], chunk, strict=True):
                     digest.update(json.dumps([name, content]).encode())
@@ -43,7 +41,8 @@ def content_fingerprint(files: Sequence[tuple[str, str]], cache: str | None, *, 
 
 
 def file_sha256(path: str) -> str:
-    """SHA-256 of a file's content, as 64 hexadecimal digits. Raises OSError."""
+    """SHA-256 of a file's content, as 64 hexadecimal digits. Raises OSError, of a device or a pipe too."""
+    check_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

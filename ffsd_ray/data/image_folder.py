@@ -14,7 +14,7 @@ from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
 from ffsd_ray.data.remote import here
 from ffsd_ray.data.stream import StreamableSettings
 from ffsd_ray.errors import DataError, DataMissing
-from ffsd_ray.settings import LOCATION
+from ffsd_ray.settings import LARGEST_IMAGE, LOCATION, Location
 from ffsd_ray.storage import is_uri
 
 
@@ -22,7 +22,7 @@ class ImageFolder(StreamableSettings):
     """Class folders of images, in train/, test/ and val/, or directly in `root`."""
 
     name: Literal["image_folder"] = "image_folder"
-    root: str = Field(
+    root: Location = Field(
         json_schema_extra=LOCATION,
         description="Folder with train/, test/ and val/ (validation images, which choose the best epoch), or with the "
         "class folders themselves; its path or a URI (s3://bucket/folder, gs://...), from which each node copies it "
@@ -38,6 +38,7 @@ class ImageFolder(StreamableSettings):
     image_size: int = Field(
         32,
         ge=8,
+        le=LARGEST_IMAGE,
         description="Side of the square images in pixels: the shorter side is scaled to it and the centre cut out; "
         "of a stream see `stream`.",
     )

@@ -21,7 +21,7 @@ from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
 from ffsd_ray.data.remote import here
 from ffsd_ray.data.stream import StreamableSettings
 from ffsd_ray.errors import DataError, DataMissing
-from ffsd_ray.settings import LOCATION, Problem, refuse
+from ffsd_ray.settings import LARGEST_IMAGE, LOCATION, Location, Problem, refuse
 from ffsd_ray.storage import is_uri
 
 _IMAGE = ("img", "image")
@@ -51,20 +51,21 @@ class Parquet(StreamableSettings):
     """Encoded images in Parquet files: `img` or `image` (struct of bytes and path), `label` or `fine_label`."""
 
     name: Literal["parquet"] = "parquet"
-    train: str = Field(
+    train: Location = Field(
         json_schema_extra=LOCATION,
         description="The training images' file, or a pattern such as data/train-*.parquet; a path or a URI "
         "(s3://bucket/train-*.parquet, gs://...), from which each node copies the files once.",
     )
-    val: str | None = Field(
+    val: Location | None = Field(
         None,
         json_schema_extra=LOCATION,
         description="The validation images', which choose the best epoch, likewise; null: see `validation`.",
     )
-    test: str = Field(json_schema_extra=LOCATION, description="The test images' file, or a pattern, likewise.")
+    test: Location = Field(json_schema_extra=LOCATION, description="The test images' file, or a pattern, likewise.")
     image_size: int | None = Field(
         None,
         ge=8,
+        le=LARGEST_IMAGE,
         description="Scale the shorter side to this many pixels and cut out the centre; null: as stored. "
         "A stream needs it, see `stream`.",
     )

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from filelock import FileLock
 from pyarrow import fs
-from rich.console import Console
-from rich.progress import track
 
 from ffsd_ray.data.cache import cache_folder, replacing
 from ffsd_ray.errors import DataAway, DataError
 from ffsd_ray.storage import open_location, shown
+from ffsd_ray.terminal import tracked
 
 _AT_ONCE = 16  # copies; most of a small one is waiting
 
@@ -71,10 +70,9 @@ def _bring(location: str, pattern: str | None, copy: Path, progress: bool) -> No
             fs.copy_files(info.path, str(temporary), source, fs.LocalFileSystem())
             os.utime(temporary, ns=(info.mtime_ns, info.mtime_ns))
 
-    hidden = not (progress and Console().is_terminal)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         copied = pool.map(bring, missing)
-        for _ in track(copied, "Copying images", total=len(missing), disable=hidden, transient=True):
+        for _ in tracked(copied, "Copying images", len(missing), show=progress):
             pass
 
 

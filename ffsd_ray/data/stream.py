@@ -23,7 +23,7 @@ from ffsd_ray.data.fingerprint import content_fingerprint
 from ffsd_ray.data.picture import fit
 from ffsd_ray.errors import DataError, DataMissing
 from ffsd_ray.interruption import children_spared
-from ffsd_ray.settings import NOT_IDENTITY, Positive, Problem, refuse
+from ffsd_ray.settings import NOT_IDENTITY, Deviation, Problem, Sha256, Share, refuse
 from ffsd_ray.storage import is_uri, shown
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -31,7 +31,6 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: torchvision's RandomResizedCrop: share of the image's area, width to height, tries before the centre is taken.
 SCALE, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
 
-_Share = Annotated[float, Field(ge=0, le=1)]
 
 #: Batches on the device at once: the one in use and the next. A host that only launches graphs would run far ahead.
 _IN_FLIGHT = 2
@@ -63,20 +62,20 @@ class StreamableSettings(DataSettings):
     loader_processes: int = Field(
         2,
         ge=0,
+        le=256,
         json_schema_extra=NOT_IDENTITY,
         description="Processes of a worker that decode a stream; 0: the worker itself does.",
     )
-    mean: Annotated[tuple[_Share, _Share, _Share], Field(strict=False), BeforeValidator(_three_shares)] | None = Field(
+    mean: Annotated[tuple[Share, Share, Share], Field(strict=False), BeforeValidator(_three_shares)] | None = Field(
         None,
         description="Mean of the red, green and blue pixels, scaled to [0, 1], for their normalisation; null: that of "
         "the training images, of a stream ImageNet's.",
     )
-    std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False), BeforeValidator(_three_shares)] | None = (
-        Field(None, description="Their standard deviation, likewise.")
-    )
-    fingerprint: str | None = Field(
+    std: (
+        Annotated[tuple[Deviation, Deviation, Deviation], Field(strict=False), BeforeValidator(_three_shares)] | None
+    ) = Field(None, description="Their standard deviation, likewise.")
+    fingerprint: Sha256 | None = Field(
         None,
-        pattern="^[0-9a-f]{64}$",
         json_schema_extra=NOT_IDENTITY,
         description="SHA-256 of the images' content and of their names below `root`. It tells trials apart in place of "
         "where the images lie, and they must still have it when a trial begins; null: as they are when the job is run.",

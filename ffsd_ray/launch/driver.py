@@ -31,6 +31,7 @@ from ffsd_ray.records.run import RunRecords
 from ffsd_ray.spec.job import JobSpec
 from ffsd_ray.spec.search import Asha, MedianStopping, Optuna, Pbt
 from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.terminal import plain
 from ffsd_ray.view import View
 
 keep_secrets_from_runtime_environments()
@@ -71,7 +72,7 @@ def run_on_ray(
 
 def _end(error: ClusterLost, view: View, scratch: str) -> None:
     view.__exit__(None, None, None)  # gives a terminal its cursor back
-    print(error, file=sys.__stderr__, flush=True)
+    print(plain(str(error)), file=sys.__stderr__, flush=True)
     shutil.rmtree(scratch, ignore_errors=True)
     os._exit(error.status)
 

@@ -61,7 +61,7 @@ def _check_tracking_server(uri: str) -> None:
     found = credentials_here((*_MLFLOW_CREDENTIALS, *_DATABASE_CREDENTIALS), ["~/.mlflow/credentials"])
     if found and not same_server(uri, os.environ.get("MLFLOW_TRACKING_URI")):
         raise UserError(
-            f"watch.mlflow.tracking_uri: {hidden(uri)} would get the credentials here ({', '.join(found)}), and is not "
+            f"watch.mlflow: tracking_uri {hidden(uri)} would get the credentials here ({', '.join(found)}), and is not "
             f"known to be the server that they are for. If it is, set MLFLOW_TRACKING_URI={hidden(uri)} in the "
             "environment; else unset them"
         )

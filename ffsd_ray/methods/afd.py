@@ -18,7 +18,7 @@ from ffsd_ray.methods.adversarial import Discriminator, fooling, telling_apart
 from ffsd_ray.methods.base import Blueprint, Losses, Phase, Role
 from ffsd_ray.methods.peers import Peers, PeersSettings
 from ffsd_ray.methods.ramp import Ramp
-from ffsd_ray.settings import Positive
+from ffsd_ray.settings import MOST_EPOCHS, Positive, Rate
 
 
 class AfdSettings(PeersSettings):
@@ -26,8 +26,10 @@ class AfdSettings(PeersSettings):
 
     name: Literal["afd"] = "afd"
     temperature: Positive = Field(3.0, description="Temperature of the logit step's distillation.")
-    ramp_epochs: int = Field(80, ge=0, description="Epochs over which that term rises as exp(−5 (1 − e/R)²), e from 0.")
-    adversarial_lr: Positive = Field(2e-5, description="Learning rate of Adam in the adversarial step.")
+    ramp_epochs: int = Field(
+        80, ge=0, le=MOST_EPOCHS, description="Epochs over which that term rises as exp(−5 (1 − e/R)²), e from 0."
+    )
+    adversarial_lr: Rate = Field(2e-5, description="Learning rate of Adam in the adversarial step.")
 
     @property
     def unconfirmed(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from ffsd_ray.losses import soft_kl
 from ffsd_ray.methods.adversarial import Discriminator, fooling, telling_apart
 from ffsd_ray.methods.base import Blueprint, Losses, Role
 from ffsd_ray.methods.peers import Peers, PeersSettings
-from ffsd_ray.settings import NonNegative, Positive
+from ffsd_ray.settings import NonNegative, Positive, Rate
 
 
 class AmlnSettings(PeersSettings):
@@ -28,7 +28,7 @@ class AmlnSettings(PeersSettings):
     temperature: Positive = Field(3.0, description="Temperature of the distillation at the end.")
     weight_adversarial: NonNegative = Field(0.1, description="Weight of a network's adversarial terms.")
     weight_container: NonNegative = Field(0.1, description="Weight of the alignment containers' terms.")
-    discriminator_lr: Positive = Field(2e-5, description="Learning rate of the discriminators' Adam.")
+    discriminator_lr: Rate = Field(2e-5, description="Learning rate of the discriminators' Adam.")
 
     @property
     def unconfirmed(self) -> tuple[str, ...]:

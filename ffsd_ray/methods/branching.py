@@ -11,14 +11,16 @@ from ffsd_ray.methods.peers import student_names
 from ffsd_ray.methods.ramp import Ramp
 from ffsd_ray.nets.branches import Branches
 from ffsd_ray.nets.precision import several
-from ffsd_ray.settings import Positive
+from ffsd_ray.settings import MOST_EPOCHS, Positive
 
 
 class BranchSettings(MethodSettings):
     """What methods with branches are given."""
 
     temperature: Positive = Field(3.0, description="Temperature of the distillation terms.")
-    ramp_epochs: int = Field(80, ge=0, description="Epochs R over which they rise as exp(−5 (1 − e/R)²), e from 0.")
+    ramp_epochs: int = Field(
+        80, ge=0, le=MOST_EPOCHS, description="Epochs R over which they rise as exp(−5 (1 − e/R)²), e from 0."
+    )
 
     @property
     def headline(self) -> str:

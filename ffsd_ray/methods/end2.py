@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ffsd_ray.methods.alone import Alone
 from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings
-from ffsd_ray.settings import Positive
+from ffsd_ray.settings import MOST_EPOCHS, Positive
 
 
 class End2Settings(MethodSettings):
@@ -27,8 +27,10 @@ class End2Settings(MethodSettings):
     name: Literal["end2"] = "end2"
     ensemble: int = Field(10, ge=2, le=100, description="Members m, each trained alone before the student.")
     temperature: Positive = Field(10.0, description="T at first.")
-    hold_epochs: int = Field(60, ge=0, description="Epochs for which T is held.")
-    anneal_epochs: int = Field(60, ge=1, description="Epochs after them; in each T falls by the same step, to 1.")
+    hold_epochs: int = Field(60, ge=0, le=MOST_EPOCHS, description="Epochs for which T is held.")
+    anneal_epochs: int = Field(
+        60, ge=1, le=MOST_EPOCHS, description="Epochs after them; in each T falls by the same step, to 1."
+    )
     smoothing: float = Field(1e-3, gt=0, lt=1, description="γ of the members' predictions.")
     weight: Positive = Field(1.0, description="Factor of the loss; its gradient is multiplied after the clipping.")
     clip_norm: Positive = Field(

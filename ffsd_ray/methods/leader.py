@@ -17,7 +17,7 @@ from ffsd_ray.methods.base import Blueprint, Role
 from ffsd_ray.methods.ramp import Ramp
 from ffsd_ray.nets.fusion import Decoder, Fusion
 from ffsd_ray.nets.precision import features, maps
-from ffsd_ray.settings import NonNegative, Settings
+from ffsd_ray.settings import MOST_EPOCHS, NonNegative, Settings
 
 
 class LeaderSettings(Settings):
@@ -29,6 +29,7 @@ class LeaderSettings(Settings):
     warmup_epochs: int | None = Field(
         None,
         ge=0,
+        le=MOST_EPOCHS,
         description="Epochs E over which the λs rise as exp(−5 (1 − e/E)²). null: 5 as published, 0 in the paper.",
     )
 

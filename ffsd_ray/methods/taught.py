@@ -14,7 +14,7 @@ from ffsd_ray.errors import RecordsError, TrialError
 from ffsd_ray.leader import Card, load_leader
 from ffsd_ray.methods.alone import Alone
 from ffsd_ray.methods.base import Blueprint, MethodSettings, TrainedOn
-from ffsd_ray.settings import NOT_IDENTITY, Problem, refuse
+from ffsd_ray.settings import NOT_IDENTITY, Location, Problem, Sha256, refuse
 
 #: How much two data sets' means or standard deviations may differ by before a warning.
 _ALIKE = 1e-3
@@ -26,14 +26,13 @@ class TaughtSettings(MethodSettings):
     """The teacher: a trial of its own in the job, or a file."""
 
     teacher: BackboneName | None = Field(None, description="The teacher's backbone; null: the student's own.")
-    teacher_weights: str | None = Field(
+    teacher_weights: Location | None = Field(
         None,
         description="A weights file (leader_last.safetensors of a trial) to take the teacher from; null: it is trained "
         "in the job, as a baseline with the same data and optimisation to its last epoch, for each seed another one.",
     )
-    teacher_sha256: str | None = Field(
+    teacher_sha256: Sha256 | None = Field(
         None,
-        pattern="^[0-9a-f]{64}$",
         json_schema_extra=NOT_IDENTITY,
         description="SHA-256 of that file, which tells trials apart in place of its path, and which it must still have "
         "when a trial begins; null: as the file is when the job is read.",

@@ -117,5 +117,8 @@ CHECKPOINT = Shape(Annotated[Checkpoint, AfterValidator(_can_go_on)])
 
 def fits(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:
     """Whether these are such a network's parameters and buffers."""
-    own = network.state_dict()
-    return {name: value.shape for name, value in own.items()} == {name: value.shape for name, value in weights.items()}
+    own, others = (
+        {name: (value.shape, value.dtype) for name, value in tensors.items()}
+        for tensors in (network.state_dict(), weights)
+    )
+    return own == others

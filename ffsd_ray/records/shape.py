@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from ffsd_ray.credentials import hidden
+from ffsd_ray.terminal import plain
 
 _LONGEST = 300
 
@@ -47,12 +48,7 @@ def described(error: ValidationError) -> str:
     if fault["type"] == "missing":
         said = f"expected a key {path.pop()}"
     elif fault["type"] != "expected":
-        plain = isinstance(found, str | int | float | None)
-        said += f", found {reprlib.repr(found) if plain else type(found).__name__}"
-    return _printed(": ".join([".".join(path), said] if path else [said]))
-
-
-def _printed(text: str) -> str:
-    """Not too long, and without line ends and whatever else a terminal would obey."""
-    plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in hidden(text))
-    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 1]}…"
+        simple = isinstance(found, str | int | float | None)
+        said += f", found {reprlib.repr(found) if simple else type(found).__name__}"
+    text = plain(hidden(": ".join([".".join(path), said] if path else [said])), keep="")
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -11,8 +11,10 @@ from ffsd_ray.report.groups import without_teachers
 from ffsd_ray.report.ranking import IMAGES, best, split_of
 from ffsd_ray.report.row import Row
 from ffsd_ray.report.table import Table
+from ffsd_ray.settings import LONGEST_NAME
 from ffsd_ray.spec.job import JobSpec
 from ffsd_ray.spec.yaml_file import dump
+from ffsd_ray.terminal import plain
 
 #: Of the job's own sections those that say how trials are run, and not which ones or what becomes of the results.
 _KEPT = ("context", "records", "failures", "watch")
@@ -56,7 +58,9 @@ def best_job(job: Mapping[str, Any], table: Table, trials: Sequence[Trial], *, b
     seeds = [spec.seed for spec in own if spec.configuration().identity() == identity]
     if not seeds:
         raise RecordsError(f"--best: these trials of {job['name']} are teachers, which other trials learn from")
-    comments = "".join(f"# {line}\n" for line in _comments(job, row, len(completed), seeds, by_test=by_test))
+    # on one line each, or the rest of a name would be part of the job
+    lines = _comments(job, row, len(completed), seeds, by_test=by_test)
+    comments = "".join(f"# {plain(line, keep='')}\n" for line in lines)
     return comments + dump(_job(job, row, seeds))
 
 
@@ -84,7 +88,7 @@ def _job(job: Mapping[str, Any], row: Row, seeds: Sequence[int]) -> dict[str, An
     own = {name: job.get(name, defaults[name]) for name in _KEPT}
     changed = {name: _changed(value, defaults[name]) for name, value in own.items() if value != defaults[name]}
     spec = row.spec.model_dump(mode="json", exclude={"variant", "seed"})
-    return {"name": f"{job['name']}-best", **spec, "seed": list(seeds), **changed}
+    return {"name": f"{job['name'][: LONGEST_NAME - 5]}-best", **spec, "seed": list(seeds), **changed}
 
 
 def _changed(value: Any, default: Any) -> Any:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from ffsd_ray.report.sheet import Tabular
+from ffsd_ray.terminal import plain
 
 _SPECIAL = str.maketrans(
     {
@@ -18,6 +19,7 @@ _SPECIAL = str.maketrans(
         # A row that begins with one would be an option of the \\ before it.
         "[": "{[}",
         "]": "{]}",
+        "*": "{*}",
         # What pdfLaTeX has no letter for.
         "±": r"$\pm$",
         "×": r"$\times$",
@@ -36,8 +38,8 @@ _SPECIAL = str.maketrans(
 
 
 def escaped(text: str) -> str:
-    """Plain text as LaTeX that prints it, unless it has letters beyond Latin ones."""
-    return text.translate(_SPECIAL)
+    """Text as LaTeX that prints it on one line, unless it has letters beyond Latin ones."""
+    return plain(" ".join(text.split())).translate(_SPECIAL)  # an empty line would end the table's row
 
 
 def render_latex(table: Tabular) -> str:

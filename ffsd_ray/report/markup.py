@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from ffsd_ray.report.look import GRID, INK, MUTED, PAPER
+from ffsd_ray.terminal import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +37,7 @@ def fold(summary: Element | str, *content: Element | str) -> Element:
 
 
 def html(elements: Iterable[Element]) -> str:
-    return "\n".join(ElementTree.tostring(element, encoding="unicode", method="html") for element in elements)
+    return plain("\n".join(ElementTree.tostring(element, encoding="unicode", method="html") for element in elements))
 
 
 def svg(figure: "Figure", title: str) -> Element:

@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ffsd_ray.report.sheet import PLUS_MINUS, Sheet, Tabular
+from ffsd_ray.terminal import plain
 
 #: Columns that say what a row is.
 _LEADING = 2
@@ -59,7 +60,7 @@ class _Terminal:
         grid = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, gap - 1))
         for index in columns:
             head = self.sheet.head[index] if index else title
-            grid.add_column(head, width=widths[index], justify="left" if index < self.sheet.words else "right")
+            grid.add_column(Text(head), width=widths[index], justify="left" if index < self.sheet.words else "right")
         above = ""
         for row in rows:
             name = "" if row[0] == above else row[0]
@@ -109,15 +110,25 @@ def render_markdown(table: Tabular) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is: names and errors may hold elements, links and table borders."""
-    return re.sub(r"([\\`*<|]|(?<=\])[(:])", r"\\\1", " ".join(text.split()))
+    """Text that Markdown shows as it is: names and errors may hold elements, links, borders of tables and headings."""
+    return re.sub(r"([\\`*<|&]|(?<=\])[(:]|^[#>+=~-](?!\d))", r"\\\1", plain(" ".join(text.split())))
 
 
 def render_csv(table: Tabular) -> str:
     """A line a record under a head."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(table.records())
+    csv.writer(out, lineterminator="\n").writerows([_inert(cell) for cell in line] for line in table.records())
     return out.getvalue()
+
+
+def _inert(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe, a number none."""
+    text = plain(cell, keep="")
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+    return text
 
 
 def _numbered(sheet: Sheet) -> list[str]:

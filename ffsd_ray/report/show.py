@@ -4,12 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
-
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.latex import render_latex
 from ffsd_ray.report.render import render_csv, render_markdown, render_terminal
 from ffsd_ray.report.sheet import Tabular
+from ffsd_ray.terminal import Screen
 
 FORMATS = ("terminal", "markdown", "latex", "csv")
 _TEXT = {"markdown": render_markdown, "latex": render_latex, "csv": render_csv}
@@ -21,7 +20,7 @@ def show(table: Tabular, form: str) -> int:
     if form in _TEXT:
         print(_TEXT[form](table), end="")
     else:
-        Console().print(render_terminal(table))
+        Screen().print(render_terminal(table))
     return status
 
 

@@ -16,6 +16,7 @@ from ffsd_ray.data import DataSettings
 from ffsd_ray.spec.flops import flops_per_image
 from ffsd_ray.spec.labels import trial_labels
 from ffsd_ray.spec.load import Plan
+from ffsd_ray.spec.memory import needed
 from ffsd_ray.spec.search import Asha, MedianStopping, Pbt
 from ffsd_ray.spec.trial import TrialSpec
 
@@ -145,6 +146,8 @@ def _totals(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
     if plan.needed:
         lines.append(f"Of these, {_count(len(plan.needed), 'trial')} first and to the end: the others learn from them.")
     lines += [f"Note: {text}." for text in _unended(plan)]
+    if needs := [worker for trial in set(trials) if (worker := needed(trial)) is not None]:
+        lines.append(f"Memory of a worker: about {max(needs, key=lambda worker: worker.total)} or more.")
     if len(known) < len(costs):
         lines.append(
             f"Cost of {_count(len(costs) - len(known), 'trial')} unknown: the number, size or classes of the images "

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ffsd_ray.settings import Settings
+from ffsd_ray.settings import LONGEST_NAME, MOST_ITEMS, Location, Name, Settings
 from ffsd_ray.spec.scale import ScaleSettings
 from ffsd_ray.spec.search import SearchSettings, listed
 from ffsd_ray.spec.trial import SEEDS, BackboneSettings, DataSection, MethodSection
@@ -12,20 +12,22 @@ from ffsd_ray.spec.watch import WatchSettings
 from ffsd_ray.train.settings import TrainSettings
 
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
+_Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MOST_ITEMS)]
+_Rows = Annotated[list[Name], Field(max_length=100)]
 
 
 class FailureSettings(Settings):
     """What happens when a trial's workers die or raise."""
 
     max_retries: int = Field(
-        2, ge=0, description="Times a trial goes on from its last checkpoint before it is recorded as failed."
+        2, ge=0, le=1000, description="Times a trial goes on from its last checkpoint before it is recorded as failed."
     )
 
 
 class ReportSettings(Settings):
     """How the table at the end is laid out."""
 
-    rows: Annotated[list[str] | None, BeforeValidator(listed, json_schema_input_type=list[str] | str | None)] = Field(
+    rows: Annotated[_Rows | None, BeforeValidator(listed, json_schema_input_type=_Rows | Name | None)] = Field(
         None, description="Dotted key, or several, that tell the rows apart; null: those that vary."
     )
     rank_by: Literal["validation", "test"] = Field(
@@ -38,7 +40,7 @@ class ReportSettings(Settings):
 class RecordSettings(Settings):
     """Where records go."""
 
-    storage: str = Field(
+    storage: Location = Field(
         "runs", description="A folder, or a URI of an object store (s3://, gs://); a run is a folder in it."
     )
     reuse: bool = Field(
@@ -53,6 +55,7 @@ class JobSpec(Settings):
     """A job file. Sections that every trial needs may come from the search space instead."""
 
     name: str = Field(
+        max_length=LONGEST_NAME,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="Names the run's folder: letters, digits, '.', '_' and '-', the first a letter or digit.",
     )
@@ -64,9 +67,9 @@ class JobSpec(Settings):
     method: MethodSection | None = Field(None, description="How the group is trained.")
     train: TrainSettings = TrainSettings()
     scale: ScaleSettings = ScaleSettings()
-    seed: Annotated[
-        list[Seed], Field(min_length=1), BeforeValidator(listed, json_schema_input_type=Seed | list[Seed])
-    ] = Field([0], description="A seed, or several: every configuration is trained with each.")
+    seed: Annotated[_Seeds, BeforeValidator(listed, json_schema_input_type=Seed | _Seeds)] = Field(
+        [0], description="A seed, or several: every configuration is trained with each."
+    )
     search: SearchSettings = SearchSettings()
     records: RecordSettings = RecordSettings()
     failures: FailureSettings = FailureSettings()

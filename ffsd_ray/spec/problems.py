@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from ffsd_ray.credentials import hidden
 from ffsd_ray.errors import JobError
+from ffsd_ray.terminal import plain
 
 _LONGEST_VALUE = 60
 
@@ -48,14 +49,13 @@ class Problems:
             return
         paragraphs = []
         for (place, key, expected), (value, count) in sorted(self._found.items(), key=lambda item: item[0][0]):
-            said = f"  {key} = {value}" if key and value else f"  {key}" if key else ""
+            said = plain(f"  {key} = {value}" if key and value else f"  {key}" if key else "", keep="")
             share = f"all {trials}" if count == trials else f"{count} of {trials}"
             often = f" (in {share} trials)" if count and trials > 1 else ""
             paragraphs.append(f"{place}{said}\n  {expected}{often}")
         number = len(paragraphs)
         paragraphs.append(f"{number} problem{'s' if number > 1 else ''}")
-        message = hidden("\n\n".join(paragraphs))
-        raise JobError(message.encode(errors="backslashreplace").decode())  # half a surrogate pair cannot be printed
+        raise JobError(hidden("\n\n".join(paragraphs)))
 
 
 def shown(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from ffsd_ray.settings import NOT_IDENTITY, NonNegative, Problem, Settings, refuse
+from ffsd_ray.settings import MOST_ITEMS, NOT_IDENTITY, Problem, Settings, refuse
 
 #: Workers of a trial, and threads and CPUs of a worker: more is a slip, which would fill a machine's memory.
 _MOST = 1024
@@ -20,20 +20,22 @@ def _number_or_auto(value: Any) -> Any:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise PydanticCustomError("number_or_auto", "Should be a number, 0 or more, or auto")
+    if value > _MOST:
+        raise PydanticCustomError("number_or_auto", f"Should be {_MOST} or less, or auto")
     return float(value)
 
 
 GpuShare = Annotated[
     float | Literal["auto"],
     BeforeValidator(_number_or_auto),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"const": "auto"}]}),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": _MOST}, {"const": "auto"}]}),
 ]
 
 
 class WorkerRange(Settings):
     """An elastic trial: it goes on with the workers that there are."""
 
-    min: int = Field(1, ge=1, json_schema_extra=NOT_IDENTITY, description="Fewest workers to train with.")
+    min: int = Field(1, ge=1, le=_MOST, json_schema_extra=NOT_IDENTITY, description="Fewest workers to train with.")
     max: int = Field(
         ge=1, le=_MOST, description="Most workers; the global batch is cut into so many parts in any case."
     )
@@ -57,7 +59,7 @@ def _number_or_range(value: Any) -> Any:
 class ScaleSettings(Settings):
     """Workers and resources of each trial, and how many trials run at once."""
 
-    workers: Annotated[int | WorkerRange, BeforeValidator(_number_or_range)] = Field(
+    workers: Annotated[Annotated[int, Field(ge=1, le=_MOST)] | WorkerRange, BeforeValidator(_number_or_range)] = Field(
         1,
         description="DDP workers of a trial; they share each global batch. {min: 1, max: 4}: as many as there is room "
         "for, which may change while it trains; what it computes does not depend on it.",
@@ -77,19 +79,24 @@ class ScaleSettings(Settings):
         description="GPUs reserved for a worker; below 1 several workers or trials share one; 0: train on the CPU; "
         "auto: the share that a step's peak memory, measured before, asks for.",
     )
-    memory_per_worker_gib: NonNegative = Field(
-        0, json_schema_extra=NOT_IDENTITY, description="Memory reserved for a worker in GiB; 0: none."
+    memory_per_worker_gib: float = Field(
+        0, ge=0, le=100_000, json_schema_extra=NOT_IDENTITY, description="Memory reserved for a worker in GiB; 0: none."
     )
     for_networks: int | None = Field(
         None,
         ge=1,
+        le=_MOST,
         json_schema_extra=NOT_IDENTITY,
         description="CPUs, GPU share and memory above are meant for a group of so many networks (leader included); a "
         "trial gets them in proportion to its own number. null: the same for every trial. Set threads with it, or "
         "trials of other sizes also compute with other numbers of threads.",
     )
     trials_at_once: int | None = Field(
-        None, ge=1, json_schema_extra=NOT_IDENTITY, description="Trials running together; null: what the cluster holds."
+        None,
+        ge=1,
+        le=MOST_ITEMS,
+        json_schema_extra=NOT_IDENTITY,
+        description="Trials running together; null: what the cluster holds.",
     )
     launcher: Literal["trainer", "trial"] = Field(
         "trainer",

@@ -5,13 +5,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from ffsd_ray.settings import Problem, Settings, refuse
+from ffsd_ray.settings import MOST_EPOCHS, MOST_ITEMS, Name, Problem, Settings, refuse
 
 #: What population based training may change while a trial runs: no network, optimiser or batch is of another shape.
 MUTABLE = ("method.lambda_div", "method.lambda_fea", "method.lambda_self", "method.alpha", "train.lr")
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Values = Annotated[list[Any], Field(min_length=1)]
+Number = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+#: Of a part of the search space.
+_MOST_KEYS = 1000
+Values = Annotated[list[Any], Field(min_length=1, max_length=MOST_ITEMS)]
 
 
 def listed(value: Any) -> Any:
@@ -30,9 +32,9 @@ class Distribution(Settings):
     log_uniform: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = Field(
         None, description="[low, high]: numbers between two above 0, every order of magnitude equally likely."
     )
-    integers: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="[low, high]: whole numbers, both ends included."
-    )
+    integers: (
+        Annotated[list[Annotated[int, Field(ge=-(2**32), le=2**32)]], Field(min_length=2, max_length=2)] | None
+    ) = Field(None, description="[low, high]: whole numbers, both ends included.")
     choice: Values | None = Field(None, description="Values, all equally likely.")
 
     @model_validator(mode="after")
@@ -84,17 +86,21 @@ class Constraint(Settings):
     """Which combinations are trials. A key that a trial's kinds do not have restricts nothing."""
 
     when: dict[str, Annotated[Values, BeforeValidator(listed, json_schema_input_type=Any)]] = Field(
-        min_length=1, description="Dotted keys, each with a value or several: the combinations that are restricted."
+        min_length=1,
+        max_length=_MOST_KEYS,
+        description="Dotted keys, each with a value or several: the combinations that are restricted.",
     )
     then: dict[str, Annotated[Values, BeforeValidator(listed, json_schema_input_type=Any)]] = Field(
-        min_length=1, description="Dotted keys, each with the value or the values that it may have there."
+        min_length=1,
+        max_length=_MOST_KEYS,
+        description="Dotted keys, each with the value or the values that it may have there.",
     )
 
 
 class Ranking(Settings):
     """What trials are ranked by while others are still to come."""
 
-    metric: str | None = Field(
+    metric: Name | None = Field(
         None,
         description="A column of the history, such as val/leader/top1 or term/leader/ce; null: top-1 of the series "
         "that stands for the method, on the validation split (with by_test on the test images).",
@@ -132,9 +138,15 @@ class Asha(Ranking):
     """Asynchronous successive halving (Li et al., MLSys 2020): of the trials that reach a rung the best go on."""
 
     name: Literal["asha"] = "asha"
-    grace_epochs: int = Field(1, ge=1, description="Epochs before a trial may be stopped: the first rung.")
+    grace_epochs: int = Field(
+        1, ge=1, le=MOST_EPOCHS, description="Epochs before a trial may be stopped: the first rung."
+    )
     reduction_factor: float = Field(
-        4, gt=1, allow_inf_nan=False, description="η: one in η goes on from a rung, and the next is η times as far."
+        4,
+        gt=1,
+        le=1000,
+        allow_inf_nan=False,
+        description="η: one in η goes on from a rung, and the next is η times as far.",
     )
 
 
@@ -142,15 +154,17 @@ class MedianStopping(Ranking):
     """A trial ends whose best value is worse than the median of the others' running means (Vizier, KDD 2017)."""
 
     name: Literal["median_stopping"] = "median_stopping"
-    grace_epochs: int = Field(1, ge=1, description="Epochs before a trial may be stopped.")
-    min_trials: int = Field(3, ge=1, description="Trials that must have come as far before one is stopped.")
+    grace_epochs: int = Field(1, ge=1, le=MOST_EPOCHS, description="Epochs before a trial may be stopped.")
+    min_trials: int = Field(
+        3, ge=1, le=MOST_ITEMS, description="Trials that must have come as far before one is stopped."
+    )
 
 
 class Pbt(Ranking):
     """Population based training (Jaderberg et al., 2017): now and then the worst go on from the best's state."""
 
     name: Literal["pbt"] = "pbt"
-    every_epochs: int = Field(5, ge=1, description="Epochs between two comparisons of the population.")
+    every_epochs: int = Field(5, ge=1, le=MOST_EPOCHS, description="Epochs between two comparisons of the population.")
     resample_probability: float = Field(
         0.25,
         ge=0,
@@ -161,7 +175,9 @@ class Pbt(Ranking):
         0.25, gt=0, le=0.5, description="Share of the population that gives way, and that is taken over from."
     )
     mutate: dict[str, Drawn] = Field(
-        min_length=1, description=f"What changes then, each with a distribution or a list; of {', '.join(MUTABLE)}."
+        min_length=1,
+        max_length=_MOST_KEYS,
+        description=f"What changes then, each with a distribution or a list; of {', '.join(MUTABLE)}.",
     )
 
 
@@ -195,33 +211,40 @@ class SearchSettings(Settings):
 
     grid: dict[str, Values] = Field(
         default_factory=dict,
+        max_length=_MOST_KEYS,
         description="Dotted keys, each with the values it takes; every combination is a trial. "
         "A whole section is a key too.",
     )
     sweep: dict[str, Values] = Field(
         default_factory=dict,
+        max_length=_MOST_KEYS,
         description="Dotted keys, each over its values while the other ones stay as the sections have them; "
         "with a grid, for every combination of the grid.",
     )
     variants: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
+        max_length=_MOST_KEYS,
         description="Named settings, nested or in dotted keys: one more axis, whose names the tables show. A section "
         "with another name is replaced, otherwise keys are merged.",
     )
     random: dict[str, Drawn] = Field(
         default_factory=dict,
+        max_length=_MOST_KEYS,
         description="Dotted keys, each with a distribution or a list: `samples` times all are drawn, each time for "
         "every combination of the other axes.",
     )
-    samples: int | None = Field(None, ge=1, description="How many times `random` is drawn.")
+    samples: int | None = Field(None, ge=1, le=MOST_ITEMS, description="How many times `random` is drawn.")
     sampling_seed: int = Field(
         0, ge=0, lt=2**32, description="Of the draws. A key's draws depend on this and the key alone."
     )
     only: list[Constraint] = Field(
-        default_factory=list, description="Combinations that are left out are those that break one of these."
+        default_factory=list,
+        max_length=_MOST_KEYS,
+        description="Combinations that are left out are those that break one of these.",
     )
     also: list[dict[str, Any]] = Field(
         default_factory=list,
+        max_length=_MOST_KEYS,
         description="Further trials outside the grid: what each has different from the job's sections, nested or in "
         "dotted keys. A section with another name is replaced, otherwise keys are merged; seed may be a list.",
     )

@@ -15,7 +15,7 @@ from ffsd_ray.data import SOURCES, DataSettings
 from ffsd_ray.data.stream import StreamableSettings
 from ffsd_ray.methods import METHODS, MapShapes, MethodSettings
 from ffsd_ray.methods.taught import TaughtSettings
-from ffsd_ray.settings import NOT_IDENTITY, Problem, Settings, refuse
+from ffsd_ray.settings import NOT_IDENTITY, Name, Problem, Settings, refuse
 from ffsd_ray.spec.scale import ScaleSettings
 from ffsd_ray.spec.search import SCHEDULERS, SEARCHERS
 from ffsd_ray.spec.union import by_name
@@ -63,7 +63,7 @@ else:
 class TrialSpec(Settings):
     """One training run. Training is a pure function of it."""
 
-    variant: str | None = Field(
+    variant: Name | None = Field(
         None, json_schema_extra=NOT_IDENTITY, description="Which of `search.variants` it is; tables show it."
     )
     data: DataSection

@@ -29,6 +29,7 @@ _EXPECTED = {
     "less_than": "Should be less than {lt:.12g}.",
     "too_short": "Should have {min_length} item{plural} or more.",
     "too_long": "Should have {max_length} items.",
+    "string_too_long": "Should have {max_length} characters or fewer.",
 }
 
 

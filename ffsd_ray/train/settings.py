@@ -6,40 +6,52 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ffsd_ray.settings import NOT_IDENTITY, NonNegative, Positive, Problem, Settings, refuse
+from ffsd_ray.settings import LARGEST_BATCH, MOST_EPOCHS, NOT_IDENTITY, Decay, Problem, Rate, Settings, refuse
 
 Execution = Literal["eager", "graph", "grouped", "compiled"]
 AskedExecution = Literal["auto", Execution]
+
+#: Of an epoch.
+_MOST_STEPS = 10_000_000
 
 
 class TrainSettings(Settings):
     """Optimisation. The defaults are the paper's protocol on CIFAR-100 (Section IV-A)."""
 
-    epochs: int = Field(300, ge=1, description="Passes over the training images.")
+    epochs: int = Field(300, ge=1, le=MOST_EPOCHS, description="Passes over the training images.")
     batch_size: int = Field(
-        128, ge=2, description="Images a step over all workers together; the last partial batch is kept."
+        128,
+        ge=2,
+        le=LARGEST_BATCH,
+        description="Images a step over all workers together; the last partial batch is kept.",
     )
     steps_per_epoch: int | None = Field(
-        None, ge=1, description="Cut every epoch to this many steps, for trying things out; null: the whole of it."
+        None,
+        ge=1,
+        le=_MOST_STEPS,
+        description="Cut every epoch to this many steps, for trying things out; null: the whole of it.",
     )
-    lr: Positive = Field(0.1, description="Peak learning rate of SGD (students, leader, fusion module).")
+    lr: Rate = Field(0.1, description="Peak learning rate of SGD (students, leader, fusion module).")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of SGD.")
     nesterov: bool = Field(True, description="Nesterov momentum; needs a momentum above 0.")
-    milestones: list[int] | None = Field(
+    milestones: list[Annotated[int, Field(ge=0, le=MOST_EPOCHS)]] | None = Field(
         None,
+        max_length=1000,
         description="Every learning rate is multiplied by lr_decay after these epochs; ascending, each inside the "
         "epochs. null: after 1/2 and 3/4 of them, the paper's 150 and 225 of 300.",
     )
     lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="Factor at each milestone.")
-    warmup_epochs: int = Field(0, ge=0, description="Epochs over which the learning rates rise linearly, step by step.")
+    warmup_epochs: int = Field(
+        0, ge=0, le=MOST_EPOCHS, description="Epochs over which the learning rates rise linearly, step by step."
+    )
     warmup_from: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Share of the learning rates that this warm-up rises from; needs warmup_epochs above 0."
     )
-    weight_decay: NonNegative = Field(
+    weight_decay: Decay = Field(
         1e-4, description="Of every parameter of students and leader, batch norm and biases included; also of Adam."
     )
-    fusion_weight_decay: NonNegative = Field(1e-5, description="Of the fusion module (published implementation).")
-    adam_lr: Positive = Field(1e-3, description="Learning rate of Adam (self-distillation modules).")
+    fusion_weight_decay: Decay = Field(1e-5, description="Of the fusion module (published implementation).")
+    adam_lr: Rate = Field(1e-3, description="Learning rate of Adam (self-distillation modules).")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: networks under bfloat16 autocast; losses, normalisations and weights in float32."
     )
@@ -55,15 +67,24 @@ class TrainSettings(Settings):
         "compiling; auto: graph on GPUs with one worker, otherwise eager.",
     )
     eval_batch_size: int = Field(
-        500, ge=1, json_schema_extra=NOT_IDENTITY, description="Images a worker takes at once in evaluation."
+        500,
+        ge=1,
+        le=LARGEST_BATCH,
+        json_schema_extra=NOT_IDENTITY,
+        description="Images a worker takes at once in evaluation.",
     )
     checkpoint_every: int = Field(
-        1, ge=1, json_schema_extra=NOT_IDENTITY, description="Epochs between checkpoints; the last is always kept."
+        1,
+        ge=1,
+        le=MOST_EPOCHS,
+        json_schema_extra=NOT_IDENTITY,
+        description="Epochs between checkpoints; the last is always kept.",
     )
 
     checkpoint_steps: int | None = Field(
         None,
         ge=1,
+        le=_MOST_STEPS,
         json_schema_extra=NOT_IDENTITY,
         description="Steps between checkpoints inside a long epoch; null: only on a notice that a node goes.",
     )
