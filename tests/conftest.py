@@ -1,10 +1,15 @@
 """What several tests need."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from holding import Hold
+
+# What a shell starts in the background ignores Ctrl-C, and so would the commands that are to be interrupted.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

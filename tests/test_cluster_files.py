@@ -410,7 +410,7 @@ def test_working_directory_is_small(tmp_path: Path) -> None:
     assert not packed & set(left_behind)
     for pattern in ("ffsd_ray/**/*.py", "ffsd_ray/**/*.yaml", "jobs/*.yaml", "cluster/*.yaml"):
         assert {str(file.relative_to(PROJECT)) for file in PROJECT.glob(pattern)} <= packed
-    assert package.stat().st_size < 1 << 20
+    assert package.stat().st_size < 2 << 20
 
 
 # The README's commands
