@@ -331,6 +331,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path, expected in [
         (tmp_path / "absent.yaml", r"absent\.yaml\n  Should be a job file that can be read: no such file"),
         (tmp_path, r"is a directory"),
+        (Path("/dev/zero"), r"Should be a job file, of 10 MB at most"),
     ]:
         with pytest.raises(JobError, match=expected):
             load_job(path)

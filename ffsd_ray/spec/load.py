@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ffsd_ray.credentials import secret_in
+from ffsd_ray.memory import as_bytes
 from ffsd_ray.spec.choosing import check_choosing, check_variants
 from ffsd_ray.spec.draw import rounded
 from ffsd_ray.spec.expand import expand, touched
@@ -21,6 +22,9 @@ from ffsd_ray.spec.tree import Node, from_plain, put
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.spec.wording import validate
 from ffsd_ray.spec.yaml_file import parse
+
+#: Bytes of the longest job file.
+_LONGEST = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -142,8 +146,11 @@ def _prerequisites(trials: Sequence[TrialSpec], template: TrialSpec | None) -> l
 def _read(path: Path, problems: Problems) -> str:
     content = b""
     try:
-        content = path.read_bytes()
-        return content.decode("utf-8-sig")
+        with path.open("rb") as file:  # a pipe, too: `run <(...)`
+            content = file.read(_LONGEST + 1)
+        if len(content) <= _LONGEST:
+            return content.decode("utf-8-sig")
+        problems.add(Place(str(path)), "", f"Should be a job file, of {as_bytes(_LONGEST)} at most.")
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
         problems.add(Place(str(path)), "", f"Should be a job file that can be read: {reason}.")
