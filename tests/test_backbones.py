@@ -336,7 +336,8 @@ def test_images_known_late_may_be_too_small() -> None:
 def test_leader_file(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = backbone(name)(3).eval()
-    card = Card(name, ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3, 32, "fp32", "leader", 1, "test", 33.0, {}, "none")
+    spec = {"data": {"name": "digits"}}
+    card = Card(name, ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3, 32, "fp32", "leader", 1, "test", 33.0, spec, "none")
     path = tmp_path / "leader.safetensors"
     path.write_bytes(pack(net.state_dict(), card))
     before = torch.random.get_rng_state()

@@ -31,6 +31,7 @@ from ffsd_ray.terminal import PlainStream, Screen, plain
 from ffsd_ray.view import open_view
 
 from made_up import result, write_run
+from small import write_json
 
 #: Clears the screen, sets the window's title, the first in eight bits too, turns text around, begins lines.
 ACTS = "\x1b[2J\x1b]0;title\x07\x9b2J\u202eabc\u2066\u2028\x08\r\x85\x7f\udc80\U000e0041"
@@ -156,10 +157,10 @@ def acting(tmp_path: Path) -> RunRecords:
     file = tmp_path / "run" / "job.json"
     content = json.loads(file.read_text())
     for identity, trial in content["trials"].items():
-        trial["variant"] = f'=HYPERLINK("x") & % _ # * |{ACTS[:-3]}\n\nname: stolen {trial["variant"]}'
+        trial["variant"] = f'=HYPERLINK("x") $\\q$ & % _ # * |{ACTS[:-3]}\n\nname: stolen {trial["variant"]}'
         spec = file.parent / "trials" / identity / "spec.json"
-        spec.write_text(json.dumps(trial))
-    file.write_text(json.dumps(content))
+        write_json(spec, trial)
+    write_json(file, content)
     return records
 
 

@@ -31,6 +31,7 @@ COLOURS = "viridis"
 LOOK: dict[Any, Any] = {
     "font.size": 11,
     "text.color": INK,
+    "text.parse_math": False,  # a name with two dollar signs is a name
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
     "xtick.color": INK,

@@ -47,7 +47,7 @@ def svg(figure: "Figure", title: str) -> Element:
     out = StringIO()
     with matplotlib.rc_context({"svg.hashsalt": title}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    text = out.getvalue()
+    text = plain(out.getvalue())  # XML has no place for control characters
     for colour, own in _COLOURS.items():
         text = text.replace(colour, own)
     root = ElementTree.fromstring(text)
