@@ -150,6 +150,7 @@ def test_a_last_batch_of_one_is_trained_and_told(tmp_path: Path, capsys: pytest.
     assert any(note in line for line in run.trial(identity).environment()["notes"])
 
 
+@pytest.mark.thorough
 def test_a_worker_with_one_image_of_the_last_batch(tmp_path: Path) -> None:
     """1,437 images in batches of 717: 3 are left for two workers."""
     trial = digits_spec({"name": "one"}, workers=2, batch_size=717, epochs=1, steps_per_epoch=None)

@@ -51,6 +51,7 @@ def smallest(**changes: object) -> TrialSpec:
     return digits_spec({"name": "ffsd"}, data={"image_size": 8}, **{"batch_size": 8, "steps_per_epoch": None} | changes)
 
 
+@pytest.mark.thorough
 def test_a_job_leaves_a_dated_record(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.json"
     vary = ["--vary", "train.precision=fp32,bf16"]
@@ -91,6 +92,7 @@ def test_beside_as_many_baselines() -> None:
     assert found["end2"]["parameters"] == found["baseline"]["parameters"]
 
 
+@pytest.mark.thorough
 def test_every_configuration_once(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A teacher's too; seeds do not tell configurations apart."""
     out = tmp_path / "out.json"
@@ -244,6 +246,7 @@ def measure(points: list[Point], record: Record, **limits: float | None) -> tupl
     return left, begun
 
 
+@pytest.mark.thorough
 def test_a_suite_goes_on_after_failures_and_is_resumed(tmp_path: Path) -> None:
     out = tmp_path / "suite.json"
     record = Record(out, "gpu suite", "as a test has it", CPU)
@@ -273,6 +276,7 @@ def test_a_suite_keeps_its_budget(tmp_path: Path) -> None:
     assert fresh.points == {}, "cut off by the budget, a point has not failed"
 
 
+@pytest.mark.thorough
 def test_points_run() -> None:
     """The GPU suite's first point and its line, on the CPU with tiny images."""
     points = gpu_points(Scope(CPU, smoke=True), compiled=False)
@@ -300,6 +304,7 @@ def test_line() -> None:
     assert fit({n: float(n**2) for n in range(2, 9)})["largest_deviation"] > 0.1
 
 
+@pytest.mark.thorough
 def test_workers_are_processes() -> None:
     specs = [digits_spec({"name": "ffsd"}, data={"image_size": 8}, batch_size=8, workers=n) for n in (1, 2)]
     found = compare_workers(specs, repeats=2)["workers"]
@@ -342,6 +347,7 @@ def test_yardstick_sees_the_same_images() -> None:
         assert yardstick_of(digits_spec(method)) is None
 
 
+@pytest.mark.thorough
 def test_a_step_that_waits_for_its_loader_is_found(tmp_path: Path) -> None:
     """Large pictures, decoded by the process that trains."""
     noise = np.random.default_rng(0)

@@ -53,6 +53,7 @@ def test_a_gpu_that_is_not_there(share: str, job: Path, tmp_path: Path, capsys: 
     assert main([*arguments, "--dry-run"]) == 0, "what is planned here may run elsewhere"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_output_of_few_signs(encoding: str, job: Path, tmp_path: Path) -> None:
     for arguments in (["--storage", tmp_path / "runs"], ["--dry-run"]):
@@ -128,6 +129,7 @@ def test_looking_at_storage_leaves_nothing(tmp_path: Path) -> None:
         Store("/proc/nowhere").check_writable()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "127.0.0.1:port", "ray://"])
 def test_addresses_of_no_cluster(address: str, job: Path, tmp_path: Path) -> None:
     """One message; it is Ray that takes its time."""

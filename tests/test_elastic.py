@@ -81,6 +81,7 @@ def _steps(rank: int, workers: int, folder: Path, first: int, last: int) -> None
         torch.save({"method": method.state_dict(), "optimisers": built.state()}, saved)
 
 
+@pytest.mark.thorough
 def test_what_is_computed_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     """20 steps with two workers, and with two, one, two."""
     steady, changing = tmp_path / "steady", tmp_path / "changing"

@@ -101,6 +101,7 @@ def test_while_importing(module: str, sent: signal.Signals, tmp_path: Path) -> N
     assert running.err.count("Interrupted.\n") == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sent", SIGNALS)
 def test_while_training_in_this_process(sent: signal.Signals, tmp_path: Path) -> None:
     running = Running(tmp_path, *job(tmp_path, "context: local\n"))

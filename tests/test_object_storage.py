@@ -137,6 +137,7 @@ def test_a_uri_with_credentials_is_refused_and_not_shown(uri: str, job: Path) ->
     assert "hidden" not in str(refused_data.value)
 
 
+@pytest.mark.thorough
 def test_what_a_server_refuses_is_one_message(s3: Server, job: Path) -> None:
     with pytest.raises(StorageError, match=r"s3://elsewhere/runs/a: cannot be written: .*bucket does not exist"):
         Store("s3://elsewhere/runs").write("a", b"1")
@@ -389,7 +390,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     yield from mounted(tmp_path / "disk", "5m")
 
 
-@pytest.mark.parametrize("context", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.thorough])])
+@pytest.mark.thorough
+@pytest.mark.parametrize("context", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_full_disk(context: str, small_disk: Path, job: Path) -> None:
     """On Ray the worker that does not write waits for the one that has failed, and must not wait for ever."""
     settings = ["search.grid={}", "method.name=baseline", f"context={context}"]

@@ -83,6 +83,7 @@ def test_ray_computes_what_local_does(job: Path) -> None:
     assert "--resume" in again.stderr
 
 
+@pytest.mark.thorough
 def test_two_workers(job: Path) -> None:
     done = run(job, "--set", "scale.workers=2", "--set", "search.grid={}", "--set", "method.name=ffsd")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -91,6 +92,7 @@ def test_two_workers(job: Path) -> None:
     assert len(records.history()) == 3
 
 
+@pytest.mark.thorough
 def test_a_failing_trial_leaves_the_others_alone(job: Path) -> None:
     job.write_text(JOB + "  also: [{method: {name: dml}, train: {lr: 1.0e+12}}]\n")
     done = run(job)
@@ -105,6 +107,7 @@ def test_a_failing_trial_leaves_the_others_alone(job: Path) -> None:
     assert "is not finite" in done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sent", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_interrupted_and_resumed(job: Path, hold: Hold, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = job.parent / "temporary"
