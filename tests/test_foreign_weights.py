@@ -23,6 +23,7 @@ from ffsd_ray.errors import RecordsError
 from ffsd_ray.evaluate import main as evaluate
 from ffsd_ray.export import main as export
 from ffsd_ray.leader import load_leader
+from ffsd_ray.records.stamp import KEY, blank, stamped
 from ffsd_ray.run import main as run
 from ffsd_ray.spec.trial import TrialSpec
 
@@ -43,6 +44,7 @@ CARD: dict[str, Any] = {
     "split": "test",
     "top1": 50.0,
     "spec": SPEC,
+    "trial": "none",
 }
 ODD: list[Any] = [
     *(math.nan, math.inf, -math.inf, -1, 0, 0.5, 1, 2, 2**31, 2**63, 10**400, 1e300, True, None, "", "x", "../x"),
@@ -57,6 +59,11 @@ VALUES = [math.nan, math.inf, -math.inf, 1e38, -1e38, -1.0, 0.0, 3e-39]
 def weights() -> dict[str, Tensor]:
     torch.manual_seed(0)
     return BACKBONES["resnet20"](10).state_dict()
+
+
+def packed(tensors: dict[str, Tensor], card: dict[str, Any]) -> bytes:
+    """A weights file with a sound stamp, whatever is in it."""
+    return bytes(stamped(save(tensors, metadata={"card": json.dumps({KEY: blank("trial none"), **card})})))
 
 
 def crafted(number: int, sound: dict[str, Tensor]) -> bytes:
@@ -94,7 +101,7 @@ def crafted(number: int, sound: dict[str, Tensor]) -> bytes:
             del tensors[name]
         for index in range(draw.choice([0, 1, 30])):
             tensors[f"{draw.choice(['net.', '', 'a' * 500])}{index}"] = torch.zeros(draw.randrange(3))
-    content = save(tensors, metadata={"card": json.dumps(card)})
+    content = packed(tensors, card)
     if kind < 6:
         return content
     changed = bytearray(content)
@@ -145,7 +152,7 @@ def test_many_crafted_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def saved(path: Path, changes: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> Path:
-    path.write_bytes(save(tensors or weights(), metadata={"card": json.dumps(CARD | changes)}))
+    path.write_bytes(packed(tensors or weights(), CARD | changes))
     return path
 
 
