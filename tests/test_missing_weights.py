@@ -8,7 +8,7 @@ import pytest
 
 from ffsd_ray.records.trial import LEADER_BEST, LEADER_LAST
 
-from small import again, train, trial
+from small import again, train, trial, write_json
 
 JOB = """\
 name: small
@@ -58,7 +58,7 @@ def test_a_stopped_trial_has_none(folder: Path, capsys: pytest.CaptureFixture[st
     """A scheduler ended it before its last epoch; nobody learns from it."""
     own = trial(folder, "dml")
     result = json.loads((own / "result.json").read_text())
-    (own / "result.json").write_text(json.dumps(result | {"ended": "stopped at 1"}))
+    write_json(own / "result.json", result | {"ended": "stopped at 2"})
     for name in (LEADER_BEST, LEADER_LAST):
         (own / name).unlink()
     assert again(folder, "--resume") == 0

@@ -143,7 +143,7 @@ def test_training_curves_end_in_the_last_epoch(record: Any) -> None:
         ([DIV, DIV], "is there twice"),
         ([DIV, "train.lr"], "no two completed configurations differ in these alone"),
         ([DIV, FEA, "method.lambda_self", "epochs"], "--plot epochs: not a setting of trials"),
-        (["epochs"], "no completed trial has a history"),
+        (["epochs"], "no trial has completed"),
     ],
 )
 def test_nothing_to_plot(

@@ -135,18 +135,23 @@ def test_of_equal_means_the_first_is_the_best(tmp_path: Path, capsys: pytest.Cap
     assert "lr: 0.1\n" in capsys.readouterr().out
 
 
-def test_trials_without_a_history_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ffsd_ray.report.epochs import training_curves
-
+@pytest.mark.parametrize("arguments", [["--plot", "epochs", "--out", "plot.svg"], ["--html", "page.html"]])
+def test_trials_without_a_history_are_named(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     run = write_run(tmp_path, GRID, lambda spec: result(spec, 90, 88))
-    table = table_of(run.job(), collect(run), ["best"], conditions=["method=baseline"])
-    assert report([run.store.location, "--plot", "epochs", "--out", str(tmp_path / "plot.svg")]) == 2
-    assert "no completed trial has a history" in capsys.readouterr().err
-    row = {"epoch": 1, "seconds": 1.0, "images_per_second": 1.0, "lr": 0.1}
-    row |= {f"{split}/student/{what}": 1.0 for split in ("train", "test") for what in ("loss", "top1")}
-    run.trial(table.rows[0].trials[0]).write_history([row])
-    captions = training_curves(run, table).captions
-    assert f"without a history, and not drawn: {table.rows[0].configuration}, seed 1" in captions
+    [first, *others] = run.trials()
+    run.trial(first).store.delete("history.parquet")
+    assert report([run.store.location, *arguments]) == 1
+    err = capsys.readouterr().err
+    [left_out] = err.splitlines()
+    assert left_out.startswith(f"Left out: {run.trial(first).store.location}/history.parquet: ")
+    assert Path(arguments[-1]).stat().st_size > 1000
+    for other in others:
+        run.trial(other).store.delete("history.parquet")
+    assert report([run.store.location, "--plot", "epochs"]) in (1, 2)
+    assert capsys.readouterr().err.count("Left out: ") == len(run.trials())
 
 
 @pytest.mark.parametrize("arguments", [["--best"], ["--by-test", "--best"], ["--plot", "epochs"], ["--plot", KEYS[0]]])

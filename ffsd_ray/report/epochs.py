@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
-from ffsd_ray.errors import MissingRecords, RecordsError
+from ffsd_ray.errors import RecordsError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.trial import Row as Measured
-from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.report.curves import SERIES
 from ffsd_ray.report.row import Cell, Row
 from ffsd_ray.report.scores import series
@@ -38,25 +36,19 @@ class TrainingCurves:
 
 
 def training_curves(run: RunRecords, table: Table) -> TrainingCurves:
-    """The completed configurations of `table`, in its order, from their trials' histories.
+    """The completed configurations of `table`, in its order, from their trials' histories, which it was made with.
 
     Raises:
         RecordsError: no trial has completed.
     """
     rows = [row for row in table.first_epoch.rows if row.seeds]
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda row: _panel(run, row), rows[:_PANELS]))
-    panels = [panel for panel, _ in found if panel.curves]
+        panels = list(pool.map(lambda row: _panel(run, row), rows[:_PANELS]))
     if not panels:
-        raise RecordsError(
-            f"{table.title}: nothing to plot against epochs: "
-            f"{'no completed trial has a history' if rows else 'no trial has completed'}"
-        )
+        raise RecordsError(f"{table.title}: nothing to plot against epochs: no trial has completed")
     captions = [
         caption for caption in table.captions if not caption.startswith(("Gain: ", "best epoch: ", "Deployed "))
     ]
-    if bare := [note for _, note in found if note]:
-        captions.append(f"without a history, and not drawn: {'; '.join(bare)}")
     captions.append(f"{TRAINING}: the method’s headline column, measured on augmented images while they are trained on")
     if len(rows) > _PANELS:
         captions.append(f"the first {_PANELS} of {len(rows)} configurations; choose others with --where KEY=VALUE")
@@ -65,24 +57,15 @@ def training_curves(run: RunRecords, table: Table) -> TrainingCurves:
     )
 
 
-def _panel(run: RunRecords, row: Row) -> tuple[Panel, str]:
-    """The row's curves, and which of its trials are in none of them."""
+def _panel(run: RunRecords, row: Row) -> Panel:
     trials = [run.trial(name) for name in row.trials]
-    result, histories = trials[0].result(), [_history(trial) for trial in trials]
+    results = [trial.result() for trial in trials]
+    result, histories = results[0], [trial.history_of(ended) for trial, ended in zip(trials, results, strict=True)]
     columns = series(result, row.spec.method)
     keys = {column: f"test/{columns[column]}/top1" for column in SERIES if column in columns}
     keys[TRAINING] = f"train/{result['headline']}/top1"
     drawn = {column: _curve(histories, key) for column, key in keys.items()}
-    bare = [str(seed) for seed, history in zip(row.seeds, histories, strict=True) if not history]
-    note = f"{row.configuration}, seed{'s' * (len(bare) > 1)} {', '.join(bare)}" if bare else ""
-    return Panel(row.configuration, {column: curve for column, curve in drawn.items() if curve}), note
-
-
-def _history(trial: TrialRecords) -> list[Measured]:
-    """The rows that belong to the trial's result; none where the file is missing."""
-    with suppress(MissingRecords):
-        return trial.history_of(trial.result())
-    return []
+    return Panel(row.configuration, {column: curve for column, curve in drawn.items() if curve})
 
 
 def _curve(histories: Sequence[Sequence[Measured]], key: str) -> dict[int, Cell]:
