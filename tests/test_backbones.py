@@ -290,7 +290,12 @@ JOB = "name: a\ndata: {name: digits, image_size: 64}\nbackbone: {name: torchvisi
     ("old", "new", "said"),
     [
         ("torchvision:resnet18", "torchvision:vit_b_16", "3:18|no feature maps of several resolutions|tokens"),
-        ("torchvision:resnet18", "torchvision:maxvit_t", "3:18|takes images of one size only, 224×224"),
+        pytest.param(
+            "torchvision:resnet18",
+            "torchvision:maxvit_t",
+            "3:18|takes images of one size only, 224×224",
+            marks=pytest.mark.thorough,
+        ),
         ("torchvision:resnet18", "torchvision:resnet81", "3:18|torchvision's classifiers|`torchvision:resnet18`?"),
         ("torchvision:resnet18", "'torchvision:'", "3:18|torchvision's classifiers"),
         ("torchvision:resnet18", "wrn-16-4", "3:18|resnet20|or torchvision:NAME|Did you mean `wrn-16-2`?"),

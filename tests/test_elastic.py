@@ -100,6 +100,7 @@ def test_what_is_computed_does_not_depend_on_the_number_of_workers(tmp_path: Pat
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_trial_goes_on_with_fewer_workers_and_says_so(tmp_path: Path) -> None:
     spec = elastic(2, epochs=3, data={"validation": 0.2})
     train_with(spec, tmp_path / "a", workers=2, stop_after=2)
@@ -115,6 +116,7 @@ def test_a_trial_goes_on_with_fewer_workers_and_says_so(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("workers", [1, 2])
 def test_stopped_inside_an_epoch_is_never_stopped(workers: int, tmp_path: Path) -> None:
     """A notice within the first 10 steps of an epoch."""
@@ -137,6 +139,7 @@ def test_checkpoints_every_few_steps(tmp_path: Path) -> None:
     assert spec.identity() == digits_spec({"name": "baseline"}, epochs=2, steps_per_epoch=5).identity()
 
 
+@pytest.mark.thorough
 def test_a_worker_may_have_nothing_left_of_an_epoch(tmp_path: Path) -> None:
     """1,291 images in batches of 129: the eleventh holds one, so that of two workers the second goes on with none."""
     data = {"validation": 0.1013}

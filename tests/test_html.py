@@ -125,6 +125,7 @@ def test_a_page_loads_nothing(write: Any) -> None:
     assert not {"img", "image", "link", "iframe", "object"} & set(page.tags)
 
 
+@pytest.mark.thorough
 def test_what_the_job_file_holds_is_text(write: Any) -> None:
     page = Page(page_of(write(FIG6, outcome)).read_text())
     assert page.tags.count("script") == 1
@@ -132,6 +133,7 @@ def test_what_the_job_file_holds_is_text(write: Any) -> None:
     assert page.text.count(ATTACK) >= 2  # the job file, and the failed trial's error
 
 
+@pytest.mark.thorough
 def test_ids_are_there_once_and_all_that_is_pointed_at_is_there(write: Any) -> None:
     job = FIG6.replace("  also", "    train.lr: [0.1, 0.2]\n    method.temperature: [1, 2]\n  also").replace(
         "[0, 1]", "0"

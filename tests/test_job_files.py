@@ -386,6 +386,7 @@ report: {rows: train.lr}
     assert len(plan.trials) == 2
 
 
+@pytest.mark.thorough
 def test_schema_agrees_with_the_loader(tmp_path: Path) -> None:
     printed = subprocess.run([sys.executable, "-m", "ffsd_ray.schema"], check=True, capture_output=True, text=True)
     schema: dict[str, Any] = json.loads(printed.stdout)

@@ -262,6 +262,7 @@ def test_evaluate_refuses_other_classes(file: Path, network: nn.Module, capsys: 
     assert "expected the classes a, b, c, d, e, … (10); these are 0, 1, 2, 3, 4, … (10)" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_export_agrees_under_onnxruntime(file: Path, network: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason='needs pip install "ffsd-ray[onnx]"')
     pytest.importorskip("onnxscript", reason='needs pip install "ffsd-ray[onnx]"')
@@ -282,6 +283,7 @@ def test_export_agrees_under_onnxruntime(file: Path, network: nn.Module, capsys:
     assert about["image_size"] == "16"
 
 
+@pytest.mark.thorough
 def test_export_says_which_extra_is_missing(file: Path) -> None:
     program = (
         "import sys; sys.modules['onnxruntime'] = None; from ffsd_ray.export import main; sys.exit(main(sys.argv[1:]))"

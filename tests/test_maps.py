@@ -58,6 +58,7 @@ def test_heat_is_the_attention_scaled_to_each_map() -> None:
     assert heat(maps, 20).shape == (3, 20, 20)
 
 
+@pytest.mark.thorough
 def test_columns_are_the_networks_of_the_checkpoints(run: RunRecords) -> None:
     shown = panels(run, [], [], ["mid", "top"], 3)
     columns = {label: [(column.member, column.level) for column in block] for label, block in shown.trials.items()}

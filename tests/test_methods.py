@@ -549,6 +549,7 @@ def test_end2_clips_the_gradient_of_the_loss_before_its_weight(clip_norm: float,
         torch.testing.assert_close(parameter.detach(), stepped, rtol=0, atol=rounding)
 
 
+@pytest.mark.thorough
 def test_end2_falls_epoch_by_epoch_and_does_not_diverge_where_members_agree() -> None:
     """At T = 1 ever larger concentrations are ever more likely there: without clipping they end in infinities."""
     settings = {"name": "end2", "ensemble": 2, "hold_epochs": 1, "anneal_epochs": 3}
@@ -619,6 +620,7 @@ def test_teachers_stay_as_they_are(form: str) -> None:
 # (c) stopped and resumed
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", TRAINED)
 def test_resumed_is_never_stopped(form: str, tmp_path: Path) -> None:
     spec = spec_of(form, batch_size=8)
@@ -660,6 +662,7 @@ def _gradients(rank: int, world_size: int, folder: Path) -> None:
         torch.save(found, folder / f"{world_size}.pt")
 
 
+@pytest.mark.thorough
 def test_two_workers_have_the_gradients_of_one(tmp_path: Path) -> None:
     _gradients(0, 1, tmp_path)
     run_workers(2, _gradients, tmp_path)
@@ -696,6 +699,7 @@ def _trained(rank: int, world_size: int, folder: Path) -> None:
         torch.save(list(trainer._method.parameters()), folder / f"{form}-{rank}.pt")
 
 
+@pytest.mark.thorough
 def test_two_workers_hold_the_same_members(tmp_path: Path) -> None:
     """Every method trains on two workers, with which all have the same weights at the end."""
     run_workers(2, _trained, tmp_path)
@@ -852,6 +856,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecords, list[T
     return RunRecords.open(str(folder / "runs" / "taught")), list(plan.trials)
 
 
+@pytest.mark.thorough
 def test_teachers_are_trials_trained_once_and_first(taught: tuple[RunRecords, list[TrialSpec]]) -> None:
     """KD's teachers and EnD²'s members are baselines with seeds of their own; the job's own baselines are others."""
     run, specs = taught

@@ -176,6 +176,7 @@ def test_a_file_that_cannot_be(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_without_matplotlib(record: Any) -> None:
     run = record(JOB, outcome)
     program = (

@@ -260,6 +260,7 @@ def test_command(record: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "no run here" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_the_report_needs_neither_ray_nor_the_images(record: Any) -> None:
     job = BASE.replace("name: digits", "name: parquet, train: gone.parquet, test: gone.parquet, image_size: 32")
     run = record(job, lambda spec: result(spec, 90.0, 80.0))

@@ -94,6 +94,7 @@ REPORTS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", RUNS)
 def test_every_report_answers_or_says_why_not(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

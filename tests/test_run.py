@@ -83,7 +83,6 @@ def test_ray_computes_what_local_does(job: Path) -> None:
     assert "--resume" in again.stderr
 
 
-@pytest.mark.thorough
 def test_two_workers(job: Path) -> None:
     done = run(job, "--set", "scale.workers=2", "--set", "search.grid={}", "--set", "method.name=ffsd")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -139,6 +138,7 @@ def test_interrupted_and_resumed(job: Path, hold: Hold, sent: signal.Signals, mo
         assert_same_end(records, undisturbed(records, job.parent / "whole" / method))
 
 
+@pytest.mark.thorough
 def test_a_killed_worker_is_replaced(job: Path, hold: Hold) -> None:
     settings = ["--set", "scale.workers=2", "--set", "search.grid={}", "--set", "method.name=ffsd"]
     held = hold.at("ffsd", epoch=3)

@@ -217,6 +217,7 @@ def test_defaults_of_another_kind_do_not_vary(load):
     assert varying(plan.trials) == ["data.name", "method.name", "method.students"]
 
 
+@pytest.mark.thorough
 def test_flops_are_counted_forward_and_backward():
     build = "resnet20"
     baseline = flops_per_image(BaselineSettings(), build, 10, 32)

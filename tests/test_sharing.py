@@ -107,6 +107,7 @@ def test_a_stopped_trials_result_is_how_it_stood(tmp_path: Path) -> None:
     assert not other.store.exists("standing.json"), "of use to schedulers only"
 
 
+@pytest.mark.thorough
 def test_a_trial_goes_on_from_exactly_the_donors_checkpoint(tmp_path: Path) -> None:
     donor_spec = digits_spec({"name": "ffsd"}, epochs=4)
     taker_spec = digits_spec({"name": "ffsd", "lambda_fea": 100.0}, epochs=4)

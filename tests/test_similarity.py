@@ -60,6 +60,7 @@ def _measure(rank: int, world_size: int, folder: Path) -> None:
     torch.save(found, folder / f"{rank} of {world_size}.pt")
 
 
+@pytest.mark.thorough
 def test_two_workers_measure_what_one_does(tmp_path: Path) -> None:
     _measure(0, 1, tmp_path)
     run_workers(2, _measure, tmp_path)
@@ -68,6 +69,7 @@ def test_two_workers_measure_what_one_does(tmp_path: Path) -> None:
         assert torch.load(tmp_path / f"{rank} of 2.pt") == pytest.approx(one, rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_result_holds_the_similarity_of_the_last_networks(tmp_path: Path) -> None:
     spec = digits_spec({"name": "dml"}, epochs=1, workers=2)
     records = train_with(spec, tmp_path)

@@ -101,6 +101,7 @@ def test_any_number_of_workers_sees_the_same_stream(world_size: int, root: Path)
         assert all(len(share.labels) == max(part, 1) for share, part in zip(shares, parts, strict=True))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("processes", [1, 2])
 def test_any_number_of_processes_gives_the_same_stream(processes: int, root: Path) -> None:
     """They stay over epochs and evaluation, and end with the data set."""

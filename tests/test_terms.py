@@ -34,6 +34,7 @@ def test_values_and_gradient_norms() -> None:
     assert seldom == [pull for pull in found if pull.step == 0]
 
 
+@pytest.mark.thorough
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="pictures need the extra `plot`")
     job = Path(__file__).resolve().parents[1] / "jobs" / "formulations.yaml"

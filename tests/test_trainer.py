@@ -57,6 +57,7 @@ def assert_same_end(a: TrialRecords, b: TrialRecords) -> None:
         assert a.store.read(name) == b.store.read(name)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", METHODS)
 def test_same_spec_same_bits(method: str, tmp_path: Path) -> None:
     spec = digits_spec({"name": method}, epochs=2)
@@ -133,6 +134,7 @@ def _gradients(rank: int, world_size: int, folder: Path) -> None:
         torch.save([p.grad for p in method.parameters()], folder / f"{world_size}.pt")
 
 
+@pytest.mark.thorough
 def test_two_workers_have_the_gradients_of_one(tmp_path: Path) -> None:
     _gradients(0, 1, tmp_path)
     run_workers(2, _gradients, tmp_path)
