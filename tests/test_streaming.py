@@ -384,7 +384,7 @@ def stream_spec(root: Path, *, workers: int = 1, **data: object) -> TrialSpec:
     return TrialSpec.model_validate(spec | {"data": settings | data})
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_a_trial_on_a_stream_resumed_is_never_stopped(workers: int, root: Path, tmp_path: Path) -> None:
     spec = stream_spec(root, workers=workers, validation=0.2)
     whole = train_with(spec, tmp_path / "whole")

@@ -67,7 +67,7 @@ def test_same_spec_same_bits(method: str, tmp_path: Path) -> None:
     assert measured(other.history()) != measured(first.history())
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("method", ["baseline", "ffsd"])
 def test_resumed_is_never_stopped(method: str, workers: int, tmp_path: Path) -> None:
     spec = digits_spec({"name": method}, workers=workers, epochs=4, data={"validation": 0.2})
@@ -145,6 +145,7 @@ def test_two_workers_have_the_gradients_of_one(tmp_path: Path) -> None:
     assert max(a.abs().max().item() for a in one) > 0.01
 
 
+@pytest.mark.thorough
 def test_workers_share_one_global_batch(tmp_path: Path) -> None:
     """Every image is counted once by two workers, whatever the remainder, and a batch norm is worker 0's."""
     spec = digits_spec({"name": "dml"}, workers=2, epochs=1, batch_size=33, steps_per_epoch=None)
@@ -319,6 +320,7 @@ def test_exported_weights_are_the_backbone_alone(tmp_path: Path) -> None:
     assert parameters == records.result()["parameters"]["deployed"] == 278324 - 90 * 65
 
 
+@pytest.mark.thorough
 def test_local_jobs_never_import_ray(tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     job.write_text(
