@@ -42,7 +42,6 @@ class Controller:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Of two CPUs, without the dashboard that Ray Train's own cleaner asks."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(orphans, "INTERVAL", -1.0)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
