@@ -1,5 +1,6 @@
 """What several tests need."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from holding import Hold
 
+# Ray decides once in a process how it signs in to clusters: one way for all tests, some of which know no token.
+os.environ["RAY_AUTH_MODE"] = "disabled"
 # What a shell starts in the background ignores Ctrl-C, and so would the commands that are to be interrupted.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

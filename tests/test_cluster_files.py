@@ -252,8 +252,7 @@ def simulated() -> Iterator[str]:
 
 @pytest.mark.ray
 @pytest.mark.thorough
-def test_simulated_nodes_come_and_go(simulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+def test_simulated_nodes_come_and_go(simulated: str, tmp_path: Path) -> None:
 
     def nodes() -> int:
         return sum(node["Alive"] for node in ray.nodes()) - 1

@@ -60,9 +60,8 @@ def job(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     """A head that trains nothing."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with head() as started:
         yield started
 
@@ -171,8 +170,7 @@ def announce_one(job: Path, hold: Hold, cluster: Cluster, *settings: str, nodes:
 
 
 @pytest.mark.slow
-def test_the_head_goes_and_comes_back(job: Path, hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+def test_the_head_goes_and_comes_back(job: Path, hold: Hold) -> None:
     held = hold.at("ffsd", epoch=2, slowly=True)
     with head() as cluster:
         for _ in range(2):

@@ -146,7 +146,6 @@ def head(secrets: Path, api: int) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def environment(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_ADDRESS", head)
     monkeypatch.setattr(cluster, "PATIENCE", 0)
     monkeypatch.setattr(Kubernetes, "resource", RESOURCE, raising=False)

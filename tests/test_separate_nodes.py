@@ -63,7 +63,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def cluster(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayMachines]:
     """A head and two machines."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with ray_machines(tmp_path, s3.environment) as started:
         for _ in range(2):

@@ -23,7 +23,6 @@ OPTIONS = ["scale={threads: 1, workers: 2}", "method={name: ffsd}", "search.grid
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[Path]]]:
     """The dashboard's address, and the folders of a head and of two nodes of one CPU."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as root:  # sockets' paths must be short
         folders = [Path(root, name) for name in ("head", "a", "b")]
