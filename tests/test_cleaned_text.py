@@ -24,7 +24,6 @@ from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main as report
 from ffsd_ray.report.latex import escaped
 from ffsd_ray.report.render import render_csv
-from ffsd_ray.report.sheet import Sheet
 from ffsd_ray.run import main as run
 from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.terminal import PlainStream, Screen, plain
@@ -199,9 +198,6 @@ class Cells:
 
     def __init__(self, *cells: str) -> None:
         self._cells = cells
-
-    def sheet(self) -> Sheet:
-        raise NotImplementedError
 
     def records(self) -> list[list[str]]:
         return [list(self._cells)]

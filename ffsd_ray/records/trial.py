@@ -157,7 +157,7 @@ class TrialRecords:
     def was_stopped(self) -> bool:
         """Whether a completed trial was ended by a scheduler, and so has no weights. Not so of a damaged result."""
         with contextlib.suppress(DamagedRecords):
-            return str(self.result().get("ended")).startswith("stopped at ")
+            return _stopped(self.result())
         return False
 
     def history(self) -> list[Row]:
@@ -171,7 +171,7 @@ class TrialRecords:
             DamagedRecords: they do not end with that one; MissingRecords: there is no history.
         """
         rows, last = self._read("history.parquet"), result["last"]
-        if result.get("ended", "").startswith("stopped"):  # the process may have gone on for an epoch
+        if _stopped(result):  # the process may have gone on for an epoch
             rows = rows[: int(last["epoch"])]
         if not rows or _comparable(rows[-1]) != _comparable(last):
             raise self.store.damaged("history.parquet", "expected as its last row what result.json has as `last`")
@@ -264,8 +264,7 @@ class TrialRecords:
         there = [name for name in self.store.names() if name in _FORMATS]
         needed: tuple[str, ...] = ()
         with contextlib.suppress(DamagedRecords):
-            stopped = self.result().get("ended", "").startswith("stopped")
-            needed = _OF_STOPPED if stopped else _OF_COMPLETED
+            needed = _OF_STOPPED if _stopped(self.result()) else _OF_COMPLETED
         return [*dict.fromkeys([*there, *needed]), *(f"checkpoints/{name}" for name in self._checkpoint_names())]
 
     def strangers(self) -> list[str]:
@@ -305,6 +304,11 @@ class TrialRecords:
 
     def _checkpoint_names(self) -> list[str]:
         return [name for name in self._checkpoints.names() if _CHECKPOINT.fullmatch(name)]
+
+
+def _stopped(result: Mapping[str, Any]) -> bool:
+    """Whether a scheduler has ended the trial of this result."""
+    return str(result.get("ended")).startswith("stopped at ")
 
 
 def _comparable(row: Row) -> str:
