@@ -5,15 +5,12 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from pydantic import ValidationError
-
 from ffsd_ray.command import command
 from ffsd_ray.errors import DamagedRecords
 from ffsd_ray.records.formats import IDENTITY
-from ffsd_ray.records.run import RunRecords
-from ffsd_ray.records.shape import described
+from ffsd_ray.records.run import RunRecords, checked_spec
+from ffsd_ray.records.shape import Unlike
 from ffsd_ray.records.trial import TrialRecords
-from ffsd_ray.spec.trial import TrialSpec
 
 _TRIAL = re.compile(IDENTITY)
 
@@ -65,11 +62,9 @@ def _trial_faults(records: TrialRecords) -> Iterator[str]:
 def _check_spec(records: TrialRecords) -> None:
     """Raise DamagedRecords where spec.json is not of the trial that the folder is named after."""
     try:
-        found = TrialSpec.model_validate(records.spec()).identity()
-    except ValidationError as error:
-        raise records.store.damaged("spec.json", f"expected a spec of this version: {described(error)}") from error
-    if found != records.identity:
-        raise records.store.damaged("spec.json", f"this version computes {found} as the identity of the spec")
+        checked_spec(records.spec(), records.identity)
+    except Unlike as error:
+        raise records.store.damaged("spec.json", str(error)) from error
 
 
 def _fault(read: Callable[..., object], *arguments: object) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from ffsd_ray.errors import DamagedRecords, RecordsError
 from ffsd_ray.records.formats import RUN
-from ffsd_ray.records.shape import described
+from ffsd_ray.records.shape import Unlike, described
 from ffsd_ray.records.stamp import check_stamp, stamped_json, unstamped_json
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
@@ -122,11 +122,21 @@ class RunRecords:
 
     def _spec(self, identity: str, planned: dict[str, Any]) -> TrialSpec:
         try:
-            spec = TrialSpec.model_validate(planned)
-        except ValidationError as error:
-            said = f"trials.{identity}: expected a spec of this version: {described(error)}"
-            raise self.store.damaged("job.json", said) from error
-        if spec.identity() != identity:
-            said = f"trials.{identity}: this version computes {spec.identity()} as the identity of its spec"
-            raise self.store.damaged("job.json", said)
-        return spec
+            return checked_spec(planned, identity)
+        except Unlike as error:
+            raise self.store.damaged("job.json", f"trials.{identity}: {error}") from error
+
+
+def checked_spec(content: Mapping[str, Any], identity: str) -> TrialSpec:
+    """The spec of the trial with this identity.
+
+    Raises:
+        Unlike: it is not a spec of this version, or another trial's.
+    """
+    try:
+        spec = TrialSpec.model_validate(content)
+    except ValidationError as error:
+        raise Unlike(f"expected a spec of this version: {described(error)}") from error
+    if spec.identity() != identity:
+        raise Unlike(f"this version computes {spec.identity()} as the identity of the spec")
+    return spec
