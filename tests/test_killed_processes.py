@@ -22,7 +22,7 @@ data: {name: digits, image_size: 8}
 backbone: {name: resnet20}
 method: {name: ffsd}
 train: {epochs: 4, batch_size: 16, lr: 0.05, steps_per_epoch: 3}
-scale: {threads: 1}
+scale: {threads: 1, launcher: trainer}
 records: {reuse: false}
 """
 #: What is trained goes on without them, or with new ones.

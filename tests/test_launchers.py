@@ -65,7 +65,6 @@ def trainings(parent: int) -> list[psutil.Process]:
     return below(parent, "ray::run_trial") + below(parent, "ray::ImplicitFunc")
 
 
-@pytest.mark.slow
 def test_both_launchers_compute_the_same(job: Path) -> None:
     for launcher in ("trial", "trainer"):
         done = run(job, "--set", f"name={launcher}", "--set", f"scale.launcher={launcher}")

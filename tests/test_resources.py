@@ -1,10 +1,13 @@
 """What trials need, and what nodes hold."""
 
+from typing import Any
+
 import pytest
 
 from ffsd_ray.launch.cluster import Cluster
 from ffsd_ray.launch.packing import share
 from ffsd_ray.launch.resources import GIB, Needs, NodeType, Room, held, largest, needs
+from ffsd_ray.launch.trial import trains_here
 from ffsd_ray.spec.scale import ScaleSettings
 from ffsd_ray.train.peak import Reading
 
@@ -92,3 +95,20 @@ def test_the_largest_node_is_the_one_with_most_gpus() -> None:
     assert largest(nodes) == "node type a100 with 8 CPUs, 1 GPU, 16.0 GiB of memory"
     del nodes["node type a100"]
     assert largest(nodes) == "node 192.0.2.1 with 64 CPUs, 0 GPUs, 2.5 GiB of memory"
+
+
+@pytest.mark.parametrize(
+    ("scale", "own_cluster", "population", "here"),
+    [
+        ({}, True, False, True),
+        ({}, False, False, False),
+        ({}, False, True, True),
+        ({"workers": 2}, True, False, False),
+        ({"workers": {"min": 1, "max": 2}}, True, False, False),
+        ({"launcher": "trainer"}, True, False, False),
+        ({"launcher": "trial"}, False, False, True),
+    ],
+)
+def test_where_a_trial_trains(scale: dict[str, Any], own_cluster: bool, population: bool, here: bool) -> None:
+    settings = ScaleSettings.model_validate(scale)
+    assert trains_here(settings, own_cluster=own_cluster, population=population) is here

@@ -125,7 +125,10 @@ def test_a_stopped_trial_leaves_nothing_behind(tmp_path: Path) -> None:
         search = (
             "{grid: {train.lr: [0.05, 1.0e-7]}, scheduler: {name: asha, reduction_factor: 2, metric: term/leader/ce}}"
         )
-        file.write_text(JOB.replace("launcher: trial, trials_at_once: 2", "trials_at_once: 1") + f"search: {search}\n")
+        file.write_text(
+            JOB.replace("launcher: trial, trials_at_once: 2", "launcher: trainer, trials_at_once: 1")
+            + f"search: {search}\n"
+        )
         command = [sys.executable, "-m", "ffsd_ray.run", str(file), "--storage", str(tmp_path / "runs")]
         done = subprocess.run(
             command, env=os.environ | {"RAY_ADDRESS": cluster.address}, capture_output=True, text=True, check=False

@@ -347,6 +347,9 @@ def test_a_population_is_alike(refused, load) -> None:
         load(search=yaml.safe_load(f"{{scheduler: {{{PBT}}}}}"))
     with pytest.raises(JobError, match=r"multiple of train\.checkpoint_every = 2"):
         load("train.checkpoint_every=2", search=yaml.safe_load(f"{{scheduler: {{{PBT}}}, grid: {{train.lr: [1, 2]}}}}"))
+    for scale in ({"workers": 2}, {"launcher": "trainer"}):
+        with pytest.raises(JobError, match=r"Tune's own processes"):
+            load(scale=scale, seed=[0, 1], search=yaml.safe_load(f"{{scheduler: {{{PBT}}}}}"))
     with pytest.raises(JobError, match=r"dml has no such key"):
         load(method={"name": "dml"}, seed=[0, 1], search=yaml.safe_load(f"{{scheduler: {{{PBT}}}}}"))
     assert len(load(**yaml.safe_load(text + "}}")).trials) == 4

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ffsd_ray.meta_device import meta_device
+
 
 class Features(NamedTuple):
     """A forward pass: class scores [B, K] and the feature maps [B, C, H, W] that distillation uses, shallow to deep."""
@@ -48,6 +50,6 @@ def map_shapes(build: Builder, image_size: int) -> tuple[tuple[int, int, int], .
     Raises:
         RuntimeError: the images are too small for the backbone.
     """
-    with torch.device("meta"):
+    with meta_device():
         features = build(10).eval()(torch.empty(1, 3, image_size, image_size))
     return tuple((m.shape[1], m.shape[2], m.shape[3]) for m in features.maps)

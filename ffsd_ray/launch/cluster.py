@@ -41,9 +41,12 @@ _KUBERNETES_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/name
 class Cluster:
     """What the connected cluster has now, and what its autoscaler may add."""
 
-    def __init__(self, room: Room | None, patience: float) -> None:
-        """`room`: for worker nodes in all; None where the cluster grows in ways that cannot be read."""
-        self._room, self._patience = room, patience
+    def __init__(self, room: Room | None, patience: float, *, own: bool = False) -> None:
+        """`room`: for worker nodes in all; None where the cluster grows in ways that cannot be read.
+
+        `own`: whether it was started here, on this machine alone.
+        """
+        self._room, self._patience, self.own = room, patience, own
 
     @property
     def grows(self) -> bool:
@@ -120,7 +123,7 @@ def connected(trials: Sequence[Needs], *, verbose: bool) -> Iterator[Cluster]:
         at_the_end.enter_context(_ray(options, verbose=verbose))
         with contextlib.suppress(OSError):  # Ray lets everybody read the token that it makes, and run code as this user
             _TOKEN.expanduser().chmod(0o600)
-        yield Cluster(_room(), PATIENCE) if address else Cluster(NO_ROOM, 0)
+        yield Cluster(_room(), PATIENCE) if address else Cluster(NO_ROOM, 0, own=True)
 
 
 def _of_one_machine(trials: Sequence[Needs], at_the_end: contextlib.ExitStack) -> dict[str, Any]:

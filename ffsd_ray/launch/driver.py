@@ -106,6 +106,7 @@ def _tuner(
     configs = [
         {
             "spec": spec.model_dump(),
+            "trains_here": trains_here(spec.scale, own_cluster=cluster.own, population=bool(mutable)),
             "trials": run.store.child("trials").location,
             # of a population any epoch may be taken over by another trial
             "keep_checkpoints": job.records.keep_checkpoints == "all" or bool(mutable),
@@ -140,7 +141,7 @@ def _tuner(
             trial_name_creator=_name,
             trial_dirname_creator=_name,
             # A process that watches workers cannot be taken away from a trial that is stopped.
-            reuse_actors=all(trains_here(spec.scale) for spec in trials),
+            reuse_actors=all(config["trains_here"] for config in configs),
         ),
         run_config=tune.RunConfig(
             name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",

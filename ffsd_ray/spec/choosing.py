@@ -108,6 +108,10 @@ def _check_population(pbt: Pbt, trials: Sequence[TrialSpec], check: _Check) -> N
     _check_inside("every_epochs", pbt.every_epochs, trials, check)
     if len(trials) == 1:
         check.say("name", "A population is 2 trials or more: give it seeds, a grid, or search.random")
+    if any(not trial.scale.one_worker or trial.scale.launcher == "trainer" for trial in trials):
+        check.say(
+            "name", "A population trains in Tune's own processes: scale.workers: 1, scale.launcher: auto or trial"
+        )
     every = next((t.train.checkpoint_every for t in trials if pbt.every_epochs % t.train.checkpoint_every), None)
     if every:
         said = f"Should be a multiple of train.checkpoint_every = {every}: trials go on from each other's checkpoints"

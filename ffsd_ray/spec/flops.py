@@ -7,10 +7,11 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ffsd_ray.backbones import backbone, map_shapes
+from ffsd_ray.meta_device import meta_device
 from ffsd_ray.methods import METHODS, Blueprint, Method, MethodSettings
 from ffsd_ray.nets.branches import Branches
 from ffsd_ray.nets.fusion import Decoder, Fusion
@@ -37,8 +38,11 @@ def structure(method: MethodSettings) -> MethodSettings:
 
 @cache
 def _counted(method: MethodSettings, name: str, classes: int, size: int) -> float:
-    with torch.device("meta"):
+    with meta_device():
         group = meta_group(method, name, classes, size)
+        for layer in group.modules():
+            if isinstance(layer, nn.BatchNorm2d):  # counts for nothing, and is slow there
+                layer.forward = Tensor.clone  # type: ignore[method-assign, assignment]
         views = [torch.empty(_COUNTED_IMAGES, 3, size, size) for _ in range(group.views)]
         labels = torch.empty(_COUNTED_IMAGES, dtype=torch.long)
         with FlopCounterMode(display=False) as counter:
@@ -61,7 +65,7 @@ def components(method: MethodSettings, name: str, classes: int, size: int) -> tu
 
     Gates, projections, containers and discriminators are left out.
     """
-    with torch.device("meta"):
+    with meta_device():
         group = meta_group(method, name, classes, size).eval()
     channels, height, width = map_shapes(backbone(name), size)[-1]
     everywhere = list(group.modules())

@@ -7,6 +7,7 @@ from functools import cache
 
 import torch
 
+from ffsd_ray.meta_device import meta_device
 from ffsd_ray.methods import MethodSettings
 from ffsd_ray.records.formats import ANY, LOGITS, MEAN
 from ffsd_ray.spec.flops import meta_group, structure
@@ -34,13 +35,13 @@ def _images(trial: TrialSpec) -> tuple[int, int]:
 
 @cache
 def _networks(method: MethodSettings, name: str, classes: int, size: int) -> int:
-    with torch.device("meta"):
+    with meta_device():
         return len(meta_group(method, name, classes, size).networks)
 
 
 @cache
 def _columns(method: MethodSettings, name: str, classes: int, size: int) -> frozenset[str]:
-    with torch.device("meta"):
+    with meta_device():
         group = meta_group(method, name, classes, size)
         views = [torch.empty(_IMAGES, 3, size, size) for _ in range(group.views)]
         labels = torch.empty(_IMAGES, dtype=torch.long)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ffsd_ray.backbones import backbone
 from ffsd_ray.memory import as_bytes, machine_memory
+from ffsd_ray.meta_device import meta_device
 from ffsd_ray.methods.branching import BranchSettings
 from ffsd_ray.spec.trial import TrialSpec
 
@@ -62,7 +63,7 @@ def _of_network(name: str, classes: int, size: int) -> tuple[int, int]:
             saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    with torch.device("meta"):
+    with meta_device():
         network = backbone(name)(classes)
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             network(torch.empty(_COUNTED_IMAGES, 3, size, size))

@@ -98,11 +98,12 @@ class ScaleSettings(Settings):
         json_schema_extra=NOT_IDENTITY,
         description="Trials running together; null: what the cluster holds.",
     )
-    launcher: Literal["trainer", "trial"] = Field(
-        "trainer",
+    launcher: Literal["auto", "trainer", "trial"] = Field(
+        "auto",
         json_schema_extra=NOT_IDENTITY,
         description="trainer: Ray Train starts each trial's workers; trial: a trial of one worker trains in Tune's own "
-        "process, which then trains the next one (for many small trials).",
+        "process, which then trains the next one (starts sooner); auto: trial for one worker on a Ray of this machine "
+        "alone and for populations, else trainer. What is computed does not depend on it.",
     )
 
     @property
@@ -118,6 +119,11 @@ class ScaleSettings(Settings):
     @property
     def elastic(self) -> bool:
         return isinstance(self.workers, WorkerRange)
+
+    @property
+    def one_worker(self) -> bool:
+        """Whether a trial has exactly one worker from its beginning to its end."""
+        return self.workers == 1
 
     @property
     def worker_threads(self) -> int:

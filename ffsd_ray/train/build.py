@@ -8,6 +8,7 @@ from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.data import Dataset
 from ffsd_ray.data.batches import TrainBatches, last_batch
 from ffsd_ray.errors import TrialError
+from ffsd_ray.meta_device import meta_device
 from ffsd_ray.methods import METHODS, Blueprint, MapShapes, Method, MethodSettings, TrainedOn
 from ffsd_ray.records.formats import ANY, LOGITS, MEAN
 from ffsd_ray.spec.flops import meta_group, structure
@@ -96,7 +97,7 @@ def joins_last_batch(spec: TrialSpec, images: int, classes: int, size: int) -> b
 @cache
 def _trains_on_one_image(method: MethodSettings, name: str, classes: int, size: int) -> bool:
     """Whether a group's losses of a single image exist. Tried on torch's meta device, where nothing is computed."""
-    with torch.device("meta"):
+    with meta_device():
         group = meta_group(method, name, classes, size)
         views, labels = [torch.empty(1, 3, size, size) for _ in range(group.views)], torch.empty(1, dtype=torch.long)
         try:
