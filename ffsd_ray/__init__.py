@@ -4,11 +4,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ffsd_ray.leader import load_leader as load_leader
+    from ffsd_ray.deployed import load_model as load_model
 
     __version__: str
 
-__all__ = ["__version__", "load_leader"]
+__all__ = ["__version__", "load_model"]
 
 # Python imports this package before the module of a command (`python -m ffsd_ray.run`), whose imports take seconds.
 if sys.argv[:1] == ["-m"] and any(word.removeprefix("-m").startswith(f"{__name__}.") for word in sys.orig_argv):
@@ -18,11 +18,11 @@ if sys.argv[:1] == ["-m"] and any(word.removeprefix("-m").startswith(f"{__name__
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: load_leader brings torch with it, and a checkout that is not installed has no version.
-    if name == "load_leader":
-        from ffsd_ray.leader import load_leader
+    # On first use: load_model brings torch with it, and a checkout that is not installed has no version.
+    if name == "load_model":
+        from ffsd_ray.deployed import load_model
 
-        return load_leader
+        return load_model
     if name == "__version__":
         from importlib.metadata import version
 

@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from ffsd_ray.backbones import BACKBONES, UnknownBackbone, backbone
 from ffsd_ray.backbones.torchvision_models import PREFIX
-from ffsd_ray.settings import LONGEST_NAME
+from ffsd_ray.base_settings import LONGEST_NAME
 
 
 def _known(name: str) -> str:

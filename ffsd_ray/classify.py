@@ -1,4 +1,4 @@
-"""What a trained network sees in pictures: python -m ffsd_ray.classify leader_best.safetensors picture.jpg ..."""
+"""Classify pictures with a deployed model: python -m ffsd_ray.classify model_best.safetensors picture.jpg ..."""
 
 import argparse
 import sys
@@ -9,12 +9,12 @@ import torch
 
 from ffsd_ray.command import command
 from ffsd_ray.data.decode import Span, decode_named
+from ffsd_ray.deployed import DeployedModel, load_model
 from ffsd_ray.errors import DataError
-from ffsd_ray.leader import Leader, load_leader
 
 
 @torch.inference_mode()
-def classify(leader: Leader, picture: Path, top: int = 3) -> list[tuple[str, float]]:
+def classify(leader: DeployedModel, picture: Path, top: int = 3) -> list[tuple[str, float]]:
     """The most probable classes of a picture, each with its probability, best first.
 
     Raises:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ffsd_ray.classify", description="Name what a trained network sees in pictures, one line each."
     )
-    parser.add_argument("file", metavar="FILE", help="a trial's leader_best.safetensors")
+    parser.add_argument("file", metavar="FILE", help="a trial's model_best.safetensors")
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="pictures (JPEG, PNG, WebP, ...)")
     arguments = parser.parse_args(argv)
     networks = [str(image) for image in arguments.images if image.suffix == ".safetensors"]
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{', '.join([arguments.file, *networks])}: {1 + len(networks)} networks, expected one, then pictures; "
             "each trial of a run has its own"
         )
-    leader = load_leader(arguments.file)
+    leader = load_model(arguments.file)
     for picture in arguments.images:
         named = ", ".join(f"{name} {probability:.1%}" for name, probability in classify(leader, picture))
         print(f"{picture}: {named}")

@@ -1,4 +1,4 @@
-"""What every command shares."""
+"""The frame of every command: errors, signals, arguments and output."""
 
 import argparse
 import codecs

@@ -1,4 +1,4 @@
-"""Measure a trained network again: python -m ffsd_ray.evaluate leader_best.safetensors [--data root=elsewhere]."""
+"""Measure a trained network again: python -m ffsd_ray.evaluate model_best.safetensors [--data root=elsewhere]."""
 
 import argparse
 import json
@@ -10,22 +10,22 @@ import torch
 
 from ffsd_ray import data
 from ffsd_ray.command import command
+from ffsd_ray.config.source.located import put
+from ffsd_ray.config.source.problems import Place, Problems
+from ffsd_ray.config.source.wording import validate
+from ffsd_ray.config.source.yaml_file import parse
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, DataSettings, Split
 from ffsd_ray.data.batches import EvalBatches
-from ffsd_ray.data.stream import StreamableSettings
+from ffsd_ray.data.streaming import StreamableSettings
+from ffsd_ray.deployed import DeployedModel, load_model
 from ffsd_ray.errors import DataError
-from ffsd_ray.leader import Leader, load_leader
-from ffsd_ray.records.trial import Row
-from ffsd_ray.spec.problems import Place, Problems
-from ffsd_ray.spec.tree import put
-from ffsd_ray.spec.trial import TrialSpec
-from ffsd_ray.spec.wording import validate
-from ffsd_ray.spec.yaml_file import parse
+from ffsd_ray.series import HistoryRow
 from ffsd_ray.train.meters import AccuracyMeter
 
 
 @torch.inference_mode()
-def evaluate(leader: Leader, spec: TrialSpec, images: Split, split: str) -> Row:
+def evaluate(leader: DeployedModel, spec: TrialSpec, images: Split, split: str) -> HistoryRow:
     """`<split>/<member>/<top1 | top5 | loss>`, computed as the trial `spec` did at the end of an epoch.
 
     The same threads, batches, memory layout and precision, so on the device of the training the same to the last bit.
@@ -53,7 +53,7 @@ def evaluate(leader: Leader, spec: TrialSpec, images: Split, split: str) -> Row:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ffsd_ray.evaluate", description="Measure a trained network again.")
-    parser.add_argument("file", metavar="FILE", help="a trial's leader_best.safetensors or leader_last.safetensors")
+    parser.add_argument("file", metavar="FILE", help="a trial's model_best.safetensors or model_last.safetensors")
     parser.add_argument(
         "--data",
         action="append",
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--split", choices=["test", "val", "train"], help="default: the one of the recorded accuracy")
     arguments = parser.parse_args(argv)
-    leader = load_leader(arguments.file)
+    leader = load_model(arguments.file)
     card = leader.card
     split = arguments.split or card.split
     spec = _spec(arguments.file, card.spec, arguments.data)
@@ -116,7 +116,7 @@ def _spec(file: str, recorded: dict[str, Any], assignments: Sequence[str]) -> Tr
     return valid
 
 
-def _images(leader: Leader, dataset: Dataset, split: str) -> Split:
+def _images(leader: DeployedModel, dataset: Dataset, split: str) -> Split:
     """The split's images, of the classes and the size that the network was trained on. Raises DataError."""
     card = leader.card
     if dataset.classes != card.classes:

@@ -1,4 +1,4 @@
-"""A trained network for other runtimes: python -m ffsd_ray.export leader_best.safetensors --onnx [OUT]."""
+"""A trained network for other runtimes: python -m ffsd_ray.export model_best.safetensors --onnx [OUT]."""
 
 import argparse
 import json
@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 from ffsd_ray.command import command, parse_positional
+from ffsd_ray.deployed import DeployedModel, load_model
 from ffsd_ray.errors import UserError
-from ffsd_ray.leader import Leader, load_leader
 
 #: Largest difference allowed between the exported and the original logits, relative to the largest logit above 1.
 TOLERANCE = 1e-5
 
 
-def export_onnx(leader: Leader, out: Path) -> float:
+def export_onnx(leader: DeployedModel, out: Path) -> float:
     """Write `leader` as ONNX and return the largest difference between its logits under onnxruntime and torch.
 
     Input `images`: float32 [batch, 3, S, S], normalised; output `logits` [batch, K]. The file's metadata hold `classes`
@@ -69,12 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ffsd_ray.export", description="Write a trained network for other runtimes."
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="a trial's leader_best.safetensors")
+    parser.add_argument("file", metavar="FILE", type=Path, help="a trial's model_best.safetensors")
     parser.add_argument(
         "--onnx", metavar="OUT", type=Path, nargs="?", const=Path(), required=True, help="default: FILE with .onnx"
     )
     arguments = parse_positional(parser, argv, "file", "onnx")
-    leader = load_leader(arguments.file)
+    leader = load_model(arguments.file)
     out = arguments.file.with_suffix(".onnx") if arguments.onnx == Path() else arguments.onnx
     try:
         difference = export_onnx(leader, out)

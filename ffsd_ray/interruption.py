@@ -73,7 +73,7 @@ def postponed() -> Iterator[None]:
 
 
 class _State:
-    """What the signals so far have come to."""
+    """The state of the signals received so far."""
 
     def __init__(self) -> None:
         self.postponed = 0

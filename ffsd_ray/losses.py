@@ -60,7 +60,7 @@ def soft_kl(logits: Tensor, target: Tensor, temperature: float, *, detach: bool 
 
 
 def mutual_kl(logits: list[Tensor], student: int, temperature: float, formulation: Formulation) -> Tensor:
-    """What student `student` learns from every other one (Eq. 2, second term).
+    """The mutual KL term of student `student` towards every other one (Eq. 2, second term).
 
     paper: the sum over the others. published: their average.
     """
@@ -70,7 +70,7 @@ def mutual_kl(logits: list[Tensor], student: int, temperature: float, formulatio
 
 
 class DiversityTarget(NamedTuple):
-    """What a student is drawn to by the student before it."""
+    """The diversity target of a student, made of the student before it."""
 
     attention: Tensor  #: [B, H·W], in the units of `unit(attention(...))`
     maps: Tensor  #: F̄ [B, C, H, W], the input of the self-distillation module

@@ -14,26 +14,26 @@ from rich.console import Console
 
 from ffsd_ray import data
 from ffsd_ray.command import command
+from ffsd_ray.config.images import check_same_images, described_images, with_fingerprints
+from ffsd_ray.config.inspection.dry_run import describe
+from ffsd_ray.config.inspection.memory import too_much
+from ffsd_ray.config.job import JobSpec
+from ffsd_ray.config.labels import trial_labels, values
+from ffsd_ray.config.load import Plan, load_job
+from ffsd_ray.config.search import SearchSettings
+from ffsd_ray.config.smoke import smoke
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, DataAway, DataMissing, JobError, MissingRecords, RecordsError, UserError
 from ffsd_ray.interruption import Interrupted, postponed
+from ffsd_ray.progress_view import open_view
+from ffsd_ray.records.driver_lock import sole_driver
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.records.sole import sole_driver
 from ffsd_ray.records.store import Store
-from ffsd_ray.report.render import render_terminal
-from ffsd_ray.report.show import tell
-from ffsd_ray.report.table import result_table
-from ffsd_ray.spec.dry_run import describe
-from ffsd_ray.spec.images import check_same_images, described_images, with_fingerprints
-from ffsd_ray.spec.job import JobSpec
-from ffsd_ray.spec.labels import trial_labels, values
-from ffsd_ray.spec.load import Plan, load_job
-from ffsd_ray.spec.memory import too_much
-from ffsd_ray.spec.search import SearchSettings
-from ffsd_ray.spec.smoke import smoke
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.report.tables.render import render_terminal
+from ffsd_ray.report.tables.show import tell
+from ffsd_ray.report.tables.table import result_table
 from ffsd_ray.terminal import Screen
 from ffsd_ray.train.before_training import check_before_training
-from ffsd_ray.view import open_view
 
 FINISHED, SOME_FAILED = 0, 1
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FINISHED
     if plan.job.watch.services:
         # Imported only here, as the driver is.
-        from ffsd_ray.launch.watch import check_services
+        from ffsd_ray.launch.tracking.setup import check_services
 
         check_services(plan.job.watch)
     run = RunRecords(Store(arguments.storage or plan.job.records.storage).child(plan.job.name))
@@ -128,7 +128,7 @@ def _check_memory(plan: Plan) -> list[str]:
     Raises:
         JobError: there is no other one.
     """
-    ends = [plan.template, *plan.edges] if plan.template is not None else []
+    ends = [plan.template, *plan.extremes] if plan.template is not None else []
     found = {f"{trial.method.label()}: {why}" for trial in [*plan.trials, *ends] if (why := too_much(trial))}
     if not found:
         return []
@@ -197,7 +197,7 @@ def _begin(run: RunRecords, plan: Plan) -> None:
 
 
 def _damaged_results(run: RunRecords) -> Iterator[str]:
-    """What is wrong with results that do not count as such, each naming the file."""
+    """Messages on damaged results, which do not count, each naming the file."""
     for identity in run.trials():
         try:
             run.trial(identity).result()
@@ -228,17 +228,17 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
     if not pending:
         return
     names = trial_labels(plan.trials, plan.job.report.rows)
-    headline = {spec.identity(): spec.method.headline for spec in pending}
+    primary_series = {spec.identity(): spec.method.primary_series for spec in pending}
 
     def announce(spec: TrialSpec) -> None:
         """A searcher has chosen this trial."""
         identity = spec.identity()
         run.add(identity, spec.model_dump())
         names[identity] = ", ".join([spec.method.label(), *values(spec, list(plan.job.search.random))])
-        headline[identity] = spec.method.headline
+        primary_series[identity] = spec.method.primary_series
 
     done = _done(run, pending)
-    with open_view(console, names, headline, done=done, total=plan.total) as view:
+    with open_view(console, names, primary_series, done=done, total=plan.total) as view:
         for wave, job in _waves(plan, pending):
             if job.context == "local":
                 from ffsd_ray.train.local import run_locally
@@ -290,7 +290,7 @@ def _waves(plan: Plan, trials: Sequence[TrialSpec]) -> list[tuple[list[TrialSpec
 
 
 def _how_far(run: RunRecords, plan: Plan) -> str:
-    """What somebody who interrupts a run is told."""
+    """The message after an interruption."""
     try:
         done = _states(run).count("completed") if run.exists() else 0
     except UserError as error:  # of the records

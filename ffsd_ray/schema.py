@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from ffsd_ray.command import command
-from ffsd_ray.spec.job import JobSpec
+from ffsd_ray.config.job import JobSpec
 
 
 @command

@@ -119,7 +119,7 @@ def check_regular(path: str | os.PathLike[str]) -> None:
 
 
 def patiently(act: Callable[[], T]) -> T:
-    """What `act` returns: tried again for a minute while a filesystem fails as it may on a bad day.
+    """Call `act`, again for about a minute while the filesystem fails in a way that may pass, and return its result.
 
     The clients of object stores go on trying by themselves (`open_location`), and their errors have no number.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from holding import Hold
+from helpers.holding import Hold
 
 # Ray decides once in a process how it signs in to clusters: one way for all tests, some of which know no token.
 os.environ["RAY_AUTH_MODE"] = "disabled"

@@ -1,4 +1,4 @@
-"""What every backbone is to the rest of the package."""
+"""The interface of backbones."""
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache

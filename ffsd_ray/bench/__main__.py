@@ -12,18 +12,18 @@ import torch
 from rich.console import Console
 
 from ffsd_ray import data
-from ffsd_ray.bench.compare import Effort, compare
+from ffsd_ray.bench.compare import TimingBudget, compare
 from ffsd_ray.bench.goals import goal_table, status
 from ffsd_ray.bench.loader import stream_settings
 from ffsd_ray.bench.record import Record, default_path
 from ffsd_ray.bench.run_suite import run_suite
 from ffsd_ray.bench.suites import GOALS, Scope, cpu_points, gpu_points
 from ffsd_ray.bench.tables import baseline_table, epoch_table, other_table, remarks, step_table, together
-from ffsd_ray.bench.vary import configurations, variations
+from ffsd_ray.bench.variations import configurations, variations
 from ffsd_ray.command import command
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, DataSettings
 from ffsd_ray.errors import JobError
-from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.terminal import Screen
 
 #: Seconds that the GPU's suite takes, and that one of its points may take: compiling takes most of it.
@@ -90,7 +90,7 @@ def _job(arguments: argparse.Namespace, said: str, console: Console) -> int:
     def read(settings: DataSettings) -> Dataset:
         return data.load(settings, progress=True)
 
-    effort = Effort(repeats=arguments.repeats, seconds=arguments.seconds)
+    effort = TimingBudget(repeats=arguments.repeats, seconds=arguments.seconds)
     found = compare(settings, lambda spec: read(spec.data), device, effort)
     record.add(said, found)
     _show(arguments.job.stem, found, console)

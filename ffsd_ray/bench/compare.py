@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 
-from ffsd_ray.bench import memory
-from ffsd_ray.bench.ceiling import bytes_per_image, probes
-from ffsd_ray.bench.kernels import kernels
 from ffsd_ray.bench.loader import loader_rate
-from ffsd_ray.bench.timing import Timing, time_interleaved
-from ffsd_ray.bench.workload import Workload
-from ffsd_ray.bench.yardstick import Yardstick, yardstick_of
+from ffsd_ray.bench.measure import memory
+from ffsd_ray.bench.measure.kernels import kernels
+from ffsd_ray.bench.measure.roofline import bytes_per_image, probes
+from ffsd_ray.bench.measure.timing import Timing, time_interleaved
+from ffsd_ray.bench.measure.workload import Workload
+from ffsd_ray.bench.reference.plain_ffsd import Reference, reference_spec
+from ffsd_ray.config.inspection.flops import flops_per_image
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
-from ffsd_ray.data.stream import StreamableSettings
+from ffsd_ray.data.streaming import StreamableSettings
 from ffsd_ray.errors import TrialError
-from ffsd_ray.spec.flops import flops_per_image
-from ffsd_ray.spec.trial import TrialSpec
-from ffsd_ray.train.replay import WARM_UP
+from ffsd_ray.train.cuda_graph import WARM_UP
 
 #: What is known of one setting; seconds, bytes and FLOP.
 Figures = dict[str, Any]
@@ -34,7 +34,7 @@ _WAITING = 0.05
 
 
 @dataclass(frozen=True)
-class Effort:
+class TimingBudget:
     """How much is measured of each setting."""
 
     repeats: int = 10
@@ -42,7 +42,7 @@ class Effort:
     seconds: float = 15.0
     #: On the CPU a new process is started for it; on a GPU it costs nothing and is measured anyway.
     memory: bool = True
-    yardstick_epoch: bool = True
+    reference_epoch: bool = True
 
 
 @dataclass
@@ -50,13 +50,13 @@ class _Subject:
     label: str
     spec: TrialSpec
     dataset: Dataset
-    yardstick: str | None
-    """The label of what it is measured against; None for a yardstick and where there is none."""
+    reference: str | None
+    """The label of what it is measured against; None for a reference and where there is none."""
     literal: bool = False
     peak: int | None = None
     error: str | None = None
 
-    def build(self, device: torch.device, *, measure: bool) -> Workload | Yardstick | None:
+    def build(self, device: torch.device, *, measure: bool) -> Workload | Reference | None:
         """Ready to be timed, one step done at least. What fails leaves its error."""
         try:
             if measure and device.type == "cpu":
@@ -71,17 +71,20 @@ class _Subject:
             self.error = f"{type(error).__name__}: {error}"
             return None
 
-    def _begun(self, device: torch.device, steps: int) -> Workload | Yardstick:
-        work = (Yardstick if self.literal else Workload)(self.spec, self.dataset, device)
+    def _begun(self, device: torch.device, steps: int) -> Workload | Reference:
+        work = (Reference if self.literal else Workload)(self.spec, self.dataset, device)
         for _ in range(steps):
             work.step()
         return work
 
 
 def compare(
-    settings: Mapping[str, TrialSpec], dataset_of: Callable[[TrialSpec], Dataset], device: torch.device, effort: Effort
+    settings: Mapping[str, TrialSpec],
+    dataset_of: Callable[[TrialSpec], Dataset],
+    device: torch.device,
+    effort: TimingBudget,
 ) -> Figures:
-    """`settings`: figures of every setting and yardstick by its label, and the device's `ceiling` of the same minute.
+    """`settings`: figures of every setting and reference by its label, and the device's `ceiling` of the same minute.
 
     Everything is timed in turns in this process. A setting that fails has an `error` in place of figures, and so
     has the whole, beside the figures of the others.
@@ -111,7 +114,7 @@ def compare(
         if isinstance(work, Workload):
             own |= {"captured": work.captured, "networks": work.networks, "parameters": work.parameters}
             own |= _evaluation(work, effort, device)
-            own |= _against(own, found.get(subject.yardstick or "", {}))
+            own |= _against(own, found.get(subject.reference or "", {}))
             own |= _waiting(subject, own, device)
         found[label] = own
     _beside_baselines(subjects, found)
@@ -120,11 +123,11 @@ def compare(
 
 
 def _subjects(settings: Mapping[str, TrialSpec], dataset_of: Callable[[TrialSpec], Dataset]) -> list[_Subject]:
-    """The settings, each behind the yardstick it is the first to need."""
+    """The settings, each behind the reference it is the first to need."""
     subjects: list[_Subject] = []
     names: dict[str, str] = {}
     for label, spec in settings.items():
-        literal, dataset = yardstick_of(spec), dataset_of(spec)
+        literal, dataset = reference_spec(spec), dataset_of(spec)
         if literal is not None and literal.identity() not in names:
             names[literal.identity()] = name = f"literal Algorithm 1{f' for {label}' if names else ''}"
             subjects.append(_Subject(name, literal, dataset, None, literal=True))
@@ -133,7 +136,7 @@ def _subjects(settings: Mapping[str, TrialSpec], dataset_of: Callable[[TrialSpec
 
 
 def _time_epochs(
-    works: Mapping[str, Workload | Yardstick], steps: Mapping[str, Timing], effort: Effort, device: torch.device
+    works: Mapping[str, Workload | Reference], steps: Mapping[str, Timing], effort: TimingBudget, device: torch.device
 ) -> dict[str, Figures]:
     """`epoch` by label; the first epoch of a stream, which starts its processes, does not count."""
     if not effort.seconds:
@@ -141,7 +144,7 @@ def _time_epochs(
     works = {
         label: work
         for label, work in works.items()
-        if isinstance(work, Workload) or (effort.yardstick_epoch and work.has_epoch)
+        if isinstance(work, Workload) or (effort.reference_epoch and work.has_epoch)
     }
     number = {
         label: min(work.steps, max(2, round(effort.seconds / _EPOCHS / steps[label].median)))
@@ -172,7 +175,7 @@ def _whole(first: Timing, part: Timing, timed: int, steps: int) -> Timing:
     return Timing(middle, low, high, part.repeats)
 
 
-def _evaluation(work: Workload, effort: Effort, device: torch.device) -> Figures:
+def _evaluation(work: Workload, effort: TimingBudget, device: torch.device) -> Figures:
     if not effort.seconds:
         return {}
     began = time.perf_counter()
@@ -202,7 +205,7 @@ def _step_figures(subject: _Subject, timing: Timing, ceiling: Mapping[str, float
 
 
 def _against(own: Figures, literal: Figures) -> Figures:
-    """How many times the yardstick's speed, and what share of its memory."""
+    """How many times the reference's speed, and what share of its memory."""
     if "step" not in literal:
         return {}
     found: Figures = {"times_literal": literal["step"]["median"] / own["step"]["median"]}

@@ -12,14 +12,14 @@ import torch
 from rich.table import Table
 
 from ffsd_ray import data
+from ffsd_ray.base_settings import Settings
 from ffsd_ray.command import command
+from ffsd_ray.config.source.problems import Place, Problems
+from ffsd_ray.config.source.wording import validate
+from ffsd_ray.config.source.yaml_file import parse
+from ffsd_ray.config.trial import DataSection
 from ffsd_ray.data.batches import TrainBatches
-from ffsd_ray.data.stream import StreamableSettings
-from ffsd_ray.settings import Settings
-from ffsd_ray.spec.problems import Place, Problems
-from ffsd_ray.spec.trial import DataSection
-from ffsd_ray.spec.wording import validate
-from ffsd_ray.spec.yaml_file import parse
+from ffsd_ray.data.streaming import StreamableSettings
 from ffsd_ray.terminal import Screen
 
 

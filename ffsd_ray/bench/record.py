@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ffsd_ray.errors import RecordsError
+from ffsd_ray.records.measurement import read
 from ffsd_ray.train.environment import environment
 
 
@@ -61,20 +62,3 @@ class Record:
 
 def default_path() -> Path:
     return Path(f"bench-{datetime.now():%Y%m%d-%H%M%S}.json")
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A record's content.
-
-    Raises:
-        RecordsError: the file is none, or cannot be read.
-    """
-    try:
-        found = json.loads(path.read_text())
-    except OSError as error:
-        raise RecordsError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise RecordsError(f"{path}: is no record of a measurement: {error}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("points"), dict):
-        raise RecordsError(f"{path}: is no record of a measurement")
-    return found

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from ffsd_ray.bench.apart import Apart, Failed
+from ffsd_ray.bench.measure.subprocess_runner import Failed, SubprocessRunner
 from ffsd_ray.bench.record import Record
 from ffsd_ray.bench.suites import Point
 
@@ -25,7 +25,7 @@ def run_suite(
     failed = {name for name, found in record.points.items() if "error" in found}
     open_points = [point for point in points if point.name not in record.points or point.name in failed]
     unmeasured = []
-    with Apart() as apart:
+    with SubprocessRunner() as apart:
         for point in sorted(open_points, key=lambda point: point.name in failed):
             left = None if budget is None else budget - (time.monotonic() - began)
             if left is not None and left <= 0:

@@ -1,4 +1,4 @@
-"""What FFSD is held to its goals of speed by: points, each measured by itself, and the goals."""
+"""Benchmark suites for FFSD: points, each measured by itself, and the goals of speed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import torch
 
 from ffsd_ray import data
-from ffsd_ray.bench.compare import Effort, best, compare
+from ffsd_ray.bench.compare import TimingBudget, best, compare
 from ffsd_ray.bench.goals import Goal
-from ffsd_ray.bench.linear import linear_cost
-from ffsd_ray.bench.made_up import made_up
-from ffsd_ray.bench.workers import compare_workers
+from ffsd_ray.bench.measure.linearity import linear_cost
+from ffsd_ray.bench.measure.workers import compare_workers
+from ffsd_ray.bench.synthetic import synthetic_data
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, DataSettings
-from ffsd_ray.spec.trial import TrialSpec
 
-#: The authors' own step of resnet32, n = 2, batch 128 on two cores: a slower yardstick would be a strawman.
+#: The authors' own step of resnet32, n = 2, batch 128 on two cores: a slower reference would be a strawman.
 _AUTHORS_SECONDS = 1.70
 
 _MAIN = "resnet32 n=2"
@@ -62,22 +62,22 @@ class Scope(NamedTuple):
             }
         )
 
-    def effort(self, **changes: Any) -> Effort:
+    def effort(self, **changes: Any) -> TimingBudget:
         cuda = self.device.type == "cuda"
-        whole = Effort(repeats=30 if cuda else 10, seconds=5.0 if cuda else 15.0)
-        chosen = Effort(repeats=2, seconds=0.1) if self.smoke else whole
-        return Effort(**{**vars(chosen), **changes})
+        whole = TimingBudget(repeats=30 if cuda else 10, seconds=5.0 if cuda else 15.0)
+        chosen = TimingBudget(repeats=2, seconds=0.1) if self.smoke else whole
+        return TimingBudget(**{**vars(chosen), **changes})
 
     @property
     def repeats(self) -> int:
         return self.effort().repeats
 
     def images(self, spec: TrialSpec) -> Dataset:
-        """As many as CIFAR has."""
+        """As many images as CIFAR has."""
         assert spec.data.known_classes is not None
         assert spec.data.known_size is not None
         train, test = (32, 16) if self.smoke else (50_000, 10_000)
-        return made_up(spec.data.known_classes, spec.data.known_size, train=train, test=test)
+        return synthetic_data(spec.data.known_classes, spec.data.known_size, train=train, test=test)
 
 
 def cpu_points(scope: Scope, *, compiled: bool) -> list[Point]:
@@ -89,7 +89,7 @@ def cpu_points(scope: Scope, *, compiled: bool) -> list[Point]:
     effort = scope.effort()
     found = [Point(_MAIN, partial(compare, settings("eager"), scope.images, scope.device, effort))]
     if compiled:
-        apart = scope.effort(yardstick_epoch=False)
+        apart = scope.effort(reference_epoch=False)
         found.append(
             Point(f"{_MAIN} compiled", partial(compare, settings("compiled"), scope.images, scope.device, apart))
         )
@@ -102,12 +102,12 @@ def cpu_points(scope: Scope, *, compiled: bool) -> list[Point]:
 def cpu_goals(points: Mapping[str, Any]) -> list[Goal]:
     settings = _settings(points, _MAIN)
     literal = next((own["step"]["median"] for own in settings if own["literal"] and "step" in own), None)
-    goals = [Goal("the yardstick's step, that of the authors' code", literal, "at most", _AUTHORS_SECONDS, " s")]
+    goals = [Goal("the reference's step, that of the authors' code", literal, "at most", _AUTHORS_SECONDS, " s")]
     for precision, bound in (("fp32", 1.5), ("bf16", 2.5)):
         fastest = best(settings, precision=precision)
         name = f"{_MAIN}, {precision}"
-        goals.append(Goal(f"{name}: × yardstick", _of(fastest, "times_literal"), "at least", bound))
-        goals.append(Goal(f"{name}: memory, × yardstick", _of(fastest, "memory_of_literal"), "at most", 1.1))
+        goals.append(Goal(f"{name}: × reference", _of(fastest, "times_literal"), "at least", bound))
+        goals.append(Goal(f"{name}: memory, × reference", _of(fastest, "memory_of_literal"), "at most", 1.1))
     workers = points.get(_WORKERS, {}).get("workers")
     ratio = workers["1"]["step"]["median"] / workers["2"]["step"]["median"] if workers else None
     goals.append(Goal("2 workers, × one with 2 threads", ratio, "at least", 0.9))
@@ -118,11 +118,11 @@ def gpu_points(scope: Scope, *, compiled: bool, stream: DataSettings | None = No
     """In the order in which they matter. `stream`: images that are decoded while ResNet-18 trains on them."""
     # On the CPU, to try the suite, nothing is captured.
     graph = "graph" if scope.device.type == "cuda" else "eager"
-    executions = [graph, "eager", "grouped", *(["compiled"] if compiled else [])]
+    executions = [graph, "eager", *(["compiled"] if compiled else [])]
 
     def point(name: str, *shape: Any, first: bool = False, **train: object) -> Point:
         label = f"{name}, {train['precision']} {train['execution']}"
-        effort = scope.effort(memory=False, yardstick_epoch=first)
+        effort = scope.effort(memory=False, reference_epoch=first)
         return Point(label, partial(compare, {label: scope.spec(*shape, **train)}, scope.images, scope.device, effort))  # type: ignore[arg-type]
 
     found = [
@@ -149,8 +149,8 @@ def gpu_goals(points: Mapping[str, Any]) -> list[Goal]:
     return [
         Goal(f"{_MAIN}, bf16: a step", _of(fastest, "step", "median", by=1e3), "at most", 3, " ms"),
         Goal(f"{_MAIN}, bf16: an epoch", _of(fastest, "epoch", "median"), "at most", 1.2, " s"),
-        Goal(f"{_MAIN}, bf16: × yardstick", _of(fastest, "times_literal"), "at least", 10),
-        Goal(f"{_MAIN}, bf16: memory, × yardstick", _of(fastest, "memory_of_literal"), "at most", 1.1),
+        Goal(f"{_MAIN}, bf16: × reference", _of(fastest, "times_literal"), "at least", 10),
+        Goal(f"{_MAIN}, bf16: memory, × reference", _of(fastest, "memory_of_literal"), "at most", 1.1),
         Goal("wrn-16-2 n=2, bf16: a step", _of(wide, "step", "median", by=1e3), "at most", 4, " ms"),
         _linear_goal(points),
     ]

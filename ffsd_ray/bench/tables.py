@@ -67,7 +67,7 @@ def epoch_table(title: str, found: Mapping[str, Any]) -> Table:
 
 
 def together(points: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of several points of a suite as one, each yardstick under its point's name."""
+    """The settings of several points of a suite as one, each reference under its point's name."""
     settings: dict[str, Any] = {}
     for name, found in points.items():
         for label, own in found.get("settings", {}).items():
@@ -76,7 +76,7 @@ def together(points: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def remarks(found: Mapping[str, Any]) -> list[str]:
-    """What a table has no room for: the fitted line; the device's ceiling, what it would allow, what is waited for."""
+    """Lines below a table: the fitted line, the device's ceiling, the speed that it would allow, and waiting times."""
     if "fit" in found:
         line = found["fit"]
         return [

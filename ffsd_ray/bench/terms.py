@@ -10,26 +10,28 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ffsd_ray import data
-from ffsd_ray.bench.terms_plot import draw
 from ffsd_ray.command import command
+from ffsd_ray.config.labels import trial_labels
+from ffsd_ray.config.load import load_job
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data.batches import Batch
 from ffsd_ray.errors import JobError
 from ffsd_ray.methods.ffsd import Ffsd
-from ffsd_ray.report.picture import check_picture, write_picture
-from ffsd_ray.spec.labels import trial_labels
-from ffsd_ray.spec.load import load_job
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.report.plots.files import check_picture, write_picture
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method, train_batches
 from ffsd_ray.train.step import Step
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-class Pull(NamedTuple):
+
+class TermGradient(NamedTuple):
     """One term at one step: its weighted value, and the norm of its gradient in its member's network."""
 
     trial: str
@@ -41,7 +43,7 @@ class Pull(NamedTuple):
     gradient: float
 
 
-def pulls(spec: TrialSpec, label: str, every: int) -> Iterator[Pull]:
+def pulls(spec: TrialSpec, label: str, every: int) -> Iterator[TermGradient]:
     """Train a trial and measure before every `every`-th step, the first one included.
 
     Raises:
@@ -61,7 +63,7 @@ def pulls(spec: TrialSpec, label: str, every: int) -> Iterator[Pull]:
         for index, batch in enumerate(batches.epoch(epoch)):
             if done % every == 0:
                 for member, term, value, gradient in _measure(method, batch):
-                    yield Pull(label, epoch, done, member, term, value, gradient)
+                    yield TermGradient(label, epoch, done, member, term, value, gradient)
             built.set_learning_rates(optimisers.learning_rate_factor(spec.train, epoch, index, batches.steps))
             step(batch)
             done += 1
@@ -97,11 +99,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = arguments.out.with_suffix(".csv")
     with table.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Pull._fields)
+        writer.writerow(TermGradient._fields)
         writer.writerows(found)
     write_picture(draw(found), picture)
     print(f"{table}\n{picture}")
     return 0
+
+
+#: A colour a term, the same in every panel (Okabe and Ito).
+_COLOURS = {
+    "ce": "#000000",
+    "kl": "#0072B2",
+    "mutual_kl": "#0072B2",
+    "fused_map": "#D55E00",
+    "decoded_map": "#E69F00",
+    "self_distillation": "#CC79A7",
+    "diversity_last": "#009E73",
+    "diversity_earlier": "#56B4E9",
+}
+
+
+def draw(pulls: Sequence["TermGradient"]) -> "Figure":
+    """Rows: members; columns: trials. The axis is logarithmic: terms differ by many orders of magnitude."""
+    from matplotlib.figure import Figure
+
+    trials = list(dict.fromkeys(pull.trial for pull in pulls))
+    members = sorted({pull.member for pull in pulls})
+    figure = Figure(figsize=(1.8 + 4.2 * len(trials), 1 + 2.6 * len(members)), layout="constrained")
+    grid = figure.subplots(len(members), len(trials), sharex=True, sharey=True, squeeze=False)
+    for row, member in zip(grid, members, strict=True):
+        for axes, trial in zip(row, trials, strict=True):
+            own = [pull for pull in pulls if pull.trial == trial and pull.member == member]
+            for term in dict.fromkeys(pull.term for pull in own):
+                points = [(pull.step, pull.gradient) for pull in own if pull.term == term and pull.gradient > 0]
+                if points:
+                    colour = _COLOURS.get(term, "#999999")
+                    axes.plot(*zip(*points, strict=True), label=term, color=colour, linewidth=1.6)
+            axes.set_yscale("log")
+            axes.set_title(f"{trial}: {member}", fontsize=10, loc="left")
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(axis="y", color="#e6e6e6")
+        row[0].set_ylabel("gradient norm")
+        legends = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in row]
+        handles = {label: handle for legend in legends for handle, label in legend}
+        row[-1].legend(handles.values(), handles.keys(), loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    return figure
 
 
 if __name__ == "__main__":

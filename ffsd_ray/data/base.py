@@ -1,4 +1,4 @@
-"""What every data source has in common: its settings, and the data set it returns."""
+"""The interface of data sources: their settings, and the data set that they return."""
 
 import math
 from abc import abstractmethod
@@ -12,8 +12,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ffsd_ray.base_settings import LARGEST_IMAGE, NOT_IDENTITY, Location, Settings
 from ffsd_ray.errors import DataError
-from ffsd_ray.settings import LARGEST_IMAGE, NOT_IDENTITY, Location, Settings
 
 #: The tensors that a batch is made from, on the device where it is made.
 Drawn = tuple[Tensor, ...]

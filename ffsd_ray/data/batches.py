@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ffsd_ray.data.base import Drawn, Split
-from ffsd_ray.data.draws import random_bits
+from ffsd_ray.data.counter_rng import random_bits
 
 
 class Batch(NamedTuple):
@@ -32,7 +32,7 @@ def _per_channel(value: Sequence[float] | Tensor, device: torch.device) -> Tenso
     return torch.as_tensor(value, dtype=torch.float32, device=device).view(3, 1, 1)
 
 
-def share(start: int, stop: int, rank: int, world_size: int) -> slice:
+def rank_slice(start: int, stop: int, rank: int, world_size: int) -> slice:
     """This rank's part of start..stop, as torch.tensor_split cuts it: the first ranks have one more."""
     base, more = divmod(stop - start, world_size)
     first = start + rank * base + min(rank, more)
@@ -94,7 +94,7 @@ class TrainBatches:
         return (self.batch(drawn, weight) for drawn, weight in self.drawn(epoch, first_step))
 
     def drawn(self, epoch: int, first_step: int = 0, stop: int | None = None) -> Iterator[tuple[Drawn, float]]:
-        """What `batch` makes each of them from, those before the step `stop`, and its weight.
+        """Yield, up to the step `stop`, what `batch` makes a batch's tensors from, and its weight.
 
         The host waits for the device only before the first of resident images, for the decoding of streamed ones.
         """
@@ -119,7 +119,7 @@ class TrainBatches:
         """Which part of the epoch's order this rank sees in a step, and what it weighs."""
         start = step * self._batch_size
         stop = self._stop(step)
-        part = share(start, stop, self._rank, self._world_size)
+        part = rank_slice(start, stop, self._rank, self._world_size)
         weight = (part.stop - part.start) * self._world_size / (stop - start)
         # every rank must take part in the step: one image that does not count
         return (part, weight) if weight else (slice(start, start + 1), 0.0)
@@ -142,7 +142,7 @@ class EvalBatches:
         world_size: int = 1,
     ) -> None:
         self._images = images
-        own = share(0, len(images), rank, world_size)
+        own = rank_slice(0, len(images), rank, world_size)
         self._parts = [
             slice(start, min(start + batch_size, own.stop)) for start in range(own.start, own.stop, batch_size)
         ]

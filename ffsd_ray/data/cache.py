@@ -1,4 +1,4 @@
-"""What was made of files once, kept on disk for the next time."""
+"""A cache on disk of results that are computed from files."""
 
 import hashlib
 import json
@@ -31,10 +31,10 @@ def cache_folder(cache: str | None) -> Path:
     return Path(cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ffsd_ray")).expanduser().absolute()
 
 
-def remembered(
+def cached(
     what: Sequence[Any], files: Sequence[Sequence[str]], cache: str | None, make: Callable[[Path], Entry]
 ) -> Entry:
-    """What `make` makes of `what` and the files, from the cache where an earlier call made the same.
+    """Return `make`'s result for `what` and the files, from the cache where an earlier call computed it.
 
     The files count as the same by absolute path, size in bytes, and times of modification and of change (the last no
     copying or unpacking sets back). Only one process at a time makes
@@ -88,7 +88,7 @@ def _save(entry: Entry, path: Path) -> None:
 
 
 def _load(path: Path, raw: Path) -> Entry | None:
-    """What `_save` wrote, or None where it is missing or damaged. Of the raw file only the size is looked at."""
+    """Load what `_save` wrote; None where it is missing or damaged. Of the raw file only the size is checked."""
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

@@ -9,10 +9,10 @@ import torch
 from filelock import FileLock
 from pydantic import Field
 
+from ffsd_ray.base_settings import NOT_IDENTITY, Location
 from ffsd_ray.data.base import Dataset, DataSettings
 from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataAway, DataMissing
-from ffsd_ray.settings import NOT_IDENTITY, Location
 
 _Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 

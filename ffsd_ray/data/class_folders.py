@@ -34,7 +34,7 @@ class ClassFolders(NamedTuple):
     images: dict[str, list[str]]
     """The paths of each class's pictures; classes and paths in alphabetical order."""
     notes: list[str]
-    """What was left out, a line each."""
+    """Notes on what was left out, a line each."""
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -168,7 +168,7 @@ class _Walk:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder and not to be passed over, in alphabetical order."""
+    """The relevant entries of a folder, in alphabetical order."""
     try:
         with os.scandir(folder) as found:
             kept = [entry for entry in found if entry.name[0] != "." and entry.name.lower() not in _LEFTOVERS]

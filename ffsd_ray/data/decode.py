@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ffsd_ray.data.base import Dataset, channel_statistics
-from ffsd_ray.data.cache import Entry, remembered
+from ffsd_ray.data.cache import Entry, cached
 from ffsd_ray.data.picture import EMPTY, PictureError, PictureMemoryError, decode
 from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataError
@@ -81,7 +81,7 @@ class Listing(NamedTuple):
 
 @dataclass(frozen=True)
 class OnError:
-    """What is done about damaged images: `fail`, or `skip` up to `max_skipped` of them, a share of all."""
+    """The policy for damaged images: `fail`, or `skip` up to `max_skipped` of them, a share of all."""
 
     action: Literal["fail", "skip"]
     max_skipped: float
@@ -124,7 +124,7 @@ def read_decoded(
         return _decode_listing(listing(), size, progress, on_error)
 
     what = [size, version("pillow"), _DECODER, on_error.action]
-    tensors, about, _ = remembered(what, files, cache, make)
+    tensors, about, _ = cached(what, files, cache, make)
     skipped = tuple(about["skipped"])
     on_error.check_share(skipped, len(tensors["labels"]) + len(skipped))  # another limit may have held when it was made
     splits = zip(*(tensors[kind].split(about["counts"]) for kind in ("images", "labels")), strict=True)
@@ -148,7 +148,7 @@ def without_damaged(
     files = [[item.data.file for item in part if isinstance(item.data, Span)] for part in listing.splits.values()]
     distinct = [list(dict.fromkeys(part)) for part in files]
     what = ["damaged", version("pillow"), _DECODER]
-    tensors, about, _ = remembered(what, distinct, cache, make)
+    tensors, about, _ = cached(what, distinct, cache, make)
     causes = dict(zip(tensors["damaged"].tolist(), about["causes"], strict=True))
     skipped = _skipped(listing, causes, on_error)
     train, val, test = (
@@ -208,7 +208,7 @@ def _skipped(listing: Listing, causes: dict[int, str], on_error: OnError) -> tup
 
 
 def _damaged(items: Sequence[Encoded], causes: dict[int, str]) -> DataError:
-    """What to raise where these images, by index, cannot be decoded."""
+    """The error for images, given by index, that cannot be decoded."""
     if len(causes) == 1:
         [(index, cause)] = causes.items()
         return DamagedImage(items[index].where, cause)
@@ -302,7 +302,7 @@ def decode_item(item: Encoded, size: int | None) -> Tensor:
 
 
 def decode_named(data: bytes | Span, where: str, size: int | None) -> Tensor:
-    """As `decode_item`, of an image that has no label."""
+    """Decode as `decode_item` does, an image that has no label."""
     try:
         return decode(data.read() if isinstance(data, Span) else data, size)
     except OSError as error:

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
+from ffsd_ray.base_settings import LARGEST_IMAGE
 from ffsd_ray.data.base import Dataset, DataSettings, channel_statistics, split
 from ffsd_ray.data.resident import Images
-from ffsd_ray.settings import LARGEST_IMAGE
 
 
 class Digits(DataSettings):

@@ -1,4 +1,4 @@
-"""What a data set's files hold, as a number that is the same wherever they lie."""
+"""Fingerprints of data sets: a hash of the files' contents, the same wherever they lie."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ffsd_ray.data.cache import Entry, remembered
+from ffsd_ray.data.cache import Entry, cached
 from ffsd_ray.errors import DataError
 from ffsd_ray.storage import check_regular
 from ffsd_ray.terminal import tracked
@@ -36,7 +36,7 @@ def content_fingerprint(files: Sequence[tuple[str, str]], cache: str | None, *, 
                     digest.update(json.dumps([name, content]).encode())
         return Entry({}, {"fingerprint": digest.hexdigest()})
 
-    found: str = remembered(["fingerprint", names], [paths], cache, make).about["fingerprint"]
+    found: str = cached(["fingerprint", names], [paths], cache, make).about["fingerprint"]
     return found
 
 

@@ -8,13 +8,13 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from ffsd_ray.base_settings import LARGEST_IMAGE, LOCATION, Location
 from ffsd_ray.data.base import Dataset, split_indices
 from ffsd_ray.data.class_folders import check_several, labelled, scan, split_folders, without_images
 from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
-from ffsd_ray.data.remote import here
-from ffsd_ray.data.stream import StreamableSettings
+from ffsd_ray.data.remote import local_copy
+from ffsd_ray.data.streaming import StreamableSettings
 from ffsd_ray.errors import DataError, DataMissing
-from ffsd_ray.settings import LARGEST_IMAGE, LOCATION, Location
 from ffsd_ray.storage import is_uri
 
 
@@ -56,11 +56,11 @@ class ImageFolder(StreamableSettings):
         return True  # whether `root` has val/ is known only when it is read
 
     @contextmanager
-    def here(self, progress: bool) -> Iterator[Self]:
+    def local_copy(self, progress: bool) -> Iterator[Self]:
         if not is_uri(self.root):
             yield self
             return
-        with here(self.root, None, self.cache, "root", progress=progress) as root:
+        with local_copy(self.root, None, self.cache, "root", progress=progress) as root:
             yield self.changed(root=str(root))
 
     def decoded(self, progress: bool) -> Dataset:

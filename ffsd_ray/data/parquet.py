@@ -15,13 +15,13 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from typing_extensions import TypedDict
 
+from ffsd_ray.base_settings import LARGEST_IMAGE, LOCATION, Location, Problem, refuse
 from ffsd_ray.data.base import Dataset
-from ffsd_ray.data.cache import Entry, remembered, replacing
+from ffsd_ray.data.cache import Entry, cached, replacing
 from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
-from ffsd_ray.data.remote import here
-from ffsd_ray.data.stream import StreamableSettings
+from ffsd_ray.data.remote import local_copy
+from ffsd_ray.data.streaming import StreamableSettings
 from ffsd_ray.errors import DataError, DataMissing
-from ffsd_ray.settings import LARGEST_IMAGE, LOCATION, Location, Problem, refuse
 from ffsd_ray.storage import is_uri
 
 _IMAGE = ("img", "image")
@@ -33,7 +33,7 @@ class _Info(TypedDict):
 
 
 class _HuggingFace(TypedDict):
-    """What is read of Hugging Face's own metadata."""
+    """The part of Hugging Face's own metadata that is used."""
 
     info: _Info
 
@@ -83,14 +83,14 @@ class Parquet(StreamableSettings):
         return self.val is not None or super().may_hold_out
 
     @contextmanager
-    def here(self, progress: bool) -> Iterator[Self]:
+    def local_copy(self, progress: bool) -> Iterator[Self]:
         with ExitStack() as copies:
             local = {}
             for key, location in self.locations.items():
                 if is_uri(location):
                     files, mark, query = location.partition("?")
                     folder, _, pattern = files.rpartition("/")
-                    copy = here(f"{folder}{mark}{query}", pattern, self.cache, key, progress=progress)
+                    copy = local_copy(f"{folder}{mark}{query}", pattern, self.cache, key, progress=progress)
                     local[key] = f"{glob.escape(str(copies.enter_context(copy)))}/{pattern}"
             yield self.changed(**local)
 
@@ -114,7 +114,7 @@ class Parquet(StreamableSettings):
         Parquet holds rows in groups that can only be read whole: a shuffled epoch would read each many times.
         """
         files = list(self._files().values())
-        tensors, about, raw = remembered(["encoded"], files, self.cache, self._unpack)
+        tensors, about, raw = cached(["encoded"], files, self.cache, self._unpack)
         starts = tensors["starts"].tolist()
         spans = [Span(str(raw), start, stop - start) for start, stop in pairwise(starts)]
         places = [_where(file, row) for part in files for file in part for row in range(_open(file).metadata.num_rows)]

@@ -145,7 +145,7 @@ def _refusing() -> Iterator[None]:
 
 
 def _what_else(data: bytes) -> str:
-    """What bytes are that no decoder takes for a picture."""
+    """Describe bytes that no decoder takes for a picture."""
     if not data:
         return EMPTY
     start = data[:1024]
@@ -180,7 +180,7 @@ def _too_large(pixels: str) -> str:
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """What turns a picture upright, by its EXIF data; None where it is so, or nothing is said that can be read.
+    """The transposition that turns a picture upright by its EXIF data; None where there is none to make.
 
     Only this entry is read: others may be odd, or cut off, in files whose pixels are whole.
     """

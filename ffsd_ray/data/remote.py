@@ -20,7 +20,7 @@ _AT_ONCE = 16  # copies; most of a small one is waiting
 
 
 @contextmanager
-def here(location: str, pattern: str | None, cache: str | None, key: str, *, progress: bool) -> Iterator[Path]:
+def local_copy(location: str, pattern: str | None, cache: str | None, key: str, *, progress: bool) -> Iterator[Path]:
     """The copy, in the cache folder, of the files in a URI's folder whose names match; without a pattern of all.
 
     A file that was copied before and has not changed since is left alone; only one process at a time copies. A

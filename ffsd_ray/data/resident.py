@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ffsd_ray.data.base import Drawn
-from ffsd_ray.data.draws import shift
+from ffsd_ray.data.counter_rng import shift
 
 
 @dataclass(frozen=True)

@@ -13,26 +13,26 @@ import ray
 from ray import tune
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
+from ffsd_ray.config.job import JobSpec
+from ffsd_ray.config.search import Asha, MedianStopping, Optuna, Pbt
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import ClusterLost
-from ffsd_ray.launch.admission import Admission
-from ffsd_ray.launch.callback import ViewCallback
-from ffsd_ray.launch.chosen import Announce, completed, optuna, spec_of
-from ffsd_ray.launch.cluster import Cluster, connected
-from ffsd_ray.launch.head import head_watched
-from ffsd_ray.launch.orphans import OrphanedPlacementGroups
-from ffsd_ray.launch.packing import packed
+from ffsd_ray.launch.cluster.capacity import resources_of
+from ffsd_ray.launch.cluster.concurrency import Admission
+from ffsd_ray.launch.cluster.connection import Cluster, connected
+from ffsd_ray.launch.cluster.gpu_share import resolve_gpu_shares
+from ffsd_ray.launch.cluster.head_watchdog import head_watched
+from ffsd_ray.launch.cluster.orphans import OrphanedPlacementGroups
+from ffsd_ray.launch.progress_callback import ViewCallback
 from ffsd_ray.launch.ray_internals import keep_secrets_from_runtime_environments
-from ffsd_ray.launch.resources import needs
-from ffsd_ray.launch.schedulers import ranked, scheduler
 from ffsd_ray.launch.scratch import scratch_folder
+from ffsd_ray.launch.search.optuna_search import Announce, completed, optuna, spec_of
+from ffsd_ray.launch.search.schedulers import ranked, scheduler
+from ffsd_ray.launch.tracking.setup import watchers
 from ffsd_ray.launch.trial import run_trial, trains_here, trial_resources
-from ffsd_ray.launch.watch import watchers
+from ffsd_ray.progress_view import View
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.spec.job import JobSpec
-from ffsd_ray.spec.search import Asha, MedianStopping, Optuna, Pbt
-from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.terminal import plain
-from ffsd_ray.view import View
 
 keep_secrets_from_runtime_environments()
 
@@ -61,10 +61,10 @@ def run_on_ray(
     with (
         # for what Ray writes beside the records; deleted once Ray has let go of it
         scratch_folder(tempfile.gettempdir(), f"{job.name}-") as scratch,
-        connected([needs(spec.scale) for spec in trials], verbose=verbose) as cluster,
+        connected([resources_of(spec.scale) for spec in trials], verbose=verbose) as cluster,
         head_watched(ray.get_runtime_context().gcs_address, lambda error: _end(error, view, scratch)),
     ):
-        if held := packed(_held(trials, cluster, run, view)):
+        if held := resolve_gpu_shares(_held(trials, cluster, run, view)):
             tuner = _tuner(held, job, run, view, labels, announce, cluster, scratch, verbose=verbose)
             with contextlib.nullcontext() if verbose else _silenced():
                 tuner.fit()
@@ -79,7 +79,7 @@ def _end(error: ClusterLost, view: View, scratch: str) -> None:
 
 def _held(trials: Sequence[TrialSpec], cluster: Cluster, run: RunRecords, view: View) -> list[TrialSpec]:
     """The trials that can run; the others are recorded as failed."""
-    refused = cluster.refused({spec.identity(): needs(spec.scale) for spec in trials})
+    refused = cluster.refused({spec.identity(): resources_of(spec.scale) for spec in trials})
     for name, why in refused.items():
         run.trial(name).fail("DoesNotFit", why)
         view.ended(name, "failed", why)
@@ -119,18 +119,18 @@ def _tuner(
         }
         for spec in trials
     ]
-    wanted = {spec.identity(): needs(spec.scale) for spec in trials}
+    wanted = {spec.identity(): resources_of(spec.scale) for spec in trials}
     searcher: BasicVariantGenerator | ConcurrencyLimiter = BasicVariantGenerator()
     param_space: dict[str, Any] = {"trial": tune.grid_search(configs)}
     samples = 1
     if isinstance(job.search.searcher, Optuna):
         (template,), (config,) = trials, configs
         known = completed(run, template)
-        searcher = optuna(job.search, job.search.searcher, run, template.method.headline, known)
+        searcher = optuna(job.search, job.search.searcher, run, template.method.primary_series, known)
         param_space = {"trial": config}
         assert job.search.samples is not None
         samples = job.search.samples - len(known)
-        wanted = {f"sample {index}": needs(template.scale) for index in range(samples)}
+        wanted = {f"sample {index}": resources_of(template.scale) for index in range(samples)}
     return tune.Tuner(
         tune.with_resources(run_trial, trial_resources),
         param_space=param_space,

@@ -97,7 +97,7 @@ def keep_secrets_from_runtime_environments() -> None:
 
 
 def kuberay_autoscaling_config(namespace: str, cluster: str) -> dict[str, Any] | None:
-    """What KubeRay's autoscaler makes of a RayCluster resource, in the head's pod; {} where it does not scale.
+    """The autoscaling configuration that KubeRay makes of a RayCluster resource; {} where it does not scale.
 
     Public is the resource alone (Kubernetes' API), not what the autoscaler derives from it.
     """

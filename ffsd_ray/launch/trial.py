@@ -7,15 +7,15 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.launch.causes import cause_of
-from ffsd_ray.launch.chosen import spec_of
-from ffsd_ray.launch.cluster import ON_HEAD
+from ffsd_ray.launch.cluster.capacity import worker_resources
+from ffsd_ray.launch.cluster.connection import ON_HEAD
 from ffsd_ray.launch.ray_internals import NamedPlacementGroups
-from ffsd_ray.launch.resources import worker_resources
+from ffsd_ray.launch.search.optuna_search import spec_of
 from ffsd_ray.launch.worker import train_here, train_worker
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
-from ffsd_ray.spec.scale import ScaleSettings
 
 #: A function that watches its workers needs no CPU, and stays on the head, whose node outlives the trials.
 _WATCHER = {"CPU": 0, **ON_HEAD}
@@ -42,7 +42,7 @@ def trains_here(scale: ScaleSettings, *, own_cluster: bool, population: bool) ->
 
 
 def trial_resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    """What Tune reserves for the process that `run_trial` runs in."""
+    """The resources that Tune reserves for the process that `run_trial` runs in."""
     return tune.PlacementGroupFactory(
         [worker_resources(_scale(config)) if config["trial"]["trains_here"] else _WATCHER]
     )

@@ -1,4 +1,4 @@
-"""What the process that trains a trial runs: each of its workers, or Tune's own."""
+"""The training process of a trial: each of Ray Train's workers, or Tune's own process."""
 
 import contextlib
 import math
@@ -14,15 +14,16 @@ from ray import cloudpickle, tune
 from ray.exceptions import RayActorError, RayError
 from ray.train.collective import broadcast_from_rank_zero
 
+from ffsd_ray.config.scale import ScaleSettings
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DataAway, DataError, RecordsError, TrialError, summary
-from ffsd_ray.launch.population import donor, pointer
 from ffsd_ray.launch.ray_internals import draining_nodes
-from ffsd_ray.launch.schedulers import RANKED
+from ffsd_ray.launch.search.pbt import donor, pointer
+from ffsd_ray.launch.search.schedulers import RANKED
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
-from ffsd_ray.records.trial import Row, TrialRecords
-from ffsd_ray.spec.scale import ScaleSettings
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.records.trial import TrialRecords
+from ffsd_ray.series import HistoryRow
 from ffsd_ray.train.context import Context, LocalContext
 from ffsd_ray.train.trainer import Donor, train
 
@@ -46,14 +47,14 @@ class WorkerContext:
         self._nodes = _nodes()
         self._came = self._saved = -math.inf
 
-    def report(self, row: Row) -> None:
+    def report(self, row: HistoryRow) -> None:
         ray.train.report(_reported(row, self._ranked))
 
-    def leaving(self) -> bool:
+    def checkpoint_requested(self) -> bool:
         self._preempted = ray.train.get_preemption_info() is not None
         return self._preempted or (self._may_grow and broadcast_from_rank_zero(self._expects_more()))
 
-    def leave(self) -> None:
+    def exit_if_preempted(self) -> None:
         if self._preempted:
             raise _taken_back()
 
@@ -77,7 +78,7 @@ def _nodes() -> set[str]:
 
 
 def _taken_back() -> RayActorError:
-    """What Ray Train and Tune count as a preemption, not as a failure.
+    """An error that Ray Train and Tune count as a preemption, not as a failure.
 
     Going on until the node goes would only be work to do again, and put off the search for another node.
     """
@@ -93,7 +94,7 @@ class TuneContext(LocalContext):
         self._node = ray.get_runtime_context().get_node_id()
         self._looked = -math.inf
 
-    def report(self, row: Row) -> None:
+    def report(self, row: HistoryRow) -> None:
         reported = _reported(row, self._config["ranked"])
         if not self._config["mutable"]:
             tune.report(reported)
@@ -101,18 +102,18 @@ class TuneContext(LocalContext):
         with pointer(self._config["identity"], int(row["epoch"])) as checkpoint:
             tune.report(reported, checkpoint=checkpoint)
 
-    def leaving(self) -> bool:
+    def checkpoint_requested(self) -> bool:
         now = time.monotonic()
         if now - self._looked < _LOOK:
             return False
         self._looked = now
         return self._node in draining_nodes()  # where Ray Train looks for its workers
 
-    def leave(self) -> None:
+    def exit_if_preempted(self) -> None:
         raise _taken_back()
 
 
-def _reported(row: Row, ranked: str | None) -> dict[str, Any]:
+def _reported(row: HistoryRow, ranked: str | None) -> dict[str, Any]:
     """Raises TrialError."""
     if ranked is None:
         return dict(row)
@@ -187,7 +188,7 @@ def _for_ray(error: BaseException) -> BaseException:
 
 
 def _check_shared(run: RunRecords) -> None:
-    """What a node would write into a folder of its own, nobody would find again.
+    """Refuse to train where this node does not see the driver's records: nobody would find what it writes.
 
     Raises:
         RecordsError: the driver's records are not to be seen here.

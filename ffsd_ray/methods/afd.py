@@ -13,12 +13,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Features
+from ffsd_ray.base_settings import MOST_EPOCHS, Positive, Rate
 from ffsd_ray.losses import soft_kl
-from ffsd_ray.methods.adversarial import Discriminator, fooling, telling_apart
 from ffsd_ray.methods.base import Blueprint, Losses, Phase, Role
-from ffsd_ray.methods.peers import Peers, PeersSettings
-from ffsd_ray.methods.ramp import Ramp
-from ffsd_ray.settings import MOST_EPOCHS, Positive, Rate
+from ffsd_ray.methods.shared.discriminator import Discriminator, discriminator_loss, generator_loss
+from ffsd_ray.methods.shared.peers import Peers, PeersSettings
+from ffsd_ray.methods.shared.rampup import Ramp
 
 
 class AfdSettings(PeersSettings):
@@ -32,10 +32,10 @@ class AfdSettings(PeersSettings):
     adversarial_lr: Rate = Field(2e-5, description="Learning rate of Adam in the adversarial step.")
 
     @property
-    def unconfirmed(self) -> tuple[str, ...]:
+    def assumptions(self) -> tuple[str, ...]:
         ramp = f"the ramp of {self.ramp_epochs} epochs on the logit term"
         return (
-            *super().unconfirmed,
+            *super().assumptions,
             f"AFD: its discriminators, Adam's learning rate of {self.adversarial_lr:g}, {ramp}; no layer transfers the "
             "maps, which are of one shape",
         )
@@ -83,8 +83,8 @@ class Afd(Peers):
         terms = {}
         for index, (name, judge) in enumerate(zip(self.common, self.discriminators, strict=True)):
             own, peer = students[index].maps[-1], students[index - len(students) + 1].maps[-1]
-            terms[f"{name}/adversarial"] = fooling(judge, own)
-            terms[f"discriminator{index + 1}/apart"] = telling_apart(judge, peer, own)
+            terms[f"{name}/adversarial"] = generator_loss(judge, own)
+            terms[f"discriminator{index + 1}/apart"] = discriminator_loss(judge, peer, own)
         return terms
 
     def roles(self) -> dict[Role, list[nn.Module]]:

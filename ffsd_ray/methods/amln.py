@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Features
+from ffsd_ray.base_settings import NonNegative, Positive, Rate
 from ffsd_ray.losses import soft_kl
-from ffsd_ray.methods.adversarial import Discriminator, fooling, telling_apart
 from ffsd_ray.methods.base import Blueprint, Losses, Role
-from ffsd_ray.methods.peers import Peers, PeersSettings
-from ffsd_ray.settings import NonNegative, Positive, Rate
+from ffsd_ray.methods.shared.discriminator import Discriminator, discriminator_loss, generator_loss
+from ffsd_ray.methods.shared.peers import Peers, PeersSettings
 
 
 class AmlnSettings(PeersSettings):
@@ -31,10 +31,10 @@ class AmlnSettings(PeersSettings):
     discriminator_lr: Rate = Field(2e-5, description="Learning rate of the discriminators' Adam.")
 
     @property
-    def unconfirmed(self) -> tuple[str, ...]:
+    def assumptions(self) -> tuple[str, ...]:
         weights = f"the weights {self.weight_adversarial:g} (adversarial) and {self.weight_container:g} (containers)"
         return (
-            *super().unconfirmed,
+            *super().assumptions,
             f"AMLN: a reconstruction; {weights}, T = {self.temperature:g}, its discriminators, its containers and how "
             "they are trained",
         )
@@ -74,8 +74,8 @@ class Amln(Peers):
         settings, judges, containers = self.settings, self.discriminators[index], self.containers[index]
         assert isinstance(judges, nn.ModuleList)
         assert isinstance(containers, nn.ModuleList)
-        fooled = [fooling(judge, m) for judge, m in zip(judges, own.maps, strict=True)]
-        apart = [telling_apart(judge, p, m) for judge, p, m in zip(judges, peer.maps, own.maps, strict=True)]
+        fooled = [generator_loss(judge, m) for judge, m in zip(judges, own.maps, strict=True)]
+        apart = [discriminator_loss(judge, p, m) for judge, p, m in zip(judges, peer.maps, own.maps, strict=True)]
         final = peer.maps[-1].detach()
         aligned = [F.mse_loss(contain(m), final) for contain, m in zip(containers, own.maps[:-1], strict=True)]
         return {

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from ffsd_ray.base_settings import NonNegative
 from ffsd_ray.losses import attention, mimic
 from ffsd_ray.methods.base import Losses
-from ffsd_ray.methods.taught import Taught, TaughtSettings
-from ffsd_ray.settings import NonNegative
+from ffsd_ray.methods.shared.with_teacher import Taught, TaughtSettings
 
 
 class AtSettings(TaughtSettings):

@@ -1,17 +1,15 @@
-"""What a training method is: a group of networks, and the loss terms they learn from."""
+"""The interface of training methods: a group of networks, and the loss terms that they learn from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Builder, Features
-from ffsd_ray.nets.grouped import forward_grouped
-from ffsd_ray.nets.precision import Precision, features, several
-from ffsd_ray.settings import Problem, Settings
+from ffsd_ray.base_settings import Problem, Settings
+from ffsd_ray.nets.precision import Precision, features
 
 #: A parameter's role decides its optimiser (`ffsd_ray.train.optimisers`).
 Role = Literal["student", "fusion", "self_distillation", "adversary", "discriminator"]
@@ -27,12 +25,12 @@ class MethodSettings(Settings):
 
     @property
     @abstractmethod
-    def headline(self) -> str:
+    def primary_series(self) -> str:
         """The series whose accuracy stands for the method in a comparison."""
 
     @property
-    def unconfirmed(self) -> tuple[str, ...]:
-        """What of the method, as it is set, no source confirms: printed below tables that have it."""
+    def assumptions(self) -> tuple[str, ...]:
+        """Assumptions of this configuration that no source confirms: printed below tables that have it."""
         return ()
 
     @property
@@ -41,8 +39,8 @@ class MethodSettings(Settings):
         return {}
 
     @property
-    def wants_held_out(self) -> bool:
-        """Whether it learns from images that are held out (`Method.see_held_out`)."""
+    def requires_validation(self) -> bool:
+        """Whether it learns from images that are held out (`Method.fit_on_validation`)."""
         return False
 
     @property
@@ -54,7 +52,7 @@ class MethodSettings(Settings):
         return []
 
     def problems(self, shapes: MapShapes) -> Iterator[Problem]:
-        """What keeps this method from working on a backbone with such feature maps."""
+        """Reasons why this method cannot work on a backbone with such feature maps."""
         yield from ()
 
     def label(self) -> str:
@@ -63,7 +61,7 @@ class MethodSettings(Settings):
 
 
 class Losses(NamedTuple):
-    """What one phase of a step computes.
+    """Results of one phase of a step.
 
     terms: weighted scalars named `member/term`; their sum is what is minimised, so they can be logged part by part.
     logits: [B, K] of every member, detached, for the training accuracy.
@@ -81,7 +79,7 @@ class Phase(NamedTuple):
 
 
 class TrainedOn(NamedTuple):
-    """What a network must know of the images it is trained on."""
+    """Facts about the training images that a teacher from a file must match."""
 
     source: str
     """The kind of data (`data.name`)."""
@@ -92,14 +90,12 @@ class TrainedOn(NamedTuple):
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a group is built from, besides its own settings."""
+    """Everything that a group is built from, besides its own settings."""
 
     backbone: Builder
     shapes: MapShapes
     classes: int
     precision: Precision = "fp32"
-    #: Whether networks that see the same images are run as one (`nets.grouped`).
-    grouped: bool = False
     #: None where nothing is trained.
     data: TrainedOn | None = None
 
@@ -122,7 +118,7 @@ class Method(nn.Module, ABC):
     def __init__(self, settings: Any, blueprint: Blueprint) -> None:
         super().__init__()
         self.settings = settings
-        self._precision, self._grouped = blueprint.precision, blueprint.grouped
+        self._precision = blueprint.precision
         #: Backbones that teach and are not trained, all of one kind, in evaluation mode. In a plain list, so that they
         #: are no part of the group's state: they come from where they were trained (`load_teachers`).
         self.teachers: list[nn.Module] = []
@@ -174,7 +170,7 @@ class Method(nn.Module, ABC):
 
     @property
     def clip_norm(self) -> float | None:
-        """What a step's gradients are clipped to, by their norm over all parameters of its roles; None: nothing."""
+        """The norm, over all parameters of a step's roles, to which its gradients are clipped; None: they are not."""
         return None
 
     def load_teachers(self, weights: Sequence[Mapping[str, Tensor]]) -> None:
@@ -182,7 +178,7 @@ class Method(nn.Module, ABC):
         for teacher, state in zip(self.teachers, weights, strict=True):
             teacher.load_state_dict(state)
 
-    def see_held_out(self, batches: Iterable[tuple[Tensor, Tensor]], total: Callable[[Tensor], Tensor]) -> None:
+    def fit_on_validation(self, batches: Iterable[tuple[Tensor, Tensor]], total: Callable[[Tensor], Tensor]) -> None:
         """Learn from the validation images (normalised [B, 3, S, S], labels [B]) after an epoch, in evaluation mode.
 
         Each worker is given its share; `total` sums a tensor over the workers, in place.
@@ -196,7 +192,7 @@ class Method(nn.Module, ABC):
         return {}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `to` goes through: teachers go along."""
+        """Override what `to` calls, so that teachers move too."""
         for teacher in self.teachers:
             teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
@@ -206,7 +202,5 @@ class Method(nn.Module, ABC):
         return features(net, x, self._precision)
 
     def features_of_all(self, networks: Sequence[nn.Module], images: Tensor) -> list[Features]:
-        """The same for several networks of one shape, all on the same images."""
-        if not self._grouped or len(networks) == 1:
-            return [self.features(network, images) for network in networks]
-        return several(partial(forward_grouped, networks), images, self._precision)
+        """The same for several networks, all on the same images."""
+        return [self.features(network, images) for network in networks]

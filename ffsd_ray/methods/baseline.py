@@ -5,8 +5,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from ffsd_ray.methods.alone import Alone
 from ffsd_ray.methods.base import Losses, MethodSettings
+from ffsd_ray.methods.shared.single_student import Alone
 
 
 class BaselineSettings(MethodSettings):
@@ -15,7 +15,7 @@ class BaselineSettings(MethodSettings):
     name: Literal["baseline"] = "baseline"
 
     @property
-    def headline(self) -> str:
+    def primary_series(self) -> str:
         return "student"
 
 

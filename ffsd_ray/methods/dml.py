@@ -11,15 +11,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Features
+from ffsd_ray.base_settings import Positive
 from ffsd_ray.losses import Formulation, mutual_kl
 from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Role
-from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, warmup, warmup_schedule
-from ffsd_ray.methods.peers import Peers, student_names
-from ffsd_ray.settings import Positive
+from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup, warmup_schedule
+from ffsd_ray.methods.shared.peers import Peers, student_names
 
 
 class MutualSettings(MethodSettings):
-    """What every method with mutually teaching students is given."""
+    """Settings of every method with mutually teaching students."""
 
     students: int = Field(2, ge=2, le=100, description="Common students n, which teach each other.")
     temperature: Positive = Field(2.0, description="T of Eq. 1, which softens the predictions.")
@@ -43,11 +43,11 @@ class DmlSettings(LeaderSettings, MutualSettings):
     )
 
     @property
-    def unconfirmed(self) -> tuple[str, ...]:
+    def assumptions(self) -> tuple[str, ...]:
         return ("DML + leader: that the leader has no self-distillation",) if self.leader else ()
 
     @property
-    def headline(self) -> str:
+    def primary_series(self) -> str:
         return "leader" if self.leader else "students_mean"
 
     @property
@@ -72,13 +72,13 @@ class MutualGroup(Peers):
 
     def __init__(self, settings: Any, blueprint: Blueprint, *, lead: bool, fuse: bool = True) -> None:
         super().__init__(settings, blueprint)
-        self.leadership = Leadership(settings.students, blueprint, fuse=fuse) if lead else None
+        self.leadership = LeaderModule(settings.students, blueprint, fuse=fuse) if lead else None
         self.warmup = warmup(settings, settings.formulation)
 
     def begin_epoch(self, epoch: int) -> None:
         self.warmup.begin(epoch)
 
-    def see(self, images: Tensor) -> tuple[list[Features], Seen | None]:
+    def forward_group(self, images: Tensor) -> tuple[list[Features], LeaderForward | None]:
         """The students' forward passes, and the leader's side, None without one."""
         students = self.features_of_all(list(self.networks.values()), images)
         if self.leadership is None:
@@ -86,15 +86,15 @@ class MutualGroup(Peers):
         leader = students.pop()
         return students, self.leadership(leader, students)
 
-    def logits(self, students: list[Features], seen: Seen | None) -> dict[str, Tensor]:
-        """By member, from what `see` returns."""
+    def logits(self, students: list[Features], seen: LeaderForward | None) -> dict[str, Tensor]:
+        """By member, from what `forward_group` returns."""
         logits = {name: student.logits for name, student in zip(self.common, students, strict=True)}
         if self.leadership is not None and seen is not None:
             logits |= self.leadership.logits(seen)
         return logits
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        return self.logits(*self.see(images))
+        return self.logits(*self.forward_group(images))
 
     def roles(self) -> dict[Role, list[nn.Module]]:
         added = self.leadership.roles() if self.leadership is not None else {}
@@ -127,7 +127,7 @@ class Dml(MutualGroup):
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         settings = self.settings
-        students, seen = self.see(views[0])
+        students, seen = self.forward_group(views[0])
         terms = mutual_terms([student.logits for student in students], labels, settings)
         if self.leadership is not None and seen is not None:
             weight = settings.lambda_fea * self.warmup.factor

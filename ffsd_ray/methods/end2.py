@@ -16,9 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ffsd_ray.methods.alone import Alone
+from ffsd_ray.base_settings import MOST_EPOCHS, Positive
 from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings
-from ffsd_ray.settings import MOST_EPOCHS, Positive
+from ffsd_ray.methods.shared.single_student import Alone
 
 
 class End2Settings(MethodSettings):
@@ -40,7 +40,7 @@ class End2Settings(MethodSettings):
     )
 
     @property
-    def unconfirmed(self) -> tuple[str, ...]:
+    def assumptions(self) -> tuple[str, ...]:
         return (
             f"EnD²: T is held for {self.hold_epochs} epochs and falls over {self.anneal_epochs}, "
             f"γ = {self.smoothing:g}, and it is trained by the SGD of the other methods, its clipped gradient times "
@@ -49,7 +49,7 @@ class End2Settings(MethodSettings):
         )
 
     @property
-    def headline(self) -> str:
+    def primary_series(self) -> str:
         return "student"
 
     @property

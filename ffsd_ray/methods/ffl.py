@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ffsd_ray.backbones import Features
 from ffsd_ray.losses import soft_kl
 from ffsd_ray.methods.base import Blueprint, Losses, Role
-from ffsd_ray.methods.branching import BranchGroup, BranchSettings
+from ffsd_ray.methods.shared.branch_group import BranchGroup, BranchSettings
 from ffsd_ray.nets.fusion import Fusion
 from ffsd_ray.nets.precision import features
 
@@ -25,7 +25,7 @@ class FflSettings(BranchSettings):
     name: Literal["ffl"] = "ffl"
 
     @property
-    def unconfirmed(self) -> tuple[str, ...]:
+    def assumptions(self) -> tuple[str, ...]:
         return ("FFL: that its accuracy in the paper is the mean branch's, not the fused classifier's",)
 
     @property

@@ -35,13 +35,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Features
+from ffsd_ray.base_settings import NonNegative, Problem
 from ffsd_ray.losses import attention, distance, diversity_target, mimic, unit
 from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Role
 from ffsd_ray.methods.dml import MutualGroup, MutualSettings, mutual_terms
-from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, warmup_schedule
+from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup_schedule
 from ffsd_ray.nets.precision import full, mixed
 from ffsd_ray.nets.self_distillation import SelfDistillation, check_shapes
-from ffsd_ray.settings import NonNegative, Problem
 
 
 class FfsdSettings(LeaderSettings, MutualSettings):
@@ -66,7 +66,7 @@ class FfsdSettings(LeaderSettings, MutualSettings):
     fusion: bool = Field(True, description="Fuse the students' maps; false: the leader learns from their logits alone.")
 
     @property
-    def unconfirmed(self) -> tuple[str, ...]:
+    def assumptions(self) -> tuple[str, ...]:
         choices = []
         if self.diversity == "attention" and not self.students_distil:
             choices.append("FFSD w/o SD of the students: diversity on the last stage alone, where Eq. 9 sums over all")
@@ -81,7 +81,7 @@ class FfsdSettings(LeaderSettings, MutualSettings):
         return tuple(choices)
 
     @property
-    def headline(self) -> str:
+    def primary_series(self) -> str:
         return "leader"
 
     @property
@@ -129,7 +129,7 @@ class Ffsd(MutualGroup):
 
     Settings = FfsdSettings
     settings: FfsdSettings
-    leadership: Leadership
+    leadership: LeaderModule
 
     def __init__(self, settings: FfsdSettings, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint, lead=True, fuse=settings.fusion)
@@ -145,7 +145,7 @@ class Ffsd(MutualGroup):
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         settings = self.settings
-        students, seen = self.see(views[0])
+        students, seen = self.forward_group(views[0])
         assert seen is not None
         terms = mutual_terms([student.logits for student in students], labels, settings)
         terms |= self._diversity(students)
@@ -203,7 +203,7 @@ class Ffsd(MutualGroup):
             pieces["diversity_earlier"] = -self._mimic_attention(students[index].maps[:-1], earlier)
         return pieces
 
-    def _leader_self_distillation(self, seen: Seen) -> dict[str, Tensor]:
+    def _leader_self_distillation(self, seen: LeaderForward) -> dict[str, Tensor]:
         """Eq. 13 with its weight: published λ_fea and attention maps, paper λ_self and feature maps."""
         if self.leader_module is None or seen.fused is None:
             return {}

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from ffsd_ray.base_settings import NonNegative, Positive
 from ffsd_ray.losses import soft_kl
 from ffsd_ray.methods.base import Losses
-from ffsd_ray.methods.taught import Taught, TaughtSettings
-from ffsd_ray.settings import NonNegative, Positive
+from ffsd_ray.methods.shared.with_teacher import Taught, TaughtSettings
 
 
 class KdSettings(TaughtSettings):
@@ -25,7 +25,7 @@ class KdSettings(TaughtSettings):
     weight_kd: NonNegative = Field(0.9, description="Weight of the teacher's term.")
 
     @property
-    def unconfirmed(self) -> tuple[str, ...]:
+    def assumptions(self) -> tuple[str, ...]:
         weights = f"{self.weight_ce:g}·CE + {self.weight_kd:g}·KD, T = {self.temperature:g}"
         return (f"KD: which variant the paper's table used; here {weights}",)
 

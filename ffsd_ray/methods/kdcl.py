@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from ffsd_ray.base_settings import Positive
 from ffsd_ray.losses import soft_kl
 from ffsd_ray.methods.base import Blueprint, Losses
-from ffsd_ray.methods.peers import Peers, PeersSettings
-from ffsd_ray.settings import Positive
+from ffsd_ray.methods.shared.peers import Peers, PeersSettings
 
 #: Steps of exponentiated gradient towards the convex weights of `linear`.
 _STEPS = 30
@@ -50,8 +50,8 @@ class KdclSettings(PeersSettings):
     )
 
     @property
-    def unconfirmed(self) -> tuple[str, ...]:
-        choices = [*super().unconfirmed, _TARGET.format(self.target)]
+    def assumptions(self) -> tuple[str, ...]:
+        choices = [*super().assumptions, _TARGET.format(self.target)]
         if self.target == "linear":
             choices.append("KDCL: one set of weights a batch (a worker's share of it), by exponentiated gradient")
         if self.target == "general":
@@ -60,7 +60,7 @@ class KdclSettings(PeersSettings):
         return tuple(choices)
 
     @property
-    def wants_held_out(self) -> bool:
+    def requires_validation(self) -> bool:
         return self.target == "general"
 
     def label(self) -> str:
@@ -101,8 +101,8 @@ class Kdcl(Peers):
             case "general":
                 return torch.einsum("n,nbk->bk", self.mixture, logits)
 
-    def see_held_out(self, batches: Iterable[tuple[Tensor, Tensor]], total: Callable[[Tensor], Tensor]) -> None:
-        if not self.settings.wants_held_out:
+    def fit_on_validation(self, batches: Iterable[tuple[Tensor, Tensor]], total: Callable[[Tensor], Tensor]) -> None:
+        if not self.settings.requires_validation:
             return
         n = self.settings.students
         #: The sum of products of the students' errors, and in the corner after it the number of images.
@@ -117,7 +117,7 @@ class Kdcl(Peers):
 
 
 def naive(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of [n, B, K], image by image the logits with the lowest cross-entropy: [B, K]."""
+    """Select from [n, B, K], image by image, the logits with the lowest cross-entropy: [B, K]."""
     losses = torch.stack([F.cross_entropy(own, labels, reduction="none") for own in logits])
     return logits[losses.argmin(dim=0), torch.arange(len(labels), device=labels.device)]
 

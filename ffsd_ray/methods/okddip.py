@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from ffsd_ray.backbones import Features
 from ffsd_ray.losses import soft_kl
 from ffsd_ray.methods.base import Blueprint, Losses, Method, Role
-from ffsd_ray.methods.branching import BranchSettings
-from ffsd_ray.methods.peers import student_names
-from ffsd_ray.methods.ramp import Ramp
+from ffsd_ray.methods.shared.branch_group import BranchSettings
+from ffsd_ray.methods.shared.peers import student_names
+from ffsd_ray.methods.shared.rampup import Ramp
 from ffsd_ray.nets.branches import Branches
 from ffsd_ray.nets.precision import several
 
@@ -34,11 +34,11 @@ class OkddipSettings(BranchSettings):
     )
 
     @property
-    def unconfirmed(self) -> tuple[str, ...]:
+    def assumptions(self) -> tuple[str, ...]:
         return (f"OKDDip: which form the paper's table used; here {self.form}",)
 
     @property
-    def headline(self) -> str:
+    def primary_series(self) -> str:
         return "leader"
 
     def label(self) -> str:
@@ -81,7 +81,7 @@ class Okddip(Method):
         return {name: each.logits for name, each in zip(self.members, self._see(images), strict=True)}
 
     def _see(self, images: Tensor) -> list[Features]:
-        """Of the peers, then of the leader."""
+        """Features of the peers, then of the leader."""
         if not isinstance(self.group, Branches):
             return self.features_of_all(list(self.group), images)
         return several(self.group, images, self._precision)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from ffsd_ray.backbones import Features
 from ffsd_ray.losses import Formulation, soft_kl
 from ffsd_ray.methods.base import Blueprint, Losses, Role
-from ffsd_ray.methods.branching import BranchGroup, BranchSettings
-from ffsd_ray.methods.leader import LeaderSettings, Leadership, Seen, warmup, warmup_schedule
+from ffsd_ray.methods.shared.branch_group import BranchGroup, BranchSettings
+from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup, warmup_schedule
 
 
 class OneSettings(LeaderSettings, BranchSettings):
@@ -32,7 +32,7 @@ class OneSettings(LeaderSettings, BranchSettings):
     formulation: Formulation = Field("published", description="Of the leader's losses, as in ffsd.")
 
     @property
-    def unconfirmed(self) -> tuple[str, ...]:
+    def assumptions(self) -> tuple[str, ...]:
         choices = [
             "ONE: that its accuracy in the paper is the mean branch's; its authors select branch 1, here Common 1"
         ]
@@ -43,8 +43,8 @@ class OneSettings(LeaderSettings, BranchSettings):
         return tuple(choices)
 
     @property
-    def headline(self) -> str:
-        return "leader" if self.leader else super().headline
+    def primary_series(self) -> str:
+        return "leader" if self.leader else super().primary_series
 
     @property
     def schedule(self) -> dict[str, int]:
@@ -77,7 +77,7 @@ class One(BranchGroup):
     def __init__(self, settings: OneSettings, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint, branches=settings.students)
         self.gate = Gate(blueprint.shapes[-2][0], settings.students)
-        self.leadership = Leadership(settings.students, blueprint) if settings.leader else None
+        self.leadership = LeaderModule(settings.students, blueprint) if settings.leader else None
         self.warmup = warmup(settings, settings.formulation)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -102,7 +102,7 @@ class One(BranchGroup):
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         return self._logits(*self._see(images))
 
-    def _see(self, images: Tensor) -> tuple[list[Features], Tensor, Seen | None]:
+    def _see(self, images: Tensor) -> tuple[list[Features], Tensor, LeaderForward | None]:
         branches = self.branch_features(images)
         weights = self.gate(branches[0].maps[-2])
         ensemble = (torch.stack([branch.logits for branch in branches], dim=2) * weights[:, None]).sum(dim=2)
@@ -110,7 +110,7 @@ class One(BranchGroup):
             return branches, ensemble, None
         return branches, ensemble, self.leadership(self.features(self.leadership.leader, images), branches)
 
-    def _logits(self, branches: list[Features], ensemble: Tensor, seen: Seen | None) -> dict[str, Tensor]:
+    def _logits(self, branches: list[Features], ensemble: Tensor, seen: LeaderForward | None) -> dict[str, Tensor]:
         logits = {name: branch.logits for name, branch in zip(self.common, branches, strict=True)}
         added = self.leadership.logits(seen) if self.leadership is not None and seen is not None else {}
         return logits | {"ensemble": ensemble} | added

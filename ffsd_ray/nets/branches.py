@@ -33,14 +33,14 @@ class Branches(nn.Module):
         self._parts.clear()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `to` goes through. It gives each network buffers of its own, as converting to synchronised batch norm
+        """Override what `to` calls. Each network gets buffers of its own, as converting to synchronised batch norm
         does layers."""
         super()._apply(fn, recurse)
         self._share_trunk()
         return self
 
     def forward(self, images: Tensor) -> list[Features]:
-        """Of every branch; all but the last of the feature maps are the same ones."""
+        """Features of every branch; all feature maps but the last are shared."""
         if self.training not in self._parts:
             # Not before, for layers may have been replaced (synchronised batch norm).
             trunk_graph, tail_graph = self._cuts[self.training]

@@ -32,7 +32,7 @@ def features(net: nn.Module, x: Tensor, precision: Precision) -> Features:
 
 
 def several(nets: Callable[[Tensor], list[Features]], x: Tensor, precision: Precision) -> list[Features]:
-    """The same for what gives the features of several networks."""
+    """The same for a function that returns the features of several networks."""
     with mixed(x, precision):
         found = nets(x)
     return [_in_full(out) for out in found]

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-Shape = tuple[int, int, int]
+Schema = tuple[int, int, int]
 
 
 class SelfDistillation(nn.Module):
@@ -16,7 +16,7 @@ class SelfDistillation(nn.Module):
     initialisation. Strides follow from the shapes.
     """
 
-    def __init__(self, shapes: Sequence[Shape]) -> None:
+    def __init__(self, shapes: Sequence[Schema]) -> None:
         """`shapes`: (C, H, W) of the M feature maps, shallow to deep.
 
         Raises:
@@ -39,7 +39,7 @@ class SelfDistillation(nn.Module):
 
     @torch.no_grad()
     def targets(self, last: Tensor) -> list[Tensor]:
-        """What earlier stages are to mimic: the module in evaluation mode, without gradient (published implementation).
+        """Targets for earlier stages: the module in evaluation mode, without gradient (published implementation).
 
         To be called before the training pass of the same step, which moves the batch-norm statistics used here.
         """
@@ -50,7 +50,7 @@ class SelfDistillation(nn.Module):
         return maps
 
 
-def check_shapes(shapes: Sequence[Shape]) -> None:
+def check_shapes(shapes: Sequence[Schema]) -> None:
     """Do nothing where a module can be made for maps of these shapes (C, H, W), shallow to deep.
 
     Raises:
@@ -60,15 +60,15 @@ def check_shapes(shapes: Sequence[Shape]) -> None:
         _axes(deep, shallow)
 
 
-def _axes(deep: Shape, shallow: Shape) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Of rows and of columns, what `_axis` says."""
+def _axes(deep: Schema, shallow: Schema) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """(stride, padding, output padding) for height and width."""
     rows, columns = _axis(deep[1], shallow[1]), _axis(deep[2], shallow[2])
     if rows is None or columns is None:
         raise ValueError(f"no stride leads from a {deep[1]}×{deep[2]} map to a {shallow[1]}×{shallow[2]} one")
     return rows, columns
 
 
-def _upsampling(deep: Shape, shallow: Shape) -> nn.ConvTranspose2d:
+def _upsampling(deep: Schema, shallow: Schema) -> nn.ConvTranspose2d:
     stride, padding, output_padding = zip(*_axes(deep, shallow), strict=True)
     return nn.ConvTranspose2d(deep[0], shallow[0], 3, stride, padding, output_padding, bias=False)
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ffsd_ray.command import command
 from ffsd_ray.errors import DamagedRecords
-from ffsd_ray.records.formats import IDENTITY
+from ffsd_ray.file_schema import SchemaError
 from ffsd_ray.records.run import RunRecords, checked_spec
-from ffsd_ray.records.shape import Unlike
+from ffsd_ray.records.schemas import IDENTITY
 from ffsd_ray.records.trial import TrialRecords
 
 _TRIAL = re.compile(IDENTITY)
 
 
 def faults(run: RunRecords) -> list[str]:
-    """What is wrong with the files of a run, each read in full; every message names one."""
+    """Read every file of a run in full and yield a message for each that is damaged, naming it."""
     found = [*_fault(run.text), *_fault(run.specs)]
     for identity in _begun(run):
         found += _trial_faults(run.trial(identity))
@@ -24,7 +24,7 @@ def faults(run: RunRecords) -> list[str]:
 
 
 def remarks(run: RunRecords) -> list[str]:
-    """What may well be so: trials that have not begun, and files and folders that no trial of the run has written."""
+    """Yield what is unusual but may be right: trials that have not begun, and files of no trial of the run."""
     folder, planned = run.store.child("trials"), _planned(run)
     there = folder.names()
     found = [f"{folder.location}/{name}: no records yet" for name in planned or () if name not in there]
@@ -63,7 +63,7 @@ def _check_spec(records: TrialRecords) -> None:
     """Raise DamagedRecords where spec.json is not of the trial that the folder is named after."""
     try:
         checked_spec(records.spec(), records.identity)
-    except Unlike as error:
+    except SchemaError as error:
         raise records.store.damaged("spec.json", str(error)) from error
 
 

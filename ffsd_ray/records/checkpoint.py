@@ -1,4 +1,4 @@
-"""What stands in a training checkpoint: all that a trial needs to go on."""
+"""Contents of a training checkpoint: all that a trial needs to go on."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired
@@ -7,8 +7,8 @@ from pydantic import AfterValidator, ConfigDict, InstanceOf, with_config
 from torch import Tensor, nn
 from typing_extensions import TypedDict  # as in formats
 
-from ffsd_ray.records.formats import Best, Count, EpochRow
-from ffsd_ray.records.shape import Shape, expected
+from ffsd_ray.file_schema import Schema, expected
+from ffsd_ray.records.schemas import Best, Count, EpochRow
 
 #: Of what is read into a dataclass, which takes no other keys.
 _NO_OTHERS = ConfigDict(extra="forbid")
@@ -27,7 +27,7 @@ Takeover = TypedDict(
 
 @with_config(_NO_OTHERS)
 class Progress(TypedDict):
-    """See `ffsd_ray.train.progress.Progress`."""
+    """See `ffsd_ray.train.mid_epoch.Progress`."""
 
     #: The history's, each with its `seconds`.
     rows: list[EpochRow]
@@ -57,7 +57,7 @@ class AccuracySums(TypedDict):
 
 
 @with_config(_NO_OTHERS)
-class Within(TypedDict):
+class MidEpochState(TypedDict):
     """How far an unfinished epoch has come."""
 
     epoch: Count
@@ -69,13 +69,13 @@ class Within(TypedDict):
 
 
 class ParameterGroup(TypedDict):
-    """As torch has it, with its hyper-parameters."""
+    """A parameter group of torch's optimiser state, with its hyper-parameters."""
 
     params: list[int]
 
 
 class OptimiserState(TypedDict):
-    """As torch has it."""
+    """A torch optimiser's state."""
 
     state: dict[int, dict[str, Any]]
     param_groups: list[ParameterGroup]
@@ -89,7 +89,7 @@ class Checkpoint(TypedDict):
     #: By name: `sgd`, and the role that another one trains.
     optimisers: dict[str, OptimiserState]
     progress: Progress
-    within: NotRequired[Within]
+    within: NotRequired[MidEpochState]
     #: With `within`: torch's random states by worker, each the CPU's and, where there is one, the GPU's.
     random: NotRequired[list[list[InstanceOf[Tensor]]]]
 
@@ -112,7 +112,7 @@ def _can_go_on(state: Checkpoint) -> Checkpoint:
     return state
 
 
-CHECKPOINT = Shape(Annotated[Checkpoint, AfterValidator(_can_go_on)])
+CHECKPOINT = Schema(Annotated[Checkpoint, AfterValidator(_can_go_on)])
 
 
 def fits(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:

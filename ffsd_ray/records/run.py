@@ -6,13 +6,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, RecordsError
-from ffsd_ray.records.formats import RUN
-from ffsd_ray.records.shape import Unlike, described
-from ffsd_ray.records.stamp import check_stamp, stamped_json, unstamped_json
+from ffsd_ray.file_schema import SchemaError, described
+from ffsd_ray.records.schemas import FORMAT, RUN
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.stamp import check_stamp, stamped_json, unstamped_json
 
 #: Whose job.json is, in its stamp: not the folder, which may be renamed.
 _OWNER = "run"
@@ -44,7 +44,7 @@ class RunRecords:
     ) -> None:
         """Write the job file's text, the job, what was set on the command line, and the specs by identity, in order."""
         self.store.write("job.yaml", text.encode())
-        self._write({"job": dict(job), "overrides": list(overrides), "trials": dict(trials)})
+        self._write({"format": FORMAT, "job": dict(job), "overrides": list(overrides), "trials": dict(trials)})
 
     def add(self, identity: str, spec: Mapping[str, Any]) -> None:
         """One more planned trial, which a searcher chose while others ran."""
@@ -60,7 +60,7 @@ class RunRecords:
         return self.store.parsed("job.yaml", bytes.decode, "text in UTF-8")
 
     def overrides(self) -> list[str]:
-        """What was set over it on the command line."""
+        """The overrides (`--set`) of the command line."""
         return self._content()["overrides"]
 
     def trials(self) -> dict[str, dict[str, Any]]:
@@ -86,7 +86,7 @@ class RunRecords:
             if identity in found:
                 continue
             try:
-                if self.trial(identity).take(other.trial(identity), other.store.name):
+                if self.trial(identity).copy_from(other.trial(identity), other.store.name):
                     found[identity] = other.store.name
             except DamagedRecords as error:
                 warn(str(error))
@@ -123,7 +123,7 @@ class RunRecords:
     def _spec(self, identity: str, planned: dict[str, Any]) -> TrialSpec:
         try:
             return checked_spec(planned, identity)
-        except Unlike as error:
+        except SchemaError as error:
             raise self.store.damaged("job.json", f"trials.{identity}: {error}") from error
 
 
@@ -131,12 +131,12 @@ def checked_spec(content: Mapping[str, Any], identity: str) -> TrialSpec:
     """The spec of the trial with this identity.
 
     Raises:
-        Unlike: it is not a spec of this version, or another trial's.
+        SchemaError: it is not a spec of this version, or another trial's.
     """
     try:
         spec = TrialSpec.model_validate(content)
     except ValidationError as error:
-        raise Unlike(f"expected a spec of this version: {described(error)}") from error
+        raise SchemaError(f"expected a spec of this version: {described(error)}") from error
     if spec.identity() != identity:
-        raise Unlike(f"this version computes {spec.identity()} as the identity of the spec")
+        raise SchemaError(f"this version computes {spec.identity()} as the identity of the spec")
     return spec

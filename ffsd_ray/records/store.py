@@ -16,7 +16,7 @@ from filelock import FileLock
 from pyarrow import fs
 
 from ffsd_ray.errors import DamagedRecords, MissingRecords, RecordsError, StorageError, StorageFull
-from ffsd_ray.records.shape import Unlike
+from ffsd_ray.file_schema import SchemaError
 from ffsd_ray.storage import is_uri, open_location, patiently, shown
 
 T = TypeVar("T")
@@ -115,22 +115,22 @@ class Store:
             self._try(name, "be deleted", lambda: self._filesystem.delete_file(self._at(name)))
 
     def parsed(self, name: str, parse: Callable[[bytes], T], what: str) -> T:
-        """What `parse` makes of a file, which must not run what it finds there.
+        """Read a file and return `parse(content)`; `parse` must not execute anything that it finds there.
 
         Raises:
-            DamagedRecords: it is not `what`, or `parse` finds it `Unlike` what a run writes.
+            DamagedRecords: it is not `what`, or `parse` finds it `SchemaError` what a run writes.
             MissingRecords: there is no such file.
         """
         content = self.read(name)
         try:
             return parse(content)
-        except Unlike as error:
+        except SchemaError as error:
             raise self.damaged(name, str(error)) from error
         except Exception as error:  # whatever a parser meets in bytes from somewhere else
             raise self.damaged(name, f"expected {what}, as a run writes it", f" ({type(error).__name__})") from error
 
     def damaged(self, name: str, said: str, why: str = "") -> DamagedRecords:
-        """What to raise where a file is not as it was written; `said`: what was expected in it."""
+        """The error for a file that is not as it was written; `said`: what was expected in it."""
         return DamagedRecords(f"{shown(f'{self._base}/{name}')}: {said}; it is damaged, or from elsewhere{why}")
 
     @contextlib.contextmanager
@@ -205,7 +205,7 @@ class Store:
             raise
 
     def _try(self, name: str, what: str, act: Callable[[], T], size: int = 0) -> T:
-        """What `act` returns, however often it must be tried; what it raises, as one message that names the file."""
+        """Call `act`, with retries, and return its result; its errors become one message that names the file."""
         file = shown(f"{self._base}/{name}".rstrip("/"))
         try:
             return patiently(act)
@@ -220,7 +220,7 @@ class Store:
 
 
 def _space(folder: str, size: int) -> str:
-    """What a full filesystem has and what is missing."""
+    """Describe a full filesystem: free space and what was to be written."""
     mount = Path(folder).resolve()
     while not mount.is_mount():
         mount = mount.parent

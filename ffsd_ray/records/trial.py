@@ -17,14 +17,15 @@ from torch import nn
 
 from ffsd_ray.errors import DamagedRecords, MissingRecords
 from ffsd_ray.records.checkpoint import CHECKPOINT, fits
-from ffsd_ray.records.formats import ENVIRONMENT, FAILURE, HISTORY, RESULT, SKIPPED, SPEC, Row
-from ffsd_ray.records.stamp import KEY, blank, check_stamp, stamped, stamped_json, trial_owner, unstamped_json
+from ffsd_ray.records.schemas import ENVIRONMENT, FAILURE, HISTORY, RESULT, SKIPPED, SPEC
 from ffsd_ray.records.store import Store, is_unfinished
+from ffsd_ray.series import HistoryRow
+from ffsd_ray.stamp import KEY, blank, check_stamp, stamped, stamped_json, trial_owner, unstamped_json
 
 State = Literal["completed", "failed", "unfinished"]
 
 #: The deployed network's weights at its best epoch and at the last.
-LEADER_BEST, LEADER_LAST = "leader_best.safetensors", "leader_last.safetensors"
+MODEL_BEST, MODEL_LAST = "model_best.safetensors", "model_last.safetensors"
 
 _CHECKPOINT = re.compile(r"epoch-\d{6}(-step-\d{6})?\.pt")
 
@@ -38,22 +39,22 @@ def _checkpoint(content: bytes) -> Any:
     return CHECKPOINT.checked(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
 
 
-#: What reads each file, raising `Unlike` where it is not as it should be; and what kind of file it is.
+#: What reads each file, raising `SchemaError` where it is not as it should be; and what kind of file it is.
 _FORMATS: dict[str, tuple[Callable[[bytes], Any], str]] = {
     "spec.json": (partial(unstamped_json, shape=SPEC), "JSON"),
     "environment.json": (partial(unstamped_json, shape=ENVIRONMENT), "JSON"),
     "skipped.json": (partial(unstamped_json, shape=SKIPPED), "JSON"),
     "history.parquet": (_history, "Parquet"),
-    "standing.json": (partial(unstamped_json, shape=RESULT), "JSON"),
+    "provisional_result.json": (partial(unstamped_json, shape=RESULT), "JSON"),
     "result.json": (partial(unstamped_json, shape=RESULT), "JSON"),
     "error.json": (partial(unstamped_json, shape=FAILURE), "JSON"),
-    LEADER_BEST: (safetensors.torch.load, "safetensors"),
-    LEADER_LAST: (safetensors.torch.load, "safetensors"),
+    MODEL_BEST: (safetensors.torch.load, "safetensors"),
+    MODEL_LAST: (safetensors.torch.load, "safetensors"),
 }
 
 #: The files that a trial has, beside its result, which a scheduler has stopped; and one that came to its end.
 _OF_STOPPED = ("spec.json", "environment.json", "history.parquet")
-_OF_COMPLETED = (*_OF_STOPPED, LEADER_BEST, LEADER_LAST)
+_OF_COMPLETED = (*_OF_STOPPED, MODEL_BEST, MODEL_LAST)
 
 
 def _checkpoint_name(epoch: int, steps: int = 0) -> str:
@@ -64,7 +65,7 @@ def _checkpoint_name(epoch: int, steps: int = 0) -> str:
 class TrialRecords:
     """Spec, environment, skipped images, history, result or error (a file each), checkpoints/ and exported weights.
 
-    Each file has a stamp (`ffsd_ray.records.stamp`) with the trial's identity, which is the folder's name. What reads
+    Each file has a stamp (`ffsd_ray.stamp`) with the trial's identity, which is the folder's name. What reads
     one raises DamagedRecords where it has changed since it was written, or was written for another trial.
     """
 
@@ -112,26 +113,26 @@ class TrialRecords:
         if self.store.exists("error.json"):
             self.store.delete("error.json")
 
-    def stand(self, result: Mapping[str, Any]) -> None:
+    def write_provisional(self, result: Mapping[str, Any]) -> None:
         """Write what the result would be if the trial ended now."""
-        self._write("standing.json", result)
+        self._write("provisional_result.json", result)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; the trial counts as completed from here on. `ended` in it says how."""
         self._write("result.json", result)
-        if self.store.exists("standing.json"):
-            self.store.delete("standing.json")
+        if self.store.exists("provisional_result.json"):
+            self.store.delete("provisional_result.json")
 
     def stop(self) -> None:
         """A scheduler has ended the trial: as it stands is its result."""
-        standing = self._read("standing.json")
+        standing = self._read("provisional_result.json")
         self.finish(standing | {"ended": f"stopped at {standing['last']['epoch']}"})
 
     def fail(self, kind: str, message: str, details: str = "") -> None:
         """Write why the trial ended without a result; `details`: what is too long for a message."""
         self._write("error.json", {"kind": kind, "message": message, "details": details})
 
-    def take(self, other: "TrialRecords", run: str) -> bool:
+    def copy_from(self, other: "TrialRecords", run: str) -> bool:
         """Become a copy of another run's records of this trial, if it has trained to its end there; whether it has.
 
         Raises:
@@ -152,7 +153,7 @@ class TrialRecords:
 
     def missing_weights(self) -> list[str]:
         """The names of the weights files that are not there."""
-        return [name for name in (LEADER_BEST, LEADER_LAST) if not self.store.exists(name)]
+        return [name for name in (MODEL_BEST, MODEL_LAST) if not self.store.exists(name)]
 
     def was_stopped(self) -> bool:
         """Whether a completed trial was ended by a scheduler, and so has no weights. Not so of a damaged result."""
@@ -160,11 +161,11 @@ class TrialRecords:
             return _stopped(self.result())
         return False
 
-    def history(self) -> list[Row]:
+    def history(self) -> list[HistoryRow]:
         """The rows so far, by epoch; none where no epoch has ended."""
         return self._read("history.parquet") if self.store.exists("history.parquet") else []
 
-    def history_of(self, result: Mapping[str, Any]) -> list[Row]:
+    def history_of(self, result: Mapping[str, Any]) -> list[HistoryRow]:
         """The rows up to the last that this trial's `result` has.
 
         Raises:
@@ -178,7 +179,7 @@ class TrialRecords:
         return rows
 
     def epochs_done(self) -> int:
-        """As many as the history has; none where it is damaged: training goes on without it, and writes it anew."""
+        """Rows of the history; none where it is damaged: training goes on without it, and writes it anew."""
         with contextlib.suppress(DamagedRecords):
             return len(self.history())
         return 0
@@ -195,17 +196,17 @@ class TrialRecords:
         return rows[-1][column]
 
     def last_weights(self, network: nn.Module) -> dict[str, torch.Tensor]:
-        """Of the deployed network, from LEADER_LAST.
+        """The deployed network's weights after the last epoch, from MODEL_LAST.
 
         Raises:
             DamagedRecords: it is not such a `network`.
         """
-        weights: dict[str, torch.Tensor] = self._read(LEADER_LAST)
+        weights: dict[str, torch.Tensor] = self._read(MODEL_LAST)
         if not fits(network, weights):
-            raise self.store.damaged(LEADER_LAST, "expected the weights of this trial's network")
+            raise self.store.damaged(MODEL_LAST, "expected the weights of this trial's network")
         return weights
 
-    def write_history(self, rows: Sequence[Row]) -> None:
+    def write_history(self, rows: Sequence[HistoryRow]) -> None:
         table, content = pa.Table.from_pylist(list(rows)), io.BytesIO()
         with pq.ParquetWriter(content, table.schema) as writer:
             writer.write_table(table)
@@ -227,7 +228,7 @@ class TrialRecords:
             if (earlier and ("step" in name or not (keep_earlier or steps))) or is_unfinished(name):
                 self._checkpoints.delete(name)
 
-    def give_up_after(self, epoch: int) -> None:
+    def delete_checkpoints_after(self, epoch: int) -> None:
         """Delete the checkpoints after an epoch: training has gone back to it, or to another trial's."""
         for name in self._checkpoint_names():
             if name > _checkpoint_name(epoch):
@@ -242,8 +243,8 @@ class TrialRecords:
         """The training state after an epoch, as `latest_checkpoint`. Raises MissingRecords."""
         return self._load(_checkpoint_name(epoch))
 
-    def misfit(self, epoch: int | None = None) -> DamagedRecords:
-        """What to raise where a checkpoint, the newest or the one after `epoch`, is of other networks."""
+    def mismatch_error(self, epoch: int | None = None) -> DamagedRecords:
+        """The error for a checkpoint, the newest or the one after `epoch`, that holds other networks."""
         name = self._checkpoint_names()[-1] if epoch is None else _checkpoint_name(epoch)
         return self._checkpoints.damaged(name, "expected the state of this trial's networks and optimisers")
 
@@ -294,7 +295,7 @@ class TrialRecords:
         return self._checkpoints.parsed(name, lambda content: _checkpoint(self._own(content)), what)
 
     def _own(self, content: bytes) -> bytes:
-        """A file's content. Raises Unlike where it is not what was written for this trial."""
+        """A file's content. Raises SchemaError where it is not what was written for this trial."""
         check_stamp(content, self._owner)
         return content
 
@@ -311,6 +312,6 @@ def _stopped(result: Mapping[str, Any]) -> bool:
     return str(result.get("ended")).startswith("stopped at ")
 
 
-def _comparable(row: Row) -> str:
+def _comparable(row: HistoryRow) -> str:
     """A row as text: numbers that are not finite are equal, and so are 1 and 1.0."""
     return json.dumps({key: float(value) for key, value in row.items()}, sort_keys=True)

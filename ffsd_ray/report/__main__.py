@@ -1,4 +1,4 @@
-"""What a run's records say: python -m ffsd_ray.report RUN, its table, beside the paper's or as a plot."""
+"""Report a run: python -m ffsd_ray.report RUN prints its table, compares it with the paper's, or draws a plot."""
 
 import argparse
 import sys
@@ -8,15 +8,15 @@ from ffsd_ray.command import command, parse_positional
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.best import STDOUT, best_job, write_best
 from ffsd_ray.report.collect import collect, environments, histories
-from ffsd_ray.report.comparison import compare
-from ffsd_ray.report.frame import write_frame
-from ffsd_ray.report.page import write_page
-from ffsd_ray.report.paper import paper_tables
-from ffsd_ray.report.plot import EPOCHS, plot
+from ffsd_ray.report.page.build import write_page
+from ffsd_ray.report.paper.compare import compare
+from ffsd_ray.report.paper.values import paper_tables
+from ffsd_ray.report.plots.plot import EPOCHS, plot
 from ffsd_ray.report.scores import Epoch
-from ffsd_ray.report.show import FORMATS, show, tell
-from ffsd_ray.report.sort import in_order
-from ffsd_ray.report.table import chosen, table_of
+from ffsd_ray.report.tables.parquet import write_frame
+from ffsd_ray.report.tables.show import FORMATS, show, tell
+from ffsd_ray.report.tables.sort import in_order
+from ffsd_ray.report.tables.table import filter_trials, table_of
 
 #: What does not go with another way to show a run.
 _APART = {
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif arguments.plot:
         print(plot(run, table, arguments.plot, arguments.out))
     elif arguments.html:
-        print(write_page(run, table, chosen(trials, arguments.where), arguments.html))
+        print(write_page(run, table, filter_trials(trials, arguments.where), arguments.html))
     else:
         print(write_frame(table, arguments.out))
     return status
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         help="rows by a column (leader, gain, ...; accuracy: each method's own), the highest first, compared on the "
         "validation split where there is one; or by a key, ascending",
     )
-    rows.add_argument("--reverse", action="store_true", help="the other way round")
+    rows.add_argument("--reverse", action="store_true", help="reverse the order of --sort")
     rows.add_argument(
         "--by-test",
         action="store_true",

@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ffsd_ray.base_settings import LONGEST_NAME
+from ffsd_ray.config.job import JobSpec
+from ffsd_ray.config.source.yaml_file import dump
 from ffsd_ray.errors import JobError, RecordsError
-from ffsd_ray.report.captions import images_of
 from ffsd_ray.report.collect import Trial
-from ffsd_ray.report.groups import without_teachers
 from ffsd_ray.report.ranking import IMAGES, best, split_of
-from ffsd_ray.report.row import Row
-from ffsd_ray.report.table import Table
-from ffsd_ray.settings import LONGEST_NAME
-from ffsd_ray.spec.job import JobSpec
-from ffsd_ray.spec.yaml_file import dump
+from ffsd_ray.report.tables.captions import images_of
+from ffsd_ray.report.tables.groups import without_teachers
+from ffsd_ray.report.tables.row import Row
+from ffsd_ray.report.tables.table import Table
 from ffsd_ray.terminal import plain
 
 #: Of the job's own sections those that say how trials are run, and not which ones or what becomes of the results.
@@ -71,19 +71,19 @@ def _comments(job: Mapping[str, Any], row: Row, count: int, seeds: Sequence[int]
     kind = "ranked by test accuracy" if by_test else "ranked by validation accuracy"
     lines = [
         f"The best of {count} configurations of {job['name']}, {kind}: {row.configuration}",
-        f"{row.headline} {cell.text()} % on {split} at the {row.epoch} epoch, over seeds "
+        f"{row.primary_series} {cell.text()} % on {split} at the {row.epoch} epoch, over seeds "
         f"{', '.join(map(str, row.seeds))}",
     ]
     if row.selection == "test":
         lines.append("The test images also chose the epoch, as the paper did.")
-    file = f"leader_{row.epoch}.safetensors"
+    file = f"model_{row.epoch}.safetensors"
     lines += [f"Weights, seed {seed}: trials/{trial}/{file}" for seed, trial in zip(row.seeds, row.trials, strict=True)]
     missing = [str(seed) for seed in seeds if seed not in row.seeds]
     return [*lines, f"Not completed: seed {', '.join(missing)}."] if missing else lines
 
 
 def _job(job: Mapping[str, Any], row: Row, seeds: Sequence[int]) -> dict[str, Any]:
-    """What is as by default is left out of the job's own sections; those of the trial are complete."""
+    """Job-file sections: the job's own without defaults, the trial's complete."""
     defaults = JobSpec(name="default").model_dump(mode="json")
     own = {name: job.get(name, defaults[name]) for name in _KEPT}
     changed = {name: _changed(value, defaults[name]) for name, value in own.items() if value != defaults[name]}

@@ -1,4 +1,4 @@
-"""What a run's records say of its trials."""
+"""Reading a run's records into trials."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, MissingRecords
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.trial import TrialRecords
-from ffsd_ray.spec.trial import TrialSpec
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def collect(run: RunRecords, *needs: Need) -> list[Trial]:
 
 
 def damages(trials: Sequence[Trial]) -> tuple[str, ...]:
-    """What is wrong with the trials that a report leaves out, each naming a file."""
+    """Messages on the trials that a report leaves out, each naming a file."""
     return tuple(trial.error for trial in trials if trial.damaged and trial.error)
 
 

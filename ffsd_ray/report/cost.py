@@ -1,4 +1,4 @@
-"""What a run's groups cost, as in the paper's Table VII: python -m ffsd_ray.report.cost RUN."""
+"""Costs of a run's groups, as in the paper's Table VII: python -m ffsd_ray.report.cost RUN."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ffsd_ray.command import command
+from ffsd_ray.config.inspection.flops import Component, components, flops_per_image
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import collect, environments
-from ffsd_ray.report.row import Row
-from ffsd_ray.report.sheet import Section, Sheet
-from ffsd_ray.report.show import show_of_run
-from ffsd_ray.report.table import table_of
-from ffsd_ray.spec.flops import Component, components, flops_per_image
+from ffsd_ray.report.tables.row import Row
+from ffsd_ray.report.tables.show import show_of_run
+from ffsd_ray.report.tables.table import table_of
+from ffsd_ray.report.tables.text import Section, TableText
 
 _HEAD = ("Configuration", "Component", "MACs (M)", "Number", "Total (M)")
 _MEASURED = ("Hours", "Parameters trained", "Parameters deployed", "Device")
@@ -47,10 +47,10 @@ class CostTable:
 
     title: str
     costs: tuple[Cost, ...]
-    #: See `Tabular`.
+    #: See `Printable`.
     damages: tuple[str, ...] = ()
 
-    def sheet(self) -> Sheet:
+    def sheet(self) -> TableText:
         """A row a component, then one for the group."""
         captions = (
             "MACs: multiplications, each with its addition, of convolutions and matrix products in one image's forward "
@@ -61,7 +61,7 @@ class CostTable:
         unfinished = tuple(
             f"{cost.row.configuration}: no trial has completed" for cost in self.costs if not cost.devices
         )
-        return Sheet(self.title, captions, (*_HEAD, *_MEASURED), (Section("", rows),), unfinished, words=2)
+        return TableText(self.title, captions, (*_HEAD, *_MEASURED), (Section("", rows),), unfinished, words=2)
 
     def records(self) -> list[list[str]]:
         """A line a component, then one named `group`."""
@@ -111,7 +111,7 @@ def cost_table(run: RunRecords) -> CostTable:
 
 
 def cost_of(run: RunRecords, row: Row) -> Cost:
-    """What the trials behind a row of the run's table cost."""
+    """Costs of the trials behind a row of the run's table."""
     spec = row.spec
     trials = [run.trial(spec.changed(seed=seed).identity()) for seed in row.seeds]
     result = trials[0].result() if trials else {}

@@ -5,11 +5,12 @@ A row a test image, a column a network and level, from the last training checkpo
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,20 +18,23 @@ from torch import Tensor
 
 from ffsd_ray import data
 from ffsd_ray.command import command, parse_positional
+from ffsd_ray.config.labels import trial_labels
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data.batches import normalise
 from ffsd_ray.errors import DamagedRecords, JobError, RecordsError
 from ffsd_ray.losses import attention
 from ffsd_ray.records.checkpoint import fits
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.report.captions import images_of
 from ffsd_ray.report.collect import collect, damages
-from ffsd_ray.report.maps_plot import draw
-from ffsd_ray.report.picture import check_picture, write_picture
-from ffsd_ray.report.show import tell
-from ffsd_ray.report.where import where
-from ffsd_ray.spec.labels import trial_labels
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.report.filters import where
+from ffsd_ray.report.plots.files import check_picture, write_picture
+from ffsd_ray.report.tables.captions import images_of
+from ffsd_ray.report.tables.show import tell
 from ffsd_ray.train.build import build_method
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Level = Literal["mid", "top"]
 
@@ -85,7 +89,7 @@ def heat(maps: Tensor, size: int) -> Tensor:
 def panels(
     run: RunRecords, conditions: Sequence[str], members: Sequence[str], levels: Sequence[Level], count: int
 ) -> Panels:
-    """What is drawn: of the trials that meet `conditions` (`where`), the `members`' networks; none named: all.
+    """Compute the maps of the `members` (none named: all) of the trials that meet `conditions` (`where`).
 
     Raises:
         JobError, RecordsError: see `where`; no trial has a checkpoint, or one that is not damaged, or such a member;
@@ -127,7 +131,7 @@ def panels(
         state = states[spec.identity()]
         method = build_method(spec, dataset.num_classes, dataset.image_size)
         if not fits(method, state["method"]):
-            left_out.append(str(run.trial(spec.identity()).misfit()))
+            left_out.append(str(run.trial(spec.identity()).mismatch_error()))
             continue
         method.load_state_dict(state["method"])
         method.eval()
@@ -199,6 +203,70 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_picture(draw(shown), arguments.out)
     print(arguments.out)
     return status
+
+
+#: Inches: a picture's side, the room between pictures and between trials, at the edges, and a line of text.
+_CELL, _GAP, _BETWEEN, _EDGE, _LINE = 1.0, 0.05, 0.25, 0.12, 0.17
+_LETTER = 0.08  # inches that a letter of a title takes; bold ones take less than this on average
+_SMALL_LINE = 0.125  # inches of a line of the caption
+_HEAT = 0.5  # opacity over the image
+
+
+def draw(shown: "Panels") -> "Figure":
+    """A row an image; the image itself, then a block of columns a trial under its label; the caption below.
+
+    Everything is placed by hand, since pictures are to stand in line whatever the lengths of labels.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    pictures = [image.permute(1, 2, 0).numpy() for image in shown.images]
+    names = [textwrap.wrap(name, 12) for name in shown.classes]
+    beside = 2 * _EDGE + _LETTER * max((len(line) for lines in names for line in lines), default=0)
+    left, blocks = beside + _CELL, []
+    for label, columns in shown.trials.items():
+        width = len(columns) * (_CELL + _GAP) - _GAP
+        blocks.append(
+            (left + _BETWEEN, width, textwrap.wrap(label, int(width / _LETTER), break_long_words=False), columns)
+        )
+        left += _BETWEEN + width
+    width = left + _EDGE
+    caption = textwrap.wrap(shown.caption, int(width * 16))
+    lines = max(len(title) for *_, title, _ in blocks)
+    levels = 2  # lines of a column's own title: member, level
+    head = _EDGE + (lines + levels) * _LINE + _GAP
+    body = len(pictures) * (_CELL + _GAP)
+    height = head + body + _EDGE + len(caption) * _SMALL_LINE + _EDGE
+    figure = Figure(figsize=(width, height))
+
+    def place(x: float, row: int) -> "Axes":
+        axes = figure.add_axes(
+            (x / width, 1 - (head + row * (_CELL + _GAP) + _CELL) / height, _CELL / width, _CELL / height)
+        )
+        axes.set_axis_off()
+        return axes
+
+    def write(x: float, y: float, text: str, **style: object) -> None:
+        figure.text(x / width, 1 - y / height, text, va="top", **({"fontsize": 8.5} | style))  # type: ignore[arg-type]
+
+    for row, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+        place(beside, row).imshow(picture)
+        middle = head + row * (_CELL + _GAP) + (_CELL - len(name) * _LINE) / 2
+        write(beside - _EDGE, middle, "\n".join(name), ha="right")
+    write(beside + _CELL / 2, head - _GAP - _LINE, "image", ha="center")
+    for x, block, title, columns in blocks:
+        for line, text in enumerate(reversed(title), 1):
+            write(x + block / 2, head - (levels + line) * _LINE - _GAP, text, ha="center", weight="bold")
+        for index, column in enumerate(columns):
+            at = x + index * (_CELL + _GAP)
+            write(at + _CELL / 2, head - levels * _LINE - _GAP, f"{column.member}\n{column.level}", ha="center")
+            for row, (picture, heat) in enumerate(zip(pictures, column.heat.numpy(), strict=True)):
+                # Blended here: what is transparent comes out differently in PNG, PDF and SVG.
+                finer = len(heat) // len(picture)
+                grey = picture.mean(axis=2, keepdims=True).repeat(finer, 0).repeat(finer, 1) / 255
+                place(at, row).imshow((1 - _HEAT) * grey + _HEAT * colormaps["jet"](heat)[..., :3])
+    write(_EDGE, head + body + _EDGE, "\n".join(caption), fontsize=7.5, color="#555555")
+    return figure
 
 
 if __name__ == "__main__":

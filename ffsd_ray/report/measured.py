@@ -1,4 +1,4 @@
-"""What configurations take, measured apart from a run: the record that `python -m ffsd_ray.bench JOB --all` leaves."""
+"""Measured costs of configurations: the record that `python -m ffsd_ray.bench JOB --all` leaves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from ffsd_ray.bench.record import read
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import RecordsError
-from ffsd_ray.report.row import Cell
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.records.measurement import read
+from ffsd_ray.report.tables.row import Cell
 
 
 class Measured(NamedTuple):
@@ -26,15 +26,15 @@ class Measured(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Apart:
+class MeasuredCosts:
     """A record's `figures`, by the configuration's identity."""
 
     caption: str
     figures: Mapping[str, Measured]
 
 
-def read_measured(path: Path, wanted: Sequence[str]) -> Apart:
-    """What the record has of the `wanted` configurations (identities).
+def read_measured(path: Path, wanted: Sequence[str]) -> MeasuredCosts:
+    """Read a record's figures of the `wanted` configurations (identities).
 
     Raises:
         RecordsError: it cannot be read, is no record of a job, or has none of them.
@@ -67,4 +67,4 @@ def read_measured(path: Path, wanted: Sequence[str]) -> Apart:
             f"{path}: has no configuration of this run; expected the record of `python -m ffsd_ray.bench JOB --all` "
             "with the run's job file and the same --set"
         )
-    return Apart(caption, figures)
+    return MeasuredCosts(caption, figures)

@@ -1,4 +1,4 @@
-"""What a run's configurations reach and what they cost, a line each: python -m ffsd_ray.report.methods RUN."""
+"""Accuracy and cost of a run's configurations, a line each: python -m ffsd_ray.report.methods RUN."""
 
 import sys
 from collections import Counter
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ffsd_ray.command import command
-from ffsd_ray.methods.taught import TaughtSettings
+from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.methods.shared.with_teacher import TaughtSettings
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import Trial, collect, environments
 from ffsd_ray.report.cost import Cost, cost_of
-from ffsd_ray.report.groups import without_teachers
 from ffsd_ray.report.measured import Measured, read_measured
-from ffsd_ray.report.row import Cell
-from ffsd_ray.report.sheet import Section, Sheet, marks
-from ffsd_ray.report.show import parser_of_run, show
-from ffsd_ray.report.table import table_of
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.report.tables.groups import without_teachers
+from ffsd_ray.report.tables.row import Cell
+from ffsd_ray.report.tables.show import parser_of_run, show
+from ffsd_ray.report.tables.table import table_of
+from ffsd_ray.report.tables.text import Section, TableText, footnote_marks
 
 #: Columns that are there in any case.
 _NAMES = ("Configuration", "n")
@@ -54,16 +54,16 @@ class MethodsTable:
     captions: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
-    #: See `Tabular`.
+    #: See `Printable`.
     damages: tuple[str, ...] = ()
 
-    def sheet(self) -> Sheet:
+    def sheet(self) -> TableText:
         """A line a configuration; what is missing as a mark. What no line has is left out."""
         texts = [_texts(line) for line in self.lines]
         names = texts[0] if texts else _NAMES
         head = [name for name in names if name in _NAMES or any(text[name] for text in texts)]
         rows = tuple(tuple(text[name] for name in head) for text in texts)
-        return Sheet(self.title, self.captions, tuple(head), (Section("Last epoch", rows),), self.notes)
+        return TableText(self.title, self.captions, tuple(head), (Section("Last epoch", rows),), self.notes)
 
     def records(self) -> list[list[str]]:
         """A line a configuration; mean and std in columns of their own.
@@ -124,7 +124,7 @@ def _baseline(spec: TrialSpec) -> str:
 
 
 def _results(trials: Sequence[Trial], identity: str) -> list[dict[str, Any]]:
-    """Of a row's completed trials."""
+    """Images per second, mean and deviation over a row's completed trials."""
     return [trial.result for trial in trials if trial.result and trial.spec.configuration().identity() == identity]
 
 
@@ -147,11 +147,12 @@ def _before(spec: TrialSpec) -> str:
 
 def _texts(line: Line) -> dict[str, str]:
     row, speed, sizes = line.cost.row, line.images_per_second, line.cost.parameters or {}
+    gain = row.cells["Gain"].text() if "Gain" in row.cells else ""
     return {
-        "Configuration": f"{row.configuration} {marks(row.notes.get('configuration', ()))}".strip(),
-        "n": f"{len(row.seeds)} {marks(row.notes.get('n', ()))}".strip(),
+        "Configuration": f"{row.configuration} {footnote_marks(row.notes.get('configuration', ()))}".strip(),
+        "n": f"{len(row.seeds)} {footnote_marks(row.notes.get('n', ()))}".strip(),
         "Accuracy": row.accuracy.text() if row.accuracy else "",
-        "Gain": f"{row.cells['Gain'].text() if 'Gain' in row.cells else ''} {marks(row.notes.get('Gain', ()))}".strip(),
+        "Gain": f"{gain} {footnote_marks(row.notes.get('Gain', ()))}".strip(),
         "Step (ms)": "" if line.step is None else f"{1e3 * line.step:.0f}",
         "Time ×": _number(line.time),
         "÷ members": _number(line.per_network),
@@ -161,7 +162,7 @@ def _texts(line: Line) -> dict[str, str]:
         "Trained": f"{sizes['trained']:,}" if sizes else "",
         "Deployed": f"{sizes['deployed']:,}" if sizes else "",
         "Trained before": line.before,
-        "Accuracy of": row.headline,
+        "Accuracy of": row.primary_series,
         "Deploys": line.deploys,
     }
 
@@ -178,7 +179,7 @@ def _record(line: Line) -> list[str]:
         "" if line.peak is None else str(line.peak),
         *(str(sizes.get(key, "")) for key in ("trained", "deployed")),
         line.before,
-        row.headline,
+        row.primary_series,
         line.deploys,
         " ".join(row.trials),
     ]

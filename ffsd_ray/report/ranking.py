@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ffsd_ray.errors import RecordsError
-from ffsd_ray.report.row import Row
+from ffsd_ray.report.tables.row import Row
 
 IMAGES = {"val": "the held-out validation images", "test": "the test images"}
 

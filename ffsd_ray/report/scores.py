@@ -1,12 +1,12 @@
-"""What one completed trial scored, from its result."""
+"""Accuracies of one completed trial, from its result."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.methods import MethodSettings
 from ffsd_ray.methods.baseline import BaselineSettings
-from ffsd_ray.records.formats import ANY, LOGITS, MEAN
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.series import ANY, LOGITS, MEAN
 
 Epoch = Literal["best", "last"]
 
@@ -22,7 +22,7 @@ class Scores(NamedTuple):
 
     seed: int
     #: The column that stands for the method.
-    headline: str
+    primary_series: str
     test: dict[str, float]
     selection: dict[str, float]
     #: The identity and scores of the trial's baseline, which is itself where it is one; None: there is none.
@@ -32,7 +32,7 @@ class Scores(NamedTuple):
         return self.test if split == "test" else self.selection
 
     def gains(self, split: On) -> dict[str, float]:
-        """Of every column over the baseline, which there must be, in points."""
+        """The gain of every column over the baseline, which must be there, in percentage points."""
         assert self.baseline is not None
         alone = self.baseline[1].on(split)["Baseline"]
         return {column: value - alone for column, value in self.on(split).items()}
@@ -43,10 +43,10 @@ def scores_of(
 ) -> Scores:
     """`completed` has the results of all trials of the run, by identity: the trial's baseline is found there."""
     columns = series(result, spec.method)
-    headline = next(column for column, name in columns.items() if name == result["headline"])
+    primary_series = next(column for column, name in columns.items() if name == result["primary_series"])
     test = {column: _top1(result, name, epoch) for column, name in columns.items()}
     selection = {column: _selected(result, name, epoch) for column, name in columns.items()}
-    own = Scores(spec.seed, headline, test, selection, None)
+    own = Scores(spec.seed, primary_series, test, selection, None)
     if isinstance(spec.method, BaselineSettings):
         return own._replace(baseline=(spec.identity(), own))
     alone = spec.baseline()
@@ -56,7 +56,7 @@ def scores_of(
 
 
 def baselines(scores: Sequence[Scores]) -> Iterator[tuple[str, Scores]]:
-    """Of those that have one, by identity."""
+    """Results of the trials that have one, by identity."""
     return (score.baseline for score in scores if score.baseline is not None)
 
 

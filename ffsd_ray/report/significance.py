@@ -5,10 +5,10 @@ from dataclasses import replace
 from math import isclose
 
 from ffsd_ray.errors import RecordsError
-from ffsd_ray.report.groups import Group
-from ffsd_ray.report.row import Cell, Difference, Row
-from ffsd_ray.report.sheet import PLUS_MINUS, Notes
-from ffsd_ray.report.where import parted, where
+from ffsd_ray.report.filters import split_conditions, where
+from ffsd_ray.report.tables.groups import Group
+from ffsd_ray.report.tables.row import Cell, Difference, Row
+from ffsd_ray.report.tables.text import PLUS_MINUS, Notes
 
 #: The columns of a table that compares.
 COMPARED = ("Δ", "p", "Pairs")
@@ -27,7 +27,9 @@ def reference_of(shown: Sequence[Group], everything: Callable[[], Sequence[Group
         if met:
             break
     if not met:
-        where([trial.spec for group in everything() for trial in group.trials], parted(conditions), "--against")
+        where(
+            [trial.spec for group in everything() for trial in group.trials], split_conditions(conditions), "--against"
+        )
         raise RecordsError(f"--against {conditions}: no row has this in all its trials")
     if len(met) > 1:
         names = "; ".join(group.name for group in met)
@@ -38,7 +40,7 @@ def reference_of(shown: Sequence[Group], everything: Callable[[], Sequence[Group
 def _meets(group: Group, conditions: str) -> bool:
     specs = [trial.spec for trial in group.trials]
     try:
-        return len(where(specs, parted(conditions), "--against")) == len(specs)
+        return len(where(specs, split_conditions(conditions), "--against")) == len(specs)
     except RecordsError:
         return False
 
@@ -69,7 +71,7 @@ def compared(row: Row, reference: Row, notes: Notes) -> Row:
 
 
 def comparison_texts(row: Row) -> tuple[str, str, str]:
-    """What stands in the columns of `COMPARED`."""
+    """Texts for the columns of `COMPARED`."""
     assert row.difference is not None
     cell, pairs, p = row.difference
     if cell is None:
@@ -80,8 +82,8 @@ def comparison_texts(row: Row) -> tuple[str, str, str]:
 
 
 def comparison_caption(rows: Sequence[Row], reference: Row) -> str:
-    heads = dict.fromkeys(row.headline for row in rows if row.headline)
+    heads = dict.fromkeys(row.primary_series for row in rows if row.primary_series)
     return (
-        f"Δ: {' or '.join(heads)} minus {reference.headline or 'the same'} of {reference.configuration}, paired over "
-        "seeds; p: paired t-test, two-sided, not corrected for the number of comparisons"
+        f"Δ: {' or '.join(heads)} minus {reference.primary_series or 'the same'} of {reference.configuration}, "
+        "paired over seeds; p: paired t-test, two-sided, not corrected for the number of comparisons"
     )

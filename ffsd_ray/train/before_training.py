@@ -1,21 +1,21 @@
-"""What a trial needs of its images, known before its first step."""
+"""Checks of a trial against its images before the first step."""
 
 from collections.abc import Iterator
 
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
 from ffsd_ray.data.batches import epoch_steps, last_batch
 from ffsd_ray.errors import DataError, TrialError
-from ffsd_ray.spec.trial import TrialSpec
 from ffsd_ray.train.build import checked_shapes, joins_last_batch
 
 
 def check_before_training(spec: TrialSpec, dataset: Dataset) -> list[str]:
-    """What is to be told of a trial's images and of how it is trained on them, a line each.
+    """Notes on a trial's images and on how it is trained on them, a line each.
 
     Raises:
         DataError: the trial cannot be trained on these images; the message says what to change.
     """
-    if spec.method.wants_held_out and dataset.val is None:
+    if spec.method.requires_validation and dataset.val is None:
         raise DataError(
             f"data.validation: {spec.method.name} learns from held-out images, of which there are none; expected a "
             "share above 0, e.g. 0.1, or a validation split in the data set (a folder val/)"

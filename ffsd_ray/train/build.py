@@ -5,14 +5,14 @@ from functools import cache
 import torch
 
 from ffsd_ray.backbones import backbone, map_shapes
+from ffsd_ray.config.inspection.flops import meta_group, structure
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
 from ffsd_ray.data.batches import TrainBatches, last_batch
 from ffsd_ray.errors import TrialError
 from ffsd_ray.meta_device import meta_device
 from ffsd_ray.methods import METHODS, Blueprint, MapShapes, Method, MethodSettings, TrainedOn
-from ffsd_ray.records.formats import ANY, LOGITS, MEAN
-from ffsd_ray.spec.flops import meta_group, structure
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.series import ANY, LOGITS, MEAN
 from ffsd_ray.train import optimisers
 
 
@@ -24,19 +24,18 @@ def build_method(spec: TrialSpec, classes: int, image_size: int, data: Dataset |
     """
     build, shapes = backbone(spec.backbone.name), checked_shapes(spec, image_size)
     optimisers.seed_everything(spec.seed)
-    grouped = spec.train.execution == "grouped"
     trained_on = TrainedOn(spec.data.name, data.classes, data.mean, data.std) if data is not None else None
-    blueprint = Blueprint(build, shapes, classes, spec.train.precision, grouped, trained_on)
+    blueprint = Blueprint(build, shapes, classes, spec.train.precision, trained_on)
     method = METHODS[spec.method.name](spec.method, blueprint)
     series = [*method.members, *([MEAN, ANY, LOGITS] if method.common else [])]
-    if spec.method.headline not in series:
-        said = f"its headline should be one of {', '.join(series)}, and is {spec.method.headline}"
+    if spec.method.primary_series not in series:
+        said = f"its headline should be one of {', '.join(series)}, and is {spec.method.primary_series}"
         raise TrialError(f"method.name = {spec.method.name}: {said}")
     return method
 
 
 def checked_shapes(spec: TrialSpec, size: int) -> MapShapes:
-    """Of the backbone's maps for images of this side.
+    """Shapes of the backbone's feature maps for images of this side length.
 
     Raises:
         TrialError: they are too small for it, or its maps do not suit the method.

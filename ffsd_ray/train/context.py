@@ -1,10 +1,10 @@
-"""What a trainer needs to know of where it runs."""
+"""The interface between a trainer and the place where it runs."""
 
 from typing import Protocol
 
 import torch
 
-from ffsd_ray.records.trial import Row
+from ffsd_ray.series import HistoryRow
 
 
 class Context(Protocol):
@@ -14,13 +14,13 @@ class Context(Protocol):
     world_size: int
     device: torch.device
 
-    def report(self, row: Row) -> None:
+    def report(self, row: HistoryRow) -> None:
         """Called by every worker at the end of every epoch."""
 
-    def leaving(self) -> bool:
+    def checkpoint_requested(self) -> bool:
         """Whether the workers may be replaced any moment, so that a checkpoint is due now; called by every worker."""
 
-    def leave(self) -> None:
+    def exit_if_preempted(self) -> None:
         """After that checkpoint: ends the worker if they are sure to be replaced; called by every worker."""
 
 
@@ -32,11 +32,11 @@ class LocalContext:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def report(self, row: Row) -> None:
+    def report(self, row: HistoryRow) -> None:
         pass
 
-    def leaving(self) -> bool:
+    def checkpoint_requested(self) -> bool:
         return False
 
-    def leave(self) -> None:
+    def exit_if_preempted(self) -> None:
         pass

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ffsd_ray.data.batches import share
+from ffsd_ray.data.batches import rank_slice
 from ffsd_ray.train.distributed import share_statistics
 
 
-def parts_of(rank: int, workers: int, parts: int) -> range:
+def batch_parts(rank: int, workers: int, parts: int) -> range:
     """The parts that a worker computes; the first worker has the first part."""
-    own = share(0, parts, rank, workers)
+    own = rank_slice(0, parts, rank, workers)
     return range(own.start, own.stop)
 
 
@@ -38,7 +38,7 @@ def wrapped(method: nn.Module, **options: Any) -> DistributedDataParallel:
     return DistributedDataParallel(method, **options)
 
 
-class Parts:
+class BatchParts:
     """A worker's parts of every step."""
 
     def __init__(self, group: nn.Module, own: range, workers: int, parts: int) -> None:

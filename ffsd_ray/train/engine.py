@@ -1,4 +1,4 @@
-"""What one worker of a trial computes. What is kept of it is the trainer's."""
+"""The computation of one worker of a trial; recording it is the trainer's."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -8,16 +8,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
 from ffsd_ray.data.base import Drawn
 from ffsd_ray.data.batches import EvalBatches
 from ffsd_ray.methods import Losses
-from ffsd_ray.records.trial import Row
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.series import HistoryRow
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method, train_batches
 from ffsd_ray.train.distributed import share_statistics, sum_over_workers
-from ffsd_ray.train.elastic import Parts, parts_of, wrapped
+from ffsd_ray.train.elastic import BatchParts, batch_parts, wrapped
 from ffsd_ray.train.execution import Executor
 from ffsd_ray.train.meters import AccuracyMeter, Meters, TermMeter
 
@@ -43,7 +43,7 @@ class Engine:
         self.method = method.to(device).to(memory_format=torch.channels_last)
         self.optimisers = optimisers.build(self.method, spec.train)
         elastic, parts = spec.scale.elastic, spec.scale.most_workers
-        own = parts_of(rank, world_size, parts) if elastic else range(rank, rank + 1)
+        own = batch_parts(rank, world_size, parts) if elastic else range(rank, rank + 1)
         shares = parts if elastic else world_size
         self._batches = [
             train_batches(spec, dataset, device, rank=part, world_size=shares, views=self.method.views) for part in own
@@ -56,7 +56,7 @@ class Engine:
             self._batches[0],
             spec.train.execution,
             workers=shares,
-            parts=Parts(group, own, world_size, parts) if elastic else None,
+            parts=BatchParts(group, own, world_size, parts) if elastic else None,
         )
         #: This worker's share of the images, normalised, by split: `val`, if there is one, and `test`.
         self.evaluations = {
@@ -121,19 +121,19 @@ class Engine:
         return self.executor.train(parts)
 
     @torch.inference_mode()
-    def evaluate(self) -> Row:
+    def evaluate(self) -> HistoryRow:
         """Accuracies and losses on every split; the method sees what is held out."""
         share_statistics(self.method)
         self.method.eval()
-        row: Row = {}
+        row: HistoryRow = {}
         for split in self.evaluations:
             row |= self.measure(split)
         if "val" in self.evaluations:
-            self.method.see_held_out(self.evaluations["val"], sum_over_workers)
+            self.method.fit_on_validation(self.evaluations["val"], sum_over_workers)
         return row
 
     @torch.inference_mode()
-    def measure(self, split: str, batches: int | None = None) -> Row:
+    def measure(self, split: str, batches: int | None = None) -> HistoryRow:
         """Accuracies and losses on a split, or on its first `batches`, as the method is."""
         meter = self._accuracy_meter()
         for images, labels in islice(self.evaluations[split], batches):

@@ -1,4 +1,4 @@
-"""What a trial ran on, for its records."""
+"""The environment of a trial: versions, revision and device, for its records."""
 
 import platform
 import shutil

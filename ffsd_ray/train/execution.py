@@ -5,29 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ffsd_ray.config.optimisation import AskedExecution, can_capture, resolve_execution
 from ffsd_ray.data.base import Drawn
 from ffsd_ray.data.batches import TrainBatches
 from ffsd_ray.methods.base import Losses, Method
-from ffsd_ray.train.elastic import Parts
+from ffsd_ray.train.cuda_graph import Replay
+from ffsd_ray.train.elastic import BatchParts
 from ffsd_ray.train.optimisers import Optimisers
-from ffsd_ray.train.replay import Replay
-from ffsd_ray.train.settings import AskedExecution, Execution
 from ffsd_ray.train.step import Step
-
-
-def resolve(asked: AskedExecution, *, cuda: bool, workers: int) -> Execution:
-    """What `auto` stands for: a graph on a GPU of its own, eager elsewhere.
-
-    On CPUs, grouping took twice the time of the loop, and compiling a minute or two for a fifth of a step (README).
-    """
-    if asked != "auto":
-        return asked
-    return "graph" if captures(cuda=cuda, workers=workers) else "eager"
-
-
-def captures(*, cuda: bool, workers: int) -> bool:
-    """Whether a step can be captured. With several workers DDP's communication stays outside of graphs."""
-    return cuda and workers == 1
 
 
 class Executor:
@@ -42,17 +27,17 @@ class Executor:
         asked: AskedExecution,
         *,
         workers: int = 1,
-        parts: Parts | None = None,
+        parts: BatchParts | None = None,
     ) -> None:
         """`group`: what is called in `method`'s place, its DDP wrapper or itself; `parts`: of an elastic trial."""
         cuda = next(method.parameters()).device.type == "cuda"
-        self.execution = resolve(asked, cuda=cuda, workers=workers)
+        self.execution = resolve_execution(asked, cuda=cuda, workers=workers)
         self._batches, self._parts = batches, parts
         called = _FirstShape(torch.compile(group, dynamic=False), group) if self.execution == "compiled" else group
         self._step = Step(method, optimisers, called)
         self._run: Callable[..., tuple[Losses, Tensor]] = self._train
         self.predict: Callable[[Tensor], dict[str, Tensor]] = method.predict
-        if self.execution != "eager" and captures(cuda=cuda, workers=workers):
+        if self.execution != "eager" and can_capture(cuda=cuda, workers=workers):
             required = asked != "auto"
             self._run = Replay(self._train, required=required)
             self.predict = Replay(method.predict, required=required)

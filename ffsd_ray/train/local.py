@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import torch
 
+from ffsd_ray.config.job import JobSpec
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DataError, TrialError, UserError, summary
+from ffsd_ray.progress_view import View
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.records.trial import Row
-from ffsd_ray.spec.job import JobSpec
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.series import HistoryRow
 from ffsd_ray.train.context import LocalContext
 from ffsd_ray.train.trainer import train
-from ffsd_ray.view import View
 
 
 class _ViewedContext(LocalContext):
@@ -20,7 +20,7 @@ class _ViewedContext(LocalContext):
         super().__init__(device)
         self._view, self._identity = view, identity
 
-    def report(self, row: Row) -> None:
+    def report(self, row: HistoryRow) -> None:
         self._view.epoch(self._identity, row)
 
 

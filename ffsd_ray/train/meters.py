@@ -10,11 +10,8 @@ from torch import Tensor
 
 from ffsd_ray.errors import TrialError
 from ffsd_ray.methods import Losses
-from ffsd_ray.records.formats import ANY, LOGITS, MEAN, Row
+from ffsd_ray.series import ANY, LOGITS, MEAN, TOP5_FROM, HistoryRow
 from ffsd_ray.train.distributed import earliest_over_workers, sum_over_workers
-
-#: From this number of classes on, top-5 accuracy is reported beside top-1.
-TOP5_FROM = 20
 
 
 class AccuracyMeter:
@@ -57,12 +54,12 @@ class AccuracyMeter:
         self._sums += state["sums"].to(self._sums.device)
         self._images += state["images"]
 
-    def read(self, split: str) -> Row:
+    def read(self, split: str) -> HistoryRow:
         """`<split>/<series>/<top1 | top5 | loss>` over all workers: accuracies in percent, losses in nats."""
         images = sum_over_workers(torch.tensor([self._images], dtype=torch.float64, device=self._sums.device))
         means = (sum_over_workers(self._sums) / images).tolist()
         series = [*self._members, *([LOGITS, ANY] if self._common else [])]
-        row: Row = {}
+        row: HistoryRow = {}
         for name, (top1, top5, loss) in zip(series, means, strict=True):
             row[f"{split}/{name}/top1"] = 100 * top1
             if self._top5:
@@ -115,7 +112,7 @@ class TermMeter:
         self._names, self._images = state["names"], state["images"]
         self._sums, self._first_bad = state["sums"].to(self._device), state["first_bad"].to(self._device)
 
-    def read(self, epoch: int) -> Row:
+    def read(self, epoch: int) -> HistoryRow:
         """`term/<member>/<term>` over all workers.
 
         Raises:
@@ -135,7 +132,7 @@ class TermMeter:
 
 
 class Meters(NamedTuple):
-    """What is measured of a training epoch."""
+    """Meters of a training epoch."""
 
     terms: TermMeter
     accuracy: AccuracyMeter
@@ -145,6 +142,6 @@ class Meters(NamedTuple):
         self.terms.update(losses.terms, step, len(labels))
         self.accuracy.update(losses.logits, labels)
 
-    def read(self, epoch: int) -> Row:
+    def read(self, epoch: int) -> HistoryRow:
         """Over all workers. Raises TrialError: see `TermMeter.read`."""
         return self.terms.read(epoch) | self.accuracy.read("train")

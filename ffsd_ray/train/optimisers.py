@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Adam, Optimizer
 
+from ffsd_ray.config.optimisation import TrainSettings
 from ffsd_ray.methods.base import Method, Role
-from ffsd_ray.train.settings import TrainSettings
 
 
 class Optimisers(NamedTuple):
@@ -90,7 +90,7 @@ def build(method: Method, settings: TrainSettings) -> Optimisers:
 
 
 def learning_rate_factor(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:
-    """What every learning rate is multiplied by: epochs from 1, steps of the epoch from 0, `steps` in each epoch.
+    """The factor of every learning rate: epochs from 1, steps of the epoch from 0, `steps` in each epoch.
 
     A pure function of the position, so that a resumed run needs no scheduler's state.
     """

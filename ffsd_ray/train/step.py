@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ffsd_ray.data.batches import Batch
 from ffsd_ray.methods.base import Losses, Method
-from ffsd_ray.train.elastic import Parts
+from ffsd_ray.train.elastic import BatchParts
 from ffsd_ray.train.optimisers import Optimisers
 
 
@@ -29,7 +29,7 @@ class Step:
         """The losses of the batch, from before the update."""
         return self.accumulated([batch])[0]
 
-    def accumulated(self, batches: Sequence[Batch], parts: Parts | None = None) -> list[Losses]:
+    def accumulated(self, batches: Sequence[Batch], parts: BatchParts | None = None) -> list[Losses]:
         """One update from several batches, the parts of a global batch that this worker computes."""
         seen = [Losses({}, {}) for _ in batches]
         for phase in self._phases:

@@ -9,19 +9,20 @@ import torch
 from torch import nn
 
 from ffsd_ray import data
+from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.deployed import Card, pack
 from ffsd_ray.errors import TrialError
-from ffsd_ray.leader import Card, pack
 from ffsd_ray.records.checkpoint import fits
-from ffsd_ray.records.trial import LEADER_BEST, LEADER_LAST, Row, TrialRecords
-from ffsd_ray.spec.trial import TrialSpec
+from ffsd_ray.records.trial import MODEL_BEST, MODEL_LAST, TrialRecords
+from ffsd_ray.series import HistoryRow
 from ffsd_ray.train.before_training import check_before_training
 from ffsd_ray.train.context import Context
 from ffsd_ray.train.distributed import random_states, set_random_state
 from ffsd_ray.train.engine import Engine, trained_parameters
 from ffsd_ray.train.environment import environment
 from ffsd_ray.train.meters import Meters
+from ffsd_ray.train.mid_epoch import MidEpochState, Progress
 from ffsd_ray.train.optimisers import learning_rate_factor
-from ffsd_ray.train.progress import Progress, Within
 from ffsd_ray.train.similarity import similarity
 
 #: Steps between two questions whether the workers are about to be replaced.
@@ -39,7 +40,7 @@ class Donor(NamedTuple):
 
     @property
     def note(self) -> dict[str, Any]:
-        """What the lineage says of it."""
+        """The donor's entry in the lineage."""
         return {"from": self.identity, "epoch": self.epoch, "changed": self.changed}
 
     def taken_over(self, lineage: list[dict[str, Any]]) -> bool:
@@ -60,7 +61,7 @@ class Trainer:
         self._engine = Engine(spec, self._dataset, context.device, rank=context.rank, world_size=context.world_size)
         self._method = self._engine.method
         self._selection = "val" if "val" in self._engine.evaluations else "test"
-        self._within: Within | None = None
+        self._within: MidEpochState | None = None
         #: The workers' random states at that point.
         self._random: Any = None
         #: Since the last question: an epoch may have fewer than there are between two.
@@ -79,7 +80,7 @@ class Trainer:
             records.begin(spec.model_dump(), where, self._dataset.skipped)
             if self._taken_over:
                 records.write_checkpoint(len(self._progress.rows), self._state(), keep_earlier=keep_checkpoints)
-                records.give_up_after(len(self._progress.rows))
+                records.delete_checkpoints_after(len(self._progress.rows))
             if self._progress.rows:
                 records.write_history(self._progress.rows)
         for epoch in range(len(self._progress.rows) + 1, spec.train.epochs + 1):
@@ -92,13 +93,13 @@ class Trainer:
                     records.write_checkpoint(epoch, self._state(), keep_earlier=keep_checkpoints)
                 records.write_history(self._progress.rows)
                 if stoppable:
-                    records.stand(self._result())
+                    records.write_provisional(self._result())
             self._context.report(row)
         alike = similarity(self._method, self._engine.evaluations["test"], self._context.device)
         if leads:
             self._finish(alike)
 
-    def _train_epoch(self, epoch: int) -> Row:
+    def _train_epoch(self, epoch: int) -> HistoryRow:
         engine, settings = self._engine, self._spec.train
         engine.begin(epoch)
         meters = engine.meters()
@@ -122,18 +123,18 @@ class Trainer:
 
     def _after_step(self, epoch: int, steps: int, meters: Meters, began: float) -> None:
         """A checkpoint inside the epoch where one is due; the worker's end where it is to be replaced."""
-        leaving = False
+        checkpoint_requested = False
         if self._steps >= NOTICE_STEPS:
-            self._steps, leaving = 0, self._context.leaving()
+            self._steps, checkpoint_requested = 0, self._context.checkpoint_requested()
         every = self._spec.train.checkpoint_steps
-        if leaving or (every is not None and steps % every == 0):
+        if checkpoint_requested or (every is not None and steps % every == 0):
             seconds = time.perf_counter() - began
-            self._save_within(Within(epoch, steps, seconds, meters.terms.state(), meters.accuracy.state()))
-        if leaving:
-            self._context.leave()
+            self._save_within(MidEpochState(epoch, steps, seconds, meters.terms.state(), meters.accuracy.state()))
+        if checkpoint_requested:
+            self._context.exit_if_preempted()
 
-    def _save_within(self, within: Within) -> None:
-        """What its meters hold is over all workers."""
+    def _save_within(self, within: MidEpochState) -> None:
+        """Save a checkpoint inside an epoch; its meters hold sums over all workers."""
         random = random_states(self._context.device)
         if self._context.rank == 0:
             state = self._state() | {"within": asdict(within), "random": random}
@@ -170,11 +171,15 @@ class Trainer:
         if state is None:
             return Progress(), False
         if not self._fits(state):
-            raise donor.records.misfit(donor.epoch) if donor is not None and take_over else self._records.misfit()
+            raise (
+                donor.records.mismatch_error(donor.epoch)
+                if donor is not None and take_over
+                else self._records.mismatch_error()
+            )
         self._method.load_state_dict(state["method"])
         self._engine.optimisers.load(state["optimisers"])
         if "within" in state:
-            self._within, self._random = Within(**state["within"]), state["random"]
+            self._within, self._random = MidEpochState(**state["within"]), state["random"]
         return Progress(**state["progress"]), take_over
 
     def _fits(self, state: dict[str, Any]) -> bool:
@@ -189,7 +194,7 @@ class Trainer:
     def _teacher(self, spec: TrialSpec, network: nn.Module) -> dict[str, torch.Tensor]:
         """The weights at the end of a trial that this one needs, from its records beside this one's."""
         beside = TrialRecords(self._records.store.parent.child(spec.identity()))
-        if not beside.store.exists(LEADER_LAST):  # also where a scheduler has stopped it
+        if not beside.store.exists(MODEL_LAST):  # also where a scheduler has stopped it
             raise TrialError(
                 f"this trial needs trial {spec.identity()} ({spec.backbone.name}), which has not completed"
             )
@@ -201,8 +206,8 @@ class Trainer:
         weights = _copy(network.state_dict())
         last_card = self._card(int(last["epoch"]), last[f"test/{name}/top1"])
         best_card = self._card(int(best["epoch"]), best["top1"])
-        self._records.store.write(LEADER_LAST, pack(weights, last_card))
-        self._records.store.write(LEADER_BEST, pack(self._progress.best_weights, best_card))
+        self._records.store.write(MODEL_LAST, pack(weights, last_card))
+        self._records.store.write(MODEL_BEST, pack(self._progress.best_weights, best_card))
         self._records.finish(self._result() | ({"similarity": alike} if alike else {}))
 
     def _card(self, epoch: int, top1: float) -> Card:
@@ -231,7 +236,7 @@ class Trainer:
             "members": method.members,
             "common": method.common,
             "deployed": method.deployed[0],
-            "headline": self._spec.method.headline,
+            "primary_series": self._spec.method.primary_series,
             "selection": self._selection,
             "last": progress.rows[-1],
             "best": progress.best,

@@ -1,0 +1,105 @@
+"""Floating point operations, counted by torch on its meta device: nothing is computed or allocated.
+
+Of convolutions and matrix products, as `FlopCounterMode` counts: a multiplication and an addition each.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ffsd_ray.backbones import backbone, map_shapes
+from ffsd_ray.meta_device import meta_device
+from ffsd_ray.methods import METHODS, Blueprint, Method, MethodSettings
+from ffsd_ray.nets.branches import Branches
+from ffsd_ray.nets.fusion import Decoder, Fusion
+from ffsd_ray.nets.self_distillation import SelfDistillation
+
+_COUNTED_IMAGES = 4
+
+
+def flops_per_image(method: MethodSettings, name: str, classes: int, size: int) -> float:
+    """Operations of a training step per image, in all networks and phases, backward too. `name`: the backbone's."""
+    return _counted(structure(method), name, classes, size)
+
+
+def structure(method: MethodSettings) -> MethodSettings:
+    """The settings with defaults for fractions (weights of losses, temperatures): its networks and operations stay."""
+    fields = type(method).model_fields
+    defaults = {
+        name: fields[name].default
+        for name, value in method
+        if isinstance(value, float) and not fields[name].is_required()
+    }
+    return method.changed(**defaults)
+
+
+@cache
+def _counted(method: MethodSettings, name: str, classes: int, size: int) -> float:
+    with meta_device():
+        group = meta_group(method, name, classes, size)
+        for layer in group.modules():
+            if isinstance(layer, nn.BatchNorm2d):  # counts for nothing, and is slow there
+                layer.forward = Tensor.clone  # type: ignore[method-assign, assignment]
+        views = [torch.empty(_COUNTED_IMAGES, 3, size, size) for _ in range(group.views)]
+        labels = torch.empty(_COUNTED_IMAGES, dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            for phase in group.phases:
+                torch.stack(list(group(views, labels, phase.name).terms.values())).sum().backward()
+    return counter.get_total_flops() / _COUNTED_IMAGES
+
+
+class Component(NamedTuple):
+    """A kind of network in a group. `macs`: multiply-adds of the forward pass of one image through one of them."""
+
+    name: str
+    macs: int
+    number: int
+
+
+@cache
+def components(method: MethodSettings, name: str, classes: int, size: int) -> tuple[Component, ...]:
+    """The parts of a group on a backbone `name`, in the order of Table VII; of the decoder the table says nothing.
+
+    Gates, projections, containers and discriminators are left out.
+    """
+    with meta_device():
+        group = meta_group(method, name, classes, size).eval()
+    channels, height, width = map_shapes(backbone(name), size)[-1]
+    everywhere = list(group.modules())
+    parts = [part for module in everywhere if isinstance(module, Branches) for part in _branched(module, name, size)]
+    on_trunks = {network for module in everywhere if isinstance(module, Branches) for network in module.networks}
+    inputs = {
+        SelfDistillation: ("self-distillation", channels),
+        Fusion: ("fusion", len(group.common) * channels),
+        Decoder: ("decoder", channels),
+    }
+    whole = [network for network in group.networks.values() if network not in on_trunks]
+    found = [(name, whole, (3, size, size)), ("teacher", group.teachers, (3, size, size))]
+    for kind, (called, width_in) in inputs.items():
+        found.append((called, [m for m in everywhere if isinstance(m, kind)], (width_in, height, width)))
+    return (
+        *parts,
+        *(Component(called, _macs(nets[0], shape), len(nets)) for called, nets, shape in found if nets),
+    )
+
+
+def _branched(branches: Branches, name: str, size: int) -> tuple[Component, Component]:
+    """Trunk and branches, from what all of them and one of them with the trunk take."""
+    number, images = len(branches.networks), (3, size, size)
+    together, one = _macs(branches, images), _macs(branches.networks[0], images)
+    branch = (together - one) // (number - 1)
+    return Component(f"{name} trunk", one - branch, 1), Component(f"{name} branch", branch, number)
+
+
+def _macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, *shape, device="meta"))
+    return counter.get_total_flops() // 2
+
+
+def meta_group(method: MethodSettings, name: str, classes: int, size: int) -> Method:
+    build = backbone(name)
+    return METHODS[method.name](method, Blueprint(build, map_shapes(build, size), classes))

@@ -1,0 +1,88 @@
+"""The memory that a trial needs at the least, told before any of it is taken."""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ffsd_ray.backbones import backbone
+from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.memory import as_bytes, machine_memory
+from ffsd_ray.meta_device import meta_device
+from ffsd_ray.methods.shared.branch_group import BranchSettings
+
+#: Of every weight: itself, its gradient, the optimiser's state and the copy of the best epoch's.
+_COPIES = 4
+
+_COUNTED_IMAGES = 2
+
+
+class Needed(NamedTuple):
+    """Bytes of a worker: images kept in memory, weights with what goes with them, and a step's intermediate results."""
+
+    images: int
+    weights: int
+    step: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+    def __str__(self) -> str:
+        parts = zip(("images", "weights", "a step"), self, strict=True)
+        return f"{as_bytes(self.total)} ({', '.join(f'{name} {as_bytes(size)}' for name, size in parts)})"
+
+
+def needed(trial: TrialSpec) -> Needed | None:
+    """A lower bound of one worker's memory; None where the images' size or classes are not known yet."""
+    data, scale = trial.data, trial.scale
+    size, classes, known = data.known_size, data.known_classes, data.known_train_images
+    if size is None or classes is None:
+        return None
+    resident = 0 if known is None or getattr(data, "stream", False) else known * 3 * size**2
+    try:
+        weights, saved = _of_network(trial.backbone.name, classes, size)
+    except RuntimeError:  # too small for the backbone, which is told with the images
+        return None
+    batch = trial.train.batch_size if known is None else min(trial.train.batch_size, known)
+    if trial.train.precision == "bf16":
+        saved //= 2
+    # Branches of one trunk count once; leaders and modules, which come on top, do not: the least that it can be.
+    networks = 1 if isinstance(trial.method, BranchSettings) else getattr(trial.method, "students", 1)
+    return Needed(resident, _COPIES * networks * weights, networks * saved * max(1, batch // scale.most_workers))
+
+
+@cache
+def _of_network(name: str, classes: int, size: int) -> tuple[int, int]:
+    """Bytes of a backbone's weights, and those that an image's forward pass keeps for the backward pass."""
+    saved: dict[int, Tensor] = {}  # with the tensors, so that no address is given twice
+
+    def count(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            saved[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with meta_device():
+        network = backbone(name)(classes)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            network(torch.empty(_COUNTED_IMAGES, 3, size, size))
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    return weights, sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) // _COUNTED_IMAGES
+
+
+def too_much(trial: TrialSpec) -> str | None:
+    """Why this machine, or its GPU, cannot hold a trial by far; None where it may."""
+    worker = needed(trial)
+    if worker is None:
+        return None
+    if trial.scale.uses_gpu:
+        if not torch.cuda.is_available():
+            return None
+        place, there, asked = "this machine's GPU", torch.cuda.get_device_properties(0).total_memory, worker.total
+    else:
+        place, there, asked = "this machine", machine_memory(), trial.scale.fewest_workers * worker.total
+    if asked <= there:
+        return None
+    workers = f"{trial.scale.fewest_workers} workers of " if asked > worker.total else ""
+    return f"needs about {workers}{worker}; {place} has {as_bytes(there)}"

@@ -1,0 +1,120 @@
+"""The keys of a job file, and suggestions for a wrong one."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from inspect import isclass
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from ffsd_ray.base_settings import Settings
+from ffsd_ray.config.job import JobSpec
+from ffsd_ray.config.source.located import LocatedValue
+from ffsd_ray.config.trial import KINDS, TrialSpec, identifies
+
+_OF_DOTTED_KEYS = (
+    ("search", "grid"),
+    ("search", "sweep"),
+    ("search", "random"),
+    ("search", "scheduler", "mutate"),
+)
+
+
+def split(dotted: str) -> tuple[str, ...]:
+    """A dotted key as a path. What maps dotted keys to something, as `search.grid` does, has them as one step."""
+    for above in _OF_DOTTED_KEYS:
+        key = dotted.removeprefix(f"{'.'.join(above)}.")
+        if key != dotted:
+            return (*above, key)
+    return tuple(dotted.split("."))
+
+
+def class_at(path: Sequence[str | int], tree: LocatedValue) -> type[Settings] | None:
+    """The settings class whose fields are the keys at `path` of a job or trial; None where there is none."""
+    name = tree.get(*path, "name")
+    for candidate in _members(_annotation(path, tree)):
+        if not _is_settings(candidate):
+            continue
+        if not _is_kind(path) or (name and candidate.model_fields["name"].default == name.value):
+            return candidate
+    return None
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isclass(annotation) and issubclass(annotation, Settings)
+
+
+def _is_kind(path: Sequence[str | int]) -> bool:
+    return bool(path) and path[-1] in KINDS
+
+
+def _annotation(path: Sequence[str | int], tree: LocatedValue) -> Any:
+    """The declared type of the value at `path`; None where there is none."""
+    if not path:
+        return JobSpec
+    *above, step = path
+    holder = class_at(above, tree)
+    if holder is not None:
+        field = holder.model_fields.get(str(step))
+        return field.annotation if field else None
+    held = [get_args(member) for member in _members(_annotation(above, tree)) if get_origin(member) in (dict, list)]
+    return held[0][-1] if held else None
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types of a union, without what annotates them."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [found for member in get_args(annotation) for found in _members(member)]
+    return [annotation]
+
+
+def dotted_keys(model: type[Settings]) -> list[str]:
+    """Every section, each followed by its dotted keys, those of all kinds."""
+    return list(_fields(model))
+
+
+def _fields(model: type[Settings]) -> dict[str, FieldInfo]:
+    """By dotted key; of several kinds that have it, the last one's."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        found[name] = field
+        for kind in _members(field.annotation):
+            if _is_settings(kind):
+                found |= {f"{name}.{key}": below for key, below in kind.model_fields.items()}
+    return found
+
+
+JOB_KEYS = dotted_keys(JobSpec)
+TRIAL_KEYS = dotted_keys(TrialSpec)
+#: Those that are no part of a trial's identity.
+NOT_IDENTITY_KEYS = {key for key, field in _fields(TrialSpec).items() if not identifies(field)}
+
+
+def did_you_mean(wrong: object, here: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+    """' Did you mean `…`?' or ''. `elsewhere` are dotted keys: one that ends in `wrong` exactly goes before all."""
+    if not isinstance(wrong, str):
+        return ""
+    ends = {key.rpartition(".")[2]: key for key in reversed(list(elsewhere)) if "." in key}
+    candidates = {**ends, **{key: key for key in here}}
+    found = ends.get(wrong) or next(iter(get_close_matches(wrong, candidates, 1)), None)
+    return f" Did you mean `{candidates.get(found, found)}`?" if found else ""
+
+
+def unknown_key(path: Sequence[str | int], tree: LocatedValue) -> str:
+    """The message for a key that the settings at its place do not have."""
+    wrong = str(path[-1])
+    keys = class_at(path[:-1], tree)
+    here = list(keys.model_fields) if keys else []
+    listed = f" Keys here: {', '.join(here)}."
+    if _is_kind(path[:-1]):
+        kinds = KINDS[str(path[-2])]
+        others = [name for name, kind in kinds.items() if wrong in kind.model_fields]
+        if others:
+            kind = tree.get(*path[:-1], "name")
+            assert kind is not None
+            have = "have" if len(others) > 1 else "has"
+            return f"{kind.value} has no such key ({', '.join(others)} {have} it).{listed}"
+    return f"Unknown key.{did_you_mean(wrong, here, JOB_KEYS)}{listed}"

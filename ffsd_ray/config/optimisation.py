@@ -1,0 +1,133 @@
+"""How a trial is optimised: the `train` section of a job file."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ffsd_ray.base_settings import LARGEST_BATCH, MOST_EPOCHS, NOT_IDENTITY, Decay, Problem, Rate, Settings, refuse
+
+Execution = Literal["eager", "graph", "compiled"]
+AskedExecution = Literal["auto", Execution]
+
+#: Of an epoch.
+_MOST_STEPS = 10_000_000
+
+
+def resolve_execution(asked: AskedExecution, *, cuda: bool, workers: int) -> Execution:
+    """Resolve `auto`: a CUDA graph on a GPU with one worker, eager elsewhere.
+
+    On CPUs, compiling takes a minute or two, for a fifth of a step.
+    """
+    if asked != "auto":
+        return asked
+    return "graph" if can_capture(cuda=cuda, workers=workers) else "eager"
+
+
+def can_capture(*, cuda: bool, workers: int) -> bool:
+    """Whether a step can be captured. With several workers DDP's communication stays outside of graphs."""
+    return cuda and workers == 1
+
+
+class TrainSettings(Settings):
+    """Optimisation. The defaults are the paper's protocol on CIFAR-100 (Section IV-A)."""
+
+    epochs: int = Field(300, ge=1, le=MOST_EPOCHS, description="Passes over the training images.")
+    batch_size: int = Field(
+        128,
+        ge=2,
+        le=LARGEST_BATCH,
+        description="Images a step over all workers together; the last partial batch is kept.",
+    )
+    steps_per_epoch: int | None = Field(
+        None,
+        ge=1,
+        le=_MOST_STEPS,
+        description="Cut every epoch to this many steps, for trying things out; null: the whole of it.",
+    )
+    lr: Rate = Field(0.1, description="Peak learning rate of SGD (students, leader, fusion module).")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of SGD.")
+    nesterov: bool = Field(True, description="Nesterov momentum; needs a momentum above 0.")
+    milestones: list[Annotated[int, Field(ge=0, le=MOST_EPOCHS)]] | None = Field(
+        None,
+        max_length=1000,
+        description="Every learning rate is multiplied by lr_decay after these epochs; ascending, each inside the "
+        "epochs. null: after 1/2 and 3/4 of them, the paper's 150 and 225 of 300.",
+    )
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="Factor at each milestone.")
+    warmup_epochs: int = Field(
+        0, ge=0, le=MOST_EPOCHS, description="Epochs over which the learning rates rise linearly, step by step."
+    )
+    warmup_from: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of the learning rates that this warm-up rises from; needs warmup_epochs above 0."
+    )
+    weight_decay: Decay = Field(
+        1e-4, description="Of every parameter of students and leader, batch norm and biases included; also of Adam."
+    )
+    fusion_weight_decay: Decay = Field(1e-5, description="Of the fusion module (published implementation).")
+    adam_lr: Rate = Field(1e-3, description="Learning rate of Adam (self-distillation modules).")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: networks under bfloat16 autocast; losses, normalisations and weights in float32."
+    )
+    batch_norm: Literal["local", "sync"] = Field(
+        "local",
+        description="Batch statistics of a worker's own share, or of the global batch (sync needs GPUs). "
+        "The running statistics kept are those of worker 0.",
+    )
+    execution: AskedExecution = Field(
+        "auto",
+        description="How a step is run. eager: operation by operation; graph: as one CUDA graph (one worker a trial); "
+        "compiled: by torch.compile, after minutes of compiling; auto: graph on GPUs with one worker, otherwise eager.",
+    )
+    eval_batch_size: int = Field(
+        500,
+        ge=1,
+        le=LARGEST_BATCH,
+        json_schema_extra=NOT_IDENTITY,
+        description="Images a worker takes at once in evaluation.",
+    )
+    checkpoint_every: int = Field(
+        1,
+        ge=1,
+        le=MOST_EPOCHS,
+        json_schema_extra=NOT_IDENTITY,
+        description="Epochs between checkpoints; the last is always kept.",
+    )
+
+    checkpoint_steps: int | None = Field(
+        None,
+        ge=1,
+        le=_MOST_STEPS,
+        json_schema_extra=NOT_IDENTITY,
+        description="Steps between checkpoints inside a long epoch; null: only on a notice that a node goes.",
+    )
+
+    @property
+    def decay_epochs(self) -> list[int]:
+        """The milestones in force."""
+        if self.milestones is not None:
+            return self.milestones
+        return sorted({self.epochs // 2, 3 * self.epochs // 4} - {0, self.epochs})
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        refuse(self, self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        milestones = self.milestones or []
+        if any(later <= earlier for earlier, later in pairwise(milestones)):
+            yield Problem(("milestones",), milestones, "Milestones should be in ascending order")
+        if any(not 1 <= milestone < self.epochs for milestone in milestones):
+            yield Problem(
+                ("milestones",), milestones, f"Milestones should lie inside the {self.epochs} epochs (1 to epochs - 1)"
+            )
+        if 0 < self.epochs <= self.warmup_epochs:
+            yield Problem(
+                ("warmup_epochs",), self.warmup_epochs, f"The warm-up should be shorter than the {self.epochs} epochs"
+            )
+        if self.warmup_from and not self.warmup_epochs:
+            yield Problem(("warmup_from",), self.warmup_from, "Needs warmup_epochs above 0: there is no warm-up")
+        if self.nesterov and self.momentum == 0:
+            yield Problem(("nesterov",), True, "Nesterov momentum needs a momentum above 0")

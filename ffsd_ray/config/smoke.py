@@ -1,0 +1,63 @@
+"""The smoke form of a job: every configuration of it, each for a moment."""
+
+from dataclasses import replace
+
+from pydantic import ValidationError
+
+from ffsd_ray.config.job import JobSpec
+from ffsd_ray.config.load import Plan, complete
+from ffsd_ray.config.search import Asha, MedianStopping, Pbt
+from ffsd_ray.config.trial import TrialSpec
+
+#: What a smoke form sets; images are made no larger than this, where that is large enough for every network.
+EPOCHS, STEPS, BATCH_SIZE, IMAGE_SIZE = 2, 2, 16, 64
+#: Pixels by which larger images are tried otherwise.
+_GROWTH = 16
+
+
+def smoke(plan: Plan) -> Plan:
+    """`plan` with one seed a configuration, 2 epochs of 2 steps of 16 images, images of 64 pixels at most.
+
+    Where a network, a method or the crop needs larger images, they are the smallest multiple of 16 that suits all
+    trials, and never larger than the job's own. A scheduler looks at every epoch. Nothing else changes, so what a smoke
+    form shows to work is what the job trains. Its run has a name of its own.
+    """
+    first = {spec.configuration().identity(): spec for spec in reversed(plan.trials)}
+    kept = [spec for spec in plan.trials if first[spec.configuration().identity()] is spec]
+    every = [*kept, *plan.extremes, *([plan.template] if plan.template is not None else [])]
+    largest = max(getattr(spec.data, "image_size", None) or 0 for spec in every)
+    for size in (*range(IMAGE_SIZE, largest, _GROWTH), max(IMAGE_SIZE, largest)):
+        try:
+            template = _shortened(plan.template, size) if plan.template is not None else None
+            extremes = tuple(_shortened(edge, size) for edge in plan.extremes)
+            trials = complete([_shortened(spec, size) for spec in kept], template)
+        except ValidationError:
+            if size >= largest:
+                raise
+        else:
+            break
+    return replace(plan, job=_shortened_job(plan.job), trials=trials, template=template, extremes=extremes)
+
+
+def _shortened_job(job: JobSpec) -> JobSpec:
+    """With a name of its own, and a scheduler that acts within the smoke form's epochs."""
+    scheduler = job.search.scheduler
+    if isinstance(scheduler, Asha | MedianStopping):
+        scheduler = scheduler.changed(grace_epochs=1)
+    elif isinstance(scheduler, Pbt):
+        scheduler = scheduler.changed(every_epochs=1)
+    return job.changed(name=f"{job.name}-smoke", search=job.search.changed(scheduler=scheduler))
+
+
+def _shortened(spec: TrialSpec, size: int) -> TrialSpec:
+    train = spec.train.changed(
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS,
+        batch_size=max(BATCH_SIZE, 2 * spec.scale.most_workers),
+        milestones=None,
+        warmup_epochs=min(spec.train.warmup_epochs, 1),
+        checkpoint_every=1,
+    )
+    own = getattr(spec.data, "image_size", None)
+    data = spec.data.changed(image_size=min(own, size)) if own else spec.data
+    return spec.changed(train=train, data=data)

@@ -1,0 +1,258 @@
+"""The Ray cluster that a job runs on: one that RAY_ADDRESS names, or one of this machine alone."""
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+import yaml
+
+from ffsd_ray.credentials import hidden
+from ffsd_ray.errors import ClusterError
+from ffsd_ray.interruption import postponed
+from ffsd_ray.launch.cluster.capacity import (
+    NO_AUTOSCALER,
+    AutoscalerLimits,
+    NodeType,
+    ResourceRequest,
+    Resources,
+    count_fitting,
+    largest,
+)
+from ffsd_ray.launch.ray_internals import kuberay_autoscaling_config
+from ffsd_ray.launch.scratch import scratch_folder
+
+#: Seconds that nodes and autoscalers get to appear before a trial that nothing can hold is refused.
+PATIENCE = 30
+#: What every head has; a task that asks for a little of it runs there.
+ON_HEAD = {"node:__internal_head__": 0.001}
+#: Seconds for which Ray is waited for at the end; its start must have ended before.
+_LEAVE = 60.0
+#: Letters that the path of the temporary folder may have, for below it Ray makes sockets, whose paths have at most 107.
+_LONGEST_PARENT = 24
+#: Where Ray keeps the token of a cluster that it starts.
+_TOKEN = Path("~/.ray/auth_token")
+#: What Kubernetes mounts in every pod with a service account, beside the account's token.
+_KUBERNETES_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class Cluster:
+    """The connected cluster: its nodes now, and those that its autoscaler may add."""
+
+    def __init__(self, room: AutoscalerLimits | None, patience: float, *, own: bool = False) -> None:
+        """`room`: for worker nodes in all; None where the cluster grows in ways that cannot be read.
+
+        `own`: whether it was started here, on this machine alone.
+        """
+        self._room, self._patience, self.own = room, patience, own
+
+    @property
+    def grows(self) -> bool:
+        return self._room is None or bool(self._room.types)
+
+    def nodes(self) -> list[Resources]:
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def could_hold(self, trials: Iterable[ResourceRequest]) -> Iterator[bool]:
+        """Whether each of the trials could ever run, alone if need be. Those that need the same are tested once."""
+        room, nodes = self._room, self.nodes()
+        # Idle workers go, and make room for others.
+        heads = [node for node in nodes if not _is_worker(node)]
+        known: dict[Any, bool] = {}
+        for trial in trials:
+            key = (trial.workers, *sorted(trial.each.items()))
+            if key not in known:
+                known[key] = (
+                    room is None
+                    or count_fitting(nodes, [trial], self._left(nodes)) == 1
+                    or count_fitting(heads, [trial], room) == 1
+                )
+            yield known[key]
+
+    def together(self, trials: Sequence[ResourceRequest], ahead: int) -> int:
+        """How many of the trials, taken in order, may run at once: those that the nodes hold.
+
+        Where the cluster grows, so many more that the autoscaler sees what is wanted: as many again, `ahead` at least.
+        """
+        nodes = self.nodes()
+        now = count_fitting(nodes, trials)
+        if not self.grows:
+            return now
+        wanted = trials[: now + max(now, ahead)]
+        return len(wanted) if self._room is None else count_fitting(nodes, wanted, self._left(nodes))
+
+    def _left(self, nodes: Sequence[Resources]) -> AutoscalerLimits:
+        """Room beside the workers that there are."""
+        assert self._room is not None
+        return self._room._replace(most=self._room.most - sum(map(_is_worker, nodes)))
+
+    def refused(self, trials: Mapping[str, ResourceRequest]) -> dict[str, str]:
+        """Why a trial can never run, for those of which this is so. Nodes get a while to appear."""
+        until = time.monotonic() + self._patience
+        while not all(could := list(self.could_hold(trials.values()))) and time.monotonic() < until:
+            time.sleep(1)
+        return {name: self._why(trials[name]) for name, holds in zip(trials, could, strict=True) if not holds}
+
+    def _why(self, trial: ResourceRequest) -> str:
+        nodes = {f"node {node['NodeManagerAddress']}": node["Resources"] for node in ray.nodes() if node["Alive"]}
+        types = self._room.types if self._room is not None else ()
+        nodes |= {f"node type {kind.name}": kind.resources for kind in types if kind.most}
+        return f"the cluster can never hold it: it asks for {trial}; the largest is {largest(nodes)}"
+
+
+#: What every process of a run needs to know of the driver's environment: nothing secret, since Ray logs it.
+_HANDED_ON = (
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+)
+
+
+@contextlib.contextmanager
+def connected(trials: Sequence[ResourceRequest], *, verbose: bool) -> Iterator[Cluster]:
+    """Connected to the cluster of RAY_ADDRESS, or to one started here that ends with this process.
+
+    Raises:
+        ClusterError: the cluster cannot be reached.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    with contextlib.ExitStack() as at_the_end:
+        options = {} if address else _of_one_machine(trials, at_the_end)
+        at_the_end.enter_context(_ray(options, verbose=verbose))
+        with contextlib.suppress(OSError):  # Ray lets everybody read the token that it makes, and run code as this user
+            _TOKEN.expanduser().chmod(0o600)
+        yield Cluster(_room(), PATIENCE) if address else Cluster(NO_AUTOSCALER, 0, own=True)
+
+
+def _of_one_machine(trials: Sequence[ResourceRequest], at_the_end: contextlib.ExitStack) -> dict[str, Any]:
+    """Options of `ray.init` for a cluster of this machine alone, of which nothing is left in the end."""
+    # CPUs are Ray's book-keeping: a trial of more workers than there are cores runs, if slowly.
+    needed = max(int(trial.workers * trial.each["CPU"]) for trial in trials)
+    options = {"address": "local", "num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
+    if "RAY_TMPDIR" in os.environ:  # somebody wants to read Ray's logs
+        return options
+    parent = tempfile.gettempdir()
+    folder = at_the_end.enter_context(scratch_folder(parent if len(parent) <= _LONGEST_PARENT else "/tmp"))
+    return options | {"_temp_dir": folder}
+
+
+@contextlib.contextmanager
+def _ray(options: Mapping[str, Any], *, verbose: bool) -> Iterator[None]:
+    """Ray for the time of the block, started and shut down by a thread of its own.
+
+    Signals interrupt the main thread alone. There they would leave Ray's start half done, which its C++ code answers by
+    aborting the process; and Ray would replace the handler of SIGTERM. The thread lasts as long as the block: Linux
+    ends Ray's processes with the thread that started them.
+
+    Raises:
+        ClusterError: Ray cannot be started, or reached.
+    """
+    level = logging.INFO if verbose else logging.ERROR
+    environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+    started, over = Future[None](), threading.Event()
+    logging.getLogger("ray").setLevel(level)  # it warns of the handler that it does not replace
+
+    def hold() -> None:
+        try:
+            ray.init(log_to_driver=verbose, logging_level=level, runtime_env={"env_vars": environment}, **options)
+        except BaseException as error:
+            started.set_exception(error)
+        else:
+            started.set_result(None)
+            over.wait()
+        ray.shutdown(wait_for_processes=True)
+
+    thread = threading.Thread(target=hold, name="ray", daemon=True)
+    thread.start()
+    try:
+        try:
+            while wait([started], timeout=0.05).not_done:
+                _keep_sigterm()
+            _keep_sigterm()
+            started.result()
+        except Exception as error:  # by address, version and network Ray raises errors of many kinds
+            address = os.environ.get("RAY_ADDRESS")
+            where = f"RAY_ADDRESS={hidden(address)}" if address else "Ray cannot be started on this machine"
+            raise ClusterError(f"{where}: {_said(error)}{_hint(address)}") from error
+        yield
+    finally:
+        with postponed():
+            over.set()
+            thread.join(_LEAVE)
+
+
+def _keep_sigterm() -> None:
+    """Put Python's handler of SIGTERM back in its place: Ray's C++ code puts one there that ends the process."""
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+def _hint(address: str | None) -> str:
+    """A hint for an address that is a cluster's dashboard."""
+    if address is None or not address.startswith(("http://", "https://")):
+        return ""
+    return (
+        " This is a dashboard's address, which `ray job submit --address` takes. Expected HOST:PORT of the head, "
+        "ray://HOST:10001, or nothing: a submitted job needs no RAY_ADDRESS"
+    )
+
+
+def _said(error: Exception) -> str:
+    """Ray's message and its cause; of a traceback the last line alone."""
+    text = ": ".join(str(part) for part in (error, error.__cause__) if part is not None)
+    said, _, trace = text.partition("Traceback (most recent call last):")
+    return said + "".join(trace.strip().splitlines()[-1:])
+
+
+def _is_worker(node: Resources) -> bool:
+    return not ON_HEAD.keys() <= node.keys()
+
+
+def _room() -> AutoscalerLimits | None:
+    """The nodes that the cluster's autoscaler may start; NO_AUTOSCALER without one, None where that cannot be read."""
+    found = ray.remote(num_cpus=0, resources=ON_HEAD)(_autoscaling_config)
+    config = ray.get(found.remote(ray.get_runtime_context().gcs_address))
+    if config is None:
+        return None
+    types = [
+        NodeType(name, {key: float(amount) for key, amount in kind.get("resources", {}).items()}, kind["max_workers"])
+        for name, kind in config.get("available_node_types", {}).items()
+        if kind.get("max_workers")
+    ]
+    return AutoscalerLimits(types, config.get("max_workers", math.inf))
+
+
+def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
+    """On the head: what its autoscaler goes by, {} where there is none, None where that cannot be read."""
+    if "KUBERAY_GEN_RAY_START_CMD" in os.environ:  # in every pod of KubeRay
+        return _kuberay_config()
+    for process in psutil.process_iter(["cmdline"]):
+        given = dict(word.removeprefix("--").partition("=")[::2] for word in process.info["cmdline"] or ())
+        if given.get("gcs-address") == gcs_address and "autoscaling-config" in given:
+            with open(os.path.expanduser(given["autoscaling-config"])) as file:
+                return yaml.safe_load(file)
+    return {}
+
+
+def _kuberay_config() -> dict[str, Any] | None:
+    """In the head's pod: what its autoscaler makes of the RayCluster resource.
+
+    KubeRay gives the head's service account the right to read it, with `enableInTreeAutoscaling`; without, Kubernetes
+    refuses.
+    """
+    try:
+        namespace = _KUBERNETES_NAMESPACE.read_text()
+        return kuberay_autoscaling_config(namespace, os.environ["RAY_CLUSTER_NAME"])
+    except (OSError, KeyError, ValueError):  # no right, no answer, or one that this version of Ray does not understand
+        return None

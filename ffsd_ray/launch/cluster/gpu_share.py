@@ -1,0 +1,60 @@
+"""`scale.gpus_per_worker: auto`: how many trials share a GPU, from what one takes of it."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+import torch
+
+from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.train.gpu_memory import Reading, read_peak
+
+#: The part of the free memory that is given out; the rest is for what each process takes beside its tensors.
+_GIVEN = 0.9
+#: Ray counts GPUs in ten-thousandths.
+_PARTS = 10_000
+
+
+def share(reading: Reading) -> float:
+    """The GPU share of a worker, so that floor(0.9 · free / peak) of them, at least one, are on a GPU.
+
+    Cut to what Ray can count, never rounded up: all of them together stay within the GPU.
+    """
+    together = max(int(_GIVEN * reading.free / reading.peak), 1)
+    return max(_PARTS // together, 1) / _PARTS
+
+
+def resolve_gpu_shares(trials: Sequence[TrialSpec]) -> list[TrialSpec]:
+    """The trials, each `auto` in place of its GPU share by the share that one step's peak memory asks for.
+
+    One GPU of the cluster reads each configuration once, whatever its seeds.
+    """
+    asking = {
+        spec.configuration().identity(): spec.configuration() for spec in trials if spec.scale.gpus_per_worker == "auto"
+    }
+    # Not yet run on a GPU: the readings, and the waiting for one.
+    read = ray.remote(num_cpus=1, num_gpus=1)(_read)
+    readings = {name: read.remote(spec.model_dump(), os.getcwd()) for name, spec in asking.items()}
+    shares = {name: _share_of(reading) for name, reading in readings.items()}
+    return [_with_share(spec, shares.get(spec.configuration().identity())) for spec in trials]
+
+
+def _share_of(reading: ray.ObjectRef) -> float:
+    """A whole GPU where the trial could not be tried: it will say itself what is wrong."""
+    try:
+        return share(ray.get(reading))
+    except ray.exceptions.RayError:
+        return 1.0
+
+
+def _read(spec: dict[str, Any], directory: str) -> Reading:
+    if os.path.isdir(directory):
+        os.chdir(directory)
+    return read_peak(TrialSpec.model_validate(spec), torch.device("cuda"))
+
+
+def _with_share(spec: TrialSpec, gpus: float | None) -> TrialSpec:
+    if gpus is None:
+        return spec
+    return spec.changed(scale=spec.scale.changed(gpus_per_worker=gpus))

@@ -1,0 +1,72 @@
+"""Ray Tune's own schedulers and searchers for what the `search` section of a job asks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
+
+from ffsd_ray.config.search import Asha, Distribution, EveryTrial, MedianStopping, Ranking, Scheduler, SearchSettings
+from ffsd_ray.config.trial import TrialSpec
+
+#: The column of a trial's reports that Tune ranks by, whichever of its history it is (`Ranking.column`).
+RANKED = "ranked"
+
+
+def ranked(search: SearchSettings, spec: TrialSpec) -> str | None:
+    """The column of a trial's history that it is ranked by, by the scheduler or the searcher."""
+    ranking = next((part for part in (search.searcher, search.scheduler) if isinstance(part, Ranking)), None)
+    return ranking.column(spec.method.primary_series) if ranking else None
+
+
+def scheduler(settings: Scheduler, trials: Sequence[TrialSpec]) -> TrialScheduler:
+    """Ray Tune's schedulers, which stop or change trials while they run. All count in epochs."""
+    if isinstance(settings, EveryTrial):
+        return FIFOScheduler()
+    ranking: dict[str, Any] = {"metric": RANKED, "mode": settings.direction, "time_attr": "epoch"}
+    if isinstance(settings, Asha):
+        return AsyncHyperBandScheduler(
+            max_t=max(spec.train.epochs for spec in trials),
+            grace_period=settings.grace_epochs,
+            reduction_factor=settings.reduction_factor,
+            stop_last_trials=False,  # a trial at its end is completed, not stopped
+            **ranking,
+        )
+    if isinstance(settings, MedianStopping):
+        return MedianStoppingRule(
+            grace_period=settings.grace_epochs, min_samples_required=settings.min_trials, **ranking
+        )
+    return PopulationBasedTraining(
+        perturbation_interval=settings.every_epochs,
+        resample_probability=settings.resample_probability,
+        quantile_fraction=settings.quantile_fraction,
+        hyperparam_mutations={"trial": {"spec": _nested(settings.mutate)}},
+        log_config=False,
+        **ranking,
+    )
+
+
+def _nested(mutate: Mapping[str, Distribution]) -> dict[str, dict[str, Any]]:
+    """By section and key, as a spec holds them."""
+    nested: dict[str, dict[str, Any]] = {}
+    for dotted, distribution in mutate.items():
+        section, _, key = dotted.partition(".")
+        nested.setdefault(section, {})[key] = list(distribution.choice) if distribution.choice else domain(distribution)
+    return nested
+
+
+def domain(distribution: Distribution) -> Any:
+    """A distribution as Tune has it."""
+    if distribution.choice:
+        return tune.choice(distribution.choice)
+    assert distribution.ends is not None
+    low, high = distribution.ends
+    if distribution.integers:
+        return tune.randint(int(low), int(high) + 1)
+    return (tune.loguniform if distribution.log_uniform else tune.uniform)(low, high)

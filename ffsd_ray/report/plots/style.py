@@ -1,0 +1,100 @@
+"""How pictures look: one palette, one head and foot, one way to write the values on an axis."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ffsd_ray.report.plots.axes import Value
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: The columns of a run's table that are drawn.
+SERIES = ("Ens (any)", "Ens (logits)", "Fusion", "Leader", "Student", "Mean of common", "Baseline")
+#: The primary series' accuracy on the images that it is trained on, beside the table's columns.
+TRAINING = "Training images"
+#: Text and axes, what stands back, grids, and what is under text: colours of nothing else, so that a page can put its
+#: own in their place.
+INK, MUTED, GRID, PAPER = "#1f2328", "#656d76", "#e4e7eb", "#fffffe"
+#: Colours that the colour-blind can tell apart (Okabe and Ito); markers for prints without colour.
+STYLES: dict[str, dict[str, Any]] = {
+    "Leader": {"color": "#D55E00", "marker": "o", "linewidth": 2.4},
+    "Fusion": {"color": "#0072B2", "marker": "s"},
+    "Student": {"color": "#D55E00", "marker": "X"},
+    "Mean of common": {"color": "#009E73", "marker": "^"},
+    "Ens (logits)": {"color": "#CC79A7", "marker": "D", "linestyle": "--"},
+    "Ens (any)": {"color": "#56B4E9", "marker": "v", "linestyle": "--"},
+    "Baseline": {"color": MUTED, "marker": "P", "linestyle": ":"},
+    TRAINING: {"color": "#E69F00", "marker": ".", "linestyle": "-.", "linewidth": 1.2},
+}
+#: Its lightness rises with the value, and the colour-blind see it rise.
+COLOURS = "viridis"
+LOOK: dict[Any, Any] = {
+    "font.size": 11,
+    "text.color": INK,
+    "text.parse_math": False,  # a name with two dollar signs is a name
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
+ACCURACY = "Top-1 accuracy (%)"
+#: From this ratio of the largest to the smallest value on, an axis is logarithmic.
+_LOGARITHMIC = 50
+
+
+def far_apart(values: Sequence[Value]) -> bool:
+    """Whether these are numbers that span decades; the smallest may be 0, for which a logarithm has no place."""
+    numbers = [value for value in values if not isinstance(value, str)]
+    return len(numbers) == len(values) and max(numbers) >= _LOGARITHMIC * min(numbers) >= 0
+
+
+def tick(value: Value) -> str:
+    if isinstance(value, str):
+        return value
+    short = f"{value:.4g}"
+    return (short if float(short) == value else f"{value:g}").replace("e-0", "e-").replace("e+0", "e")
+
+
+def panels(
+    figure: "Figure", count: int, across: int, *, x_label: str, y_label: str, share_x: bool = False
+) -> "list[Axes]":
+    """Places for `count` panels, `across` in a row, all with one vertical scale; labels at the outer ones."""
+    grid = figure.subplots(-(-count // across), across, sharex=share_x, sharey=True, squeeze=False)
+    axes = list(grid.flat)
+    for spare in axes[count:]:
+        spare.remove()
+    for index, each in enumerate(axes[:count]):
+        if index % across == 0:
+            each.set_ylabel(y_label)
+        if index + across >= count:
+            each.set_xlabel(x_label)
+            each.tick_params(labelbottom=True)
+    return axes[:count]
+
+
+def legend(figure: "Figure", axes: "Sequence[Axes]") -> None:
+    """One for all panels."""
+    handles = {label: handle for each in axes for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
+    labels = [label for label in (*SERIES, TRAINING) if label in handles]
+    figure.legend([handles[label] for label in labels], labels, loc="outside right upper", frameon=False)
+
+
+def dress(figure: "Figure", title: str, captions: Sequence[str]) -> None:
+    """Title above, captions below."""
+    width = figure.get_figwidth()
+    wrapped = [line for caption in captions for line in textwrap.wrap(caption, int(14.5 * width))]
+    head = textwrap.fill(title, int(8.5 * width))
+    figure.suptitle(head, x=0.01, ha="left", weight="bold", fontsize=13)
+    figure.supxlabel("\n".join(wrapped), x=0.01, ha="left", fontsize=8.5, color=MUTED)

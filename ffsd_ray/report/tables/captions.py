@@ -1,0 +1,75 @@
+"""Captions of a table."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.data import DataSettings
+from ffsd_ray.methods.baseline import BaselineSettings
+from ffsd_ray.report.collect import Trial
+from ffsd_ray.report.scores import Epoch, ended, series
+
+#: A caption names no more values of a setting than this.
+_MOST_VALUES = 8
+
+
+def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequence[str] = ()) -> Iterator[str]:
+    """Captions on data, protocol, split, choice of the epoch and seeds.
+
+    `averaged`: the keys in which a row's trials differ; none: their seeds alone.
+    """
+    specs = [trial.spec for trial in trials]
+    results = [trial.result for trial in trials if trial.result is not None]
+    protocol = [
+        _each(specs, lambda spec: images_of(spec.data)),
+        _each(specs, lambda spec: spec.backbone.name),
+        _each(specs, lambda spec: str(spec.train.epochs)) + " epochs",
+        "batch size " + _each(specs, lambda spec: str(spec.train.batch_size)),
+        "lr " + _each(specs, lambda spec: f"{spec.train.lr:g}"),
+        _each(specs, lambda spec: spec.train.precision),
+    ]
+    yield ", ".join(protocol)
+    over = f"the n trials of a row, which differ in {', '.join(averaged)}" if averaged else "n seeds"
+    yield (
+        f"top-1 accuracy on the test images in %, mean ± sample standard deviation over {over}; "
+        f"seed {', '.join(map(str, sorted({spec.seed for spec in specs})))}"
+    )
+    if "best" in epochs:
+        for selection in sorted({result["selection"] for result in results}):
+            chosen = "the test images, as the paper did" if selection == "test" else "held-out validation images"
+            yield f"best epoch: each column's own, chosen on {chosen}"
+    if any(ended(result) != "completed" for result in results):
+        yield "Ended: how the trials of a row did; one that was stopped counts as it stood then"
+    if any(result["common"] for result in results):
+        yield "Ens (any): right where any common student is; Ens (logits): the mean of their logits"
+    heads = {
+        f"{column} ({trial.spec.method.name})": None
+        for trial in trials
+        if trial.result is not None and not isinstance(trial.spec.method, BaselineSettings)
+        for column, name in series(trial.result, trial.spec.method).items()
+        if name == trial.result["primary_series"]
+    }
+    if heads:
+        yield f"Gain: {' or '.join(heads)} minus Baseline, seed by seed"
+    deployed: dict[str, dict[str, None]] = {}
+    for trial in trials:
+        if trial.result is not None:
+            kept = deployed.setdefault(f"{trial.result['deployed']} of {trial.spec.method.name}", {})
+            kept[f"{trial.result['parameters']['deployed']:,}"] = None
+    if deployed:
+        each = (f"{name} ({' / '.join(sizes)})" for name, sizes in deployed.items())
+        yield f"Deployed (parameters): {', '.join(each)}"
+
+
+def _each(specs: Iterable[TrialSpec], value: Callable[[TrialSpec], str]) -> str:
+    """Every value once; of many the first ones."""
+    found = list(dict.fromkeys(map(value, specs)))
+    if len(found) > _MOST_VALUES:
+        found = [*found[: _MOST_VALUES - 1], f"{len(found) - _MOST_VALUES + 1} more"]
+    return " / ".join(found)
+
+
+def images_of(settings: DataSettings) -> str:
+    """A data source's name, and what it must be told to find its images."""
+    required = [name for name, field in type(settings).model_fields.items() if field.is_required()]
+    told = ", ".join(str(getattr(settings, name)) for name in required)
+    return f"{settings.name} ({told})" if told else settings.name

@@ -1,0 +1,60 @@
+"""Tables as text in rows and columns, which the renderers print."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+#: Between a mean and its standard deviation; where there is little room, a renderer breaks the line here.
+PLUS_MINUS = " ± "
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows under one head; `title` stands above the first column ('' for none)."""
+
+    title: str
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class TableText:
+    """A table as text. The first two columns of `head` say what a row is; a narrow terminal repeats them."""
+
+    title: str
+    captions: tuple[str, ...]
+    head: tuple[str, ...]
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...]
+    #: Columns from the left that are words rather than numbers.
+    words: int = 1
+
+
+class Printable(Protocol):
+    """A table that can be printed."""
+
+    @property
+    def damages(self) -> tuple[str, ...]:
+        """Messages on the damaged records of trials that are left out, each naming a file."""
+
+    def sheet(self) -> TableText:
+        """For people."""
+
+    def records(self) -> list[list[str]]:
+        """For machines: a head, then lines of the same length."""
+
+
+class Notes:
+    """Footnotes, each kept once, numbered from 1 in the order in which they first came up."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def number(self, text: str) -> int:
+        if text not in self.texts:
+            self.texts.append(text)
+        return self.texts.index(text) + 1
+
+
+def footnote_marks(numbers: Sequence[int]) -> str:
+    """`[1][2]`."""
+    return "".join(f"[{number}]" for number in numbers)

@@ -1,0 +1,21 @@
+"""Small trials that the tests share."""
+
+from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.methods import METHODS
+
+
+def digits_spec(
+    method: dict, *, workers: int = 1, seed: int = 0, data: dict | None = None, **train: object
+) -> TrialSpec:
+    """A few steps on digits at 12×12 pixels with one thread a worker; held-out images where the method wants some."""
+    held_out = {"validation": 0.1} if METHODS[method["name"]].Settings(**method).requires_validation else {}
+    return TrialSpec.model_validate(
+        {
+            "data": {"name": "digits", "image_size": 12} | held_out | (data or {}),
+            "backbone": {"name": "resnet20"},
+            "method": method,
+            "train": {"epochs": 3, "batch_size": 32, "lr": 0.05, "steps_per_epoch": 3} | train,
+            "scale": {"workers": workers, "threads": 1},
+            "seed": seed,
+        }
+    )

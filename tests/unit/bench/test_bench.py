@@ -1,0 +1,365 @@
+"""Measuring: what is timed is what is trained, and what falls short or fails is said."""
+
+import json
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ffsd_ray import data
+from ffsd_ray.bench.__main__ import main
+from ffsd_ray.bench.compare import TimingBudget, _whole, compare
+from ffsd_ray.bench.measure.linearity import fit, linear_cost
+from ffsd_ray.bench.measure.roofline import bytes_per_image
+from ffsd_ray.bench.measure.timing import Timing
+from ffsd_ray.bench.measure.workers import compare_workers
+from ffsd_ray.bench.record import Record
+from ffsd_ray.bench.reference.plain_ffsd import Reference, reference_spec
+from ffsd_ray.bench.run_suite import run_suite
+from ffsd_ray.bench.suites import Point, Scope, cpu_points, gpu_goals, gpu_points
+from ffsd_ray.bench.synthetic import synthetic_data
+from ffsd_ray.bench.variations import variations
+from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.data.batches import normalise
+
+from helpers.specs import digits_spec
+
+CPU = torch.device("cpu")
+JOB = """
+name: small
+data: {name: digits, image_size: 8}
+backbone: {name: resnet20}
+method: {name: ffsd}
+train: {epochs: 2, batch_size: 8}
+search: {grid: {method.students: [2, 3]}}
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    file = tmp_path / "small.yaml"
+    file.write_text(JOB)
+    return file
+
+
+def smallest(**changes: object) -> TrialSpec:
+    return digits_spec({"name": "ffsd"}, data={"image_size": 8}, **{"batch_size": 8, "steps_per_epoch": None} | changes)
+
+
+@pytest.mark.thorough
+def test_a_job_leaves_a_dated_record(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.json"
+    vary = ["--vary", "train.precision=fp32,bf16"]
+    assert main([str(job), *vary, "--repeats", "3", "--seconds", "0.3", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert {"date", "revision", "device", "versions", "command"} <= record.keys()
+    assert record["device"]["threads"] >= 1
+    (point,) = record["points"].values()
+    assert point["ceiling"].keys() == {"copy", "fp32", "bf16"}
+    assert list(point["settings"]) == ["literal Algorithm 1", "precision fp32", "precision bf16"]
+    literal, *others = point["settings"].values()
+    for own in (literal, *others):
+        assert own["step"]["n"] == 3
+        assert own["step"]["quartiles"][0] <= own["step"]["median"] <= own["step"]["quartiles"][1]
+        assert own["epoch"]["steps"] == 180  # 1437 images
+        assert own["images_per_second"] == pytest.approx(8 / own["step"]["median"])
+        assert own["flops_per_second"] == pytest.approx(own["flops"] / own["step"]["median"])
+        if Path("/proc/self/status").exists():
+            assert own["peak_bytes"] > 2**20
+    for own in others:
+        assert own["times_literal"] == pytest.approx(literal["step"]["median"] / own["step"]["median"])
+        assert own["evaluation"]["batches"] == 1
+    said = capsys.readouterr().out
+    assert "precision bf16" in said
+    assert str(out.name) in said
+
+
+def test_beside_as_many_baselines() -> None:
+    methods = [{"name": "baseline"}, {"name": "ffsd"}, {"name": "okddip"}, {"name": "end2", "ensemble": 2}]
+    specs = {m["name"]: digits_spec(m, data={"image_size": 8}, batch_size=8) for m in methods}
+    effort = TimingBudget(repeats=1, seconds=0, memory=False)
+    found = compare(specs, lambda spec: synthetic_data(10, 8, train=8, test=1), CPU, effort)["settings"]
+    assert {name: found[name]["networks"] for name in specs} == {"baseline": 1, "ffsd": 3, "okddip": 4, "end2": 1}
+    for name in specs:
+        own = found[name]
+        assert own["times_members"] == pytest.approx(own["times_baseline"] / own["networks"])
+    assert found["ffsd"]["parameters"] > 3 * found["baseline"]["parameters"]
+    assert found["end2"]["parameters"] == found["baseline"]["parameters"]
+
+
+@pytest.mark.thorough
+def test_every_configuration_once(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A teacher's too; seeds do not tell configurations apart."""
+    out = tmp_path / "out.json"
+    method = "search.grid={method: [{name: baseline}, {name: kd, teacher: resnet56}]}"
+    options = ["--all", "--set", method, "--set", "seed=[0, 1]", "--repeats", "1", "--seconds", "0", "--out", str(out)]
+    assert main([str(job), *options]) == 0
+    (point,) = json.loads(out.read_text())["points"].values()
+    assert set(point["settings"]) == {"resnet20, baseline", "resnet20, kd from resnet56", "resnet56, baseline"}
+    taught, alone = (point["settings"][f"resnet20, {name}"] for name in ("kd from resnet56", "baseline"))
+    assert taught["times_baseline"] == pytest.approx(taught["step"]["median"] / alone["step"]["median"])
+    assert point["settings"]["resnet56, baseline"]["times_baseline"] == 1, "a backbone has its own baseline"
+    assert "parameters trained" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        main([str(job), "--all", "--vary", "train.precision=fp32,bf16"])
+
+
+def test_a_wrong_key_names_the_nearest(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(job), "--vary", "train.precison=fp32,bf16"]) == 2
+    assert "Did you mean `precision`?" in capsys.readouterr().err
+    assert main([str(job), "--vary", "train.precision"]) == 2
+    assert "KEY=VALUE,VALUE" in capsys.readouterr().err
+    assert main([str(job), "--trial", "0" * 16]) == 2
+    assert "has no such trial" in capsys.readouterr().err
+
+
+def test_what_is_advised_can_be_done(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A job of several workers is refused with an option that mends it."""
+    asked = [str(job), "--set", "scale.workers=2", "--set", "train.batch_size=8"]
+    assert main(asked) == 2
+    said = capsys.readouterr().err
+    advised = said.rpartition("add ")[2].split()
+    assert advised == ["--set", "scale.workers=1"]
+    settings = variations(job, [*asked[2::2], advised[1]], [])
+    assert {spec.scale.most_workers for spec in settings.values()} == {1}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says that there is no GPU")
+def test_a_gpu_that_is_not_there(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(job), "--set", "scale.gpus_per_worker=1"]) == 2
+    assert "no GPU here" in capsys.readouterr().err
+
+
+def test_a_setting_that_fails_leaves_the_others() -> None:
+    images, broken = synthetic_data(10, 8, train=8, test=1), _Broken(10, 8)
+    found = compare(
+        {"good": smallest(), "bad": smallest(seed=1)},
+        lambda spec: broken if spec.seed else images,  # type: ignore[arg-type, return-value]
+        CPU,
+        TimingBudget(repeats=1, seconds=0, memory=False),
+    )
+    assert "step" in found["settings"]["good"]
+    assert "no memory for it" in found["settings"]["bad"]["error"]
+    assert "no memory for it" in found["error"]
+
+
+class _Broken:
+    """A data set that cannot be put on a device."""
+
+    def __init__(self, num_classes: int, image_size: int) -> None:
+        self.num_classes, self.image_size = num_classes, image_size
+
+    def to(self, device: torch.device) -> None:
+        raise RuntimeError("no memory for it")
+
+
+def written(out: Path, times_literal: float) -> Record:
+    """The record of a CPU suite in which everything was measured, with made-up figures."""
+    record = Record(out, "cpu suite, smoke", "as a test has it", CPU)
+
+    def setting(precision: str, *, literal: bool = False) -> dict:
+        step = {"n": 9, "median": 1.5 if literal else 1.5 / times_literal, "quartiles": [0.1, 2.0]}
+        return {
+            "spec": {"train": {"precision": precision}},
+            "literal": literal,
+            "step": step,
+            "images_per_second": 1.0,
+            "flops_per_second": 1.0,
+            "share_of_ceiling": 0.5,
+            "peak_bytes": 1000,
+            "floor": {"compute": 0.1, "memory": 0.1},
+            **({} if literal else {"times_literal": times_literal, "memory_of_literal": 1.05}),
+        }
+
+    settings = {"literal": setting("fp32", literal=True), "fp32": setting("fp32"), "bf16": setting("bf16")}
+    steps = {name: {"step": {"n": 9, "median": 1.0, "quartiles": [1.0, 1.0]}} for name in ("1", "2")}
+    record.add("resnet32 n=2", {"settings": settings, "ceiling": {"copy": 1e9, "fp32": 1e9, "bf16": 1e9}})
+    record.add("workers", {"workers": steps})
+    students = {str(n): steps["1"]["step"] for n in range(2, 9)}
+    record.add("n = 2 to 8", {"students": students, "fit": fit({n: float(n) for n in range(2, 9)})})
+    return record
+
+
+@pytest.mark.parametrize(("times_literal", "status"), [(2.6, 0), (2.4, 1)])
+def test_a_goal_that_is_missed_is_an_exit_status(
+    times_literal: float, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All points are in the record already, so nothing is measured."""
+    out = tmp_path / "suite.json"
+    torch.set_num_threads(1)
+    written(out, times_literal)
+    assert main(["--suite", "cpu", "--device", "cpu", "--quick", "--smoke", "--out", str(out)]) == status
+    goals = {goal["name"]: goal for goal in json.loads(out.read_text())["goals"]}
+    assert goals["resnet32 n=2, bf16: × reference"] == {
+        "name": "resnet32 n=2, bf16: × reference",
+        "figure": times_literal,
+        "kind": "at least",
+        "bound": 2.5,
+        "unit": "",
+        "met": status == 0,
+    }
+    assert ("NO" in capsys.readouterr().out) == bool(status)
+
+
+def test_what_was_not_measured_is_not_met() -> None:
+    assert [goal.met for goal in gpu_goals({})] == [False] * len(gpu_goals({}))
+
+
+def test_a_record_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "suite.json"
+    Record(out, "gpu suite", "as a test has it", CPU)
+    before = out.read_text()
+    assert main(["--suite", "cpu", "--device", "cpu", "--smoke", "--out", str(out)]) == 2
+    assert "another kind (gpu suite" in capsys.readouterr().err
+    assert out.read_text() == before
+    out.write_text("no JSON")
+    assert main(["--suite", "cpu", "--device", "cpu", "--smoke", "--out", str(out)]) == 2
+
+
+def good(value: int) -> dict:
+    return {"value": value}
+
+
+def raising() -> dict:
+    raise RuntimeError("CUDA out of memory")
+
+
+def dying() -> dict:
+    os._exit(1)
+
+
+def slow() -> dict:
+    time.sleep(60)
+    return {}
+
+
+def measure(points: list[Point], record: Record, **limits: float | None) -> tuple[list[str], list[str]]:
+    """Points left out, and points begun, in their order."""
+    begun: list[str] = []
+    limits = {"budget": None, "limit": None} | limits
+    left = run_suite(points, record, say=lambda name, outcome: begun.append(name), **limits)  # type: ignore[arg-type]
+    return left, begun
+
+
+@pytest.mark.thorough
+def test_a_suite_goes_on_after_failures_and_is_resumed(tmp_path: Path) -> None:
+    out = tmp_path / "suite.json"
+    record = Record(out, "gpu suite", "as a test has it", CPU)
+    points = [
+        Point("raises", raising),
+        Point("first", partial(good, 1)),
+        Point("dies", dying),
+        Point("second", partial(good, 2)),
+    ]
+    assert measure(points[:3], record) == ([], ["raises", "first", "dies"])
+    kept = json.loads(out.read_text())["points"]
+    assert kept["raises"]["error"] == "RuntimeError: CUDA out of memory"
+    assert kept["dies"]["error"] == "its process died"
+    assert kept["first"]["value"] == 1
+    again = Record(out, "gpu suite", "as a test has it", CPU)
+    assert measure(points, again) == ([], ["second", "raises", "dies"]), "what failed is tried again, last"
+    assert json.loads(out.read_text())["points"]["first"] == kept["first"]
+
+
+def test_a_suite_keeps_its_budget(tmp_path: Path) -> None:
+    record = Record(tmp_path / "suite.json", "gpu suite", "as a test has it", CPU)
+    points = [Point("slow", slow), Point("good", partial(good, 1))]
+    assert measure(points[:1], record, limit=1.0)[0] == []
+    assert "took longer than 1 s" in record.points["slow"]["error"]
+    fresh = Record(tmp_path / "other.json", "gpu suite", "as a test has it", CPU)
+    assert measure(points, fresh, budget=1.0)[0] == ["slow", "good"]
+    assert fresh.points == {}, "cut off by the budget, a point has not failed"
+
+
+@pytest.mark.thorough
+def test_points_run() -> None:
+    """The GPU suite's first point and its line, on the CPU with tiny images."""
+    points = gpu_points(Scope(CPU, smoke=True), compiled=False)
+    names = [point.name.rpartition(",")[0] or point.name for point in points]
+    order = ["resnet32 n=2", "wrn-16-2 n=2", "resnet56 n=2", "resnet32 n=4", "resnet32 n=6", "n = 2 to 8"]
+    assert list(dict.fromkeys(names)) == order
+    (own,) = (own for own in points[0].measure()["settings"].values() if not own["literal"])
+    assert own["times_literal_epoch"] > 0
+    assert own["kernels"] is None
+    compiled = {point.name for point in cpu_points(Scope(CPU), compiled=True)}
+    assert compiled - {point.name for point in cpu_points(Scope(CPU), compiled=False)} == {"resnet32 n=2 compiled"}
+
+
+def test_cost_by_number_of_students() -> None:
+    specs = [digits_spec({"name": "ffsd", "students": n}, data={"image_size": 8}, batch_size=8) for n in (2, 3, 5)]
+    found = linear_cost(specs, CPU, repeats=2)
+    assert found["students"].keys() == {"2", "3", "5"}
+    assert all(each["median"] > 0 for each in found["students"].values())
+
+
+def test_line() -> None:
+    straight = fit({n: 0.2 + 0.1 * (n + 1) for n in range(2, 9)})
+    assert (straight["a"], straight["b"], straight["r_squared"]) == pytest.approx((0.2, 0.1, 1.0))
+    assert straight["largest_deviation"] == pytest.approx(0, abs=1e-9)
+    assert fit({n: float(n**2) for n in range(2, 9)})["largest_deviation"] > 0.1
+
+
+@pytest.mark.thorough
+def test_workers_are_processes() -> None:
+    specs = [digits_spec({"name": "ffsd"}, data={"image_size": 8}, batch_size=8, workers=n) for n in (1, 2)]
+    found = compare_workers(specs, repeats=2)["workers"]
+    assert found.keys() == {"1", "2"}
+    assert all(own["step"]["n"] == 2 and own["step"]["median"] > 0 for own in found.values())
+
+
+def test_an_epoch_from_a_part_of_it() -> None:
+    """What an epoch begins with is counted once."""
+
+    def cost(steps: int) -> Timing:
+        return Timing(*(3.0 + 0.5 * steps + off for off in (0.0, -0.1, 0.1)), 3)
+
+    assert _whole(cost(1), cost(11), 11, 101).median == pytest.approx(cost(101).median)
+    assert _whole(cost(1), cost(11), 11, 11) == pytest.approx(cost(11))
+
+
+def test_bytes_of_a_step() -> None:
+    """Proportional to the pixels of the maps, and half of it in bfloat16."""
+    fp32, bf16 = (bytes_per_image(smallest(precision=precision), 10, 16, CPU) for precision in ("fp32", "bf16"))
+    assert 0.45 < bf16 / fp32 < 0.65
+    assert bytes_per_image(smallest(), 10, 32, CPU) / fp32 == pytest.approx(4, rel=0.05)
+
+
+def test_reference_sees_the_same_images() -> None:
+    """Its transforms with nothing to augment give what training sees; ablations have no literal form here."""
+    spec = smallest(precision="bf16").model_copy(update={"data": data.SOURCES["digits"](image_size=8, crop_padding=0)})  # type: ignore[call-arg]
+    literal = reference_spec(spec)
+    assert literal is not None
+    assert literal.train.precision == "fp32"
+    dataset = data.load(spec.data)
+    reference = Reference(literal, dataset, CPU)
+    reference.epoch(1)
+    samples = reference._samples
+    plain = normalise(dataset.train.select(torch.arange(3)).images, dataset.mean, dataset.std)  # type: ignore[attr-defined]
+    torch.testing.assert_close(torch.stack([samples[index][0] for index in range(3)]), plain)
+    for method in ({"name": "dml"}, {"name": "ffsd", "fusion": False}, {"name": "ffsd", "diversity": "l2"}):
+        assert reference_spec(digits_spec(method)) is None
+
+
+@pytest.mark.thorough
+def test_a_step_that_waits_for_its_loader_is_found(tmp_path: Path) -> None:
+    """Large pictures, decoded by the process that trains."""
+    noise = np.random.default_rng(0)
+    for index in range(24):
+        file = tmp_path / "pictures" / ("train", "test")[index >= 16] / ("even", "odd")[index % 2] / f"{index}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(256, size=(1500, 1500, 3), dtype=np.uint8)).save(file)
+    folder = {"name": "image_folder", "root": str(tmp_path / "pictures"), "image_size": 16}
+    content = smallest().model_dump() | {"data": folder | {"stream": True, "loader_processes": 0}}
+    spec = TrialSpec.model_validate(content)
+    dataset = data.load(spec.data)
+    found = compare({"streamed": spec}, lambda spec: dataset, CPU, TimingBudget(repeats=2, seconds=0.5, memory=False))
+    own = found["settings"]["streamed"]
+    assert own["loader"]["waits"]
+    assert 0 < own["loader"]["share_waiting"] < 1
+    assert 0 < own["loader"]["images_per_second"] < own["images_per_second"]
+    assert "epoch" not in found["settings"]["literal Algorithm 1"], "the reference's images are in memory"

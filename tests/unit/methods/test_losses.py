@@ -1,0 +1,119 @@
+"""Losses against golden values of the published implementation, and against the equations written out."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from ffsd_ray.losses import attention, distance, diversity_target, mimic, mutual_kl, soft_kl, unit
+from ffsd_ray.methods.ffsd import FfsdSettings
+from ffsd_ray.methods.shared.leader_module import warmup
+from ffsd_ray.methods.shared.rampup import Ramp
+
+from helpers.paths import GOLDEN
+
+CARRIED = GOLDEN / "ffsd_published_losses.json"
+
+
+def tensor(values: list) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.fixture(params=["carried", "whole"])
+def golden(request: pytest.FixtureRequest) -> dict:
+    """The extract that the tests carry, and the whole file where it is present."""
+    if request.param == "carried":
+        return json.loads(CARRIED.read_text())
+    shared = request.getfixturevalue("shared")
+    return json.loads((shared / "golden" / "ffsd_published_losses.json").read_text())
+
+
+def diversity(student: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+    target = diversity_target(previous, "published")
+    return distance(unit(attention(student)), target.attention, "published")
+
+
+PIECES = {
+    "diversity_last_stage": diversity,
+    "attention_mimic": lambda a, b: mimic(attention(a), attention(b), "published"),
+    "feature_mimic": lambda a, b: mimic(a, b, "published"),
+}
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_published_pieces_and_gradients(golden: dict, piece: str) -> None:
+    for case in golden["cases"]:
+        student = tensor(case["features_student"]).requires_grad_()
+        value = PIECES[piece](student, tensor(case["features_previous"]))
+        value.backward()
+        assert value.item() == pytest.approx(case[piece]["value"], abs=1e-9, rel=0)
+        torch.testing.assert_close(student.grad, tensor(case[piece]["grad_features_student"]), atol=1e-9, rtol=0)
+
+
+def test_diversity_target_maps(golden: dict) -> None:
+    for case in golden["cases"]:
+        for formulation in ("published", "paper"):  # the paper gives no formula for them
+            maps = diversity_target(tensor(case["features_previous"]), formulation).maps
+            torch.testing.assert_close(maps, tensor(case["diversity_target_features"]), atol=1e-9, rtol=0)
+
+
+def test_soft_kl(golden: dict) -> None:
+    case = golden["kl_T2"]
+    student = tensor(case["student_logits"]).requires_grad_()
+    value = soft_kl(student, tensor(case["target_logits"]), case["temperature"])
+    value.backward()
+    assert value.item() == pytest.approx(case["value_times_T_squared"], abs=1e-9, rel=0)
+    torch.testing.assert_close(student.grad, tensor(case["grad_student_logits"]), atol=1e-9, rtol=0)
+
+
+def test_warmup(golden: dict) -> None:
+    published, paper = (warmup(FfsdSettings(), kind) for kind in ("published", "paper"))
+    for epoch, factor in golden["lambda_warmup_factor_by_epoch_from_1"]:
+        assert published.at(epoch) == pytest.approx(factor, abs=1e-12)
+        assert paper.at(epoch) == 1
+    assert warmup(FfsdSettings(warmup_epochs=0), "published").at(1) == 1
+    assert Ramp(80, first=0).at(1) == math.exp(-5)
+
+
+def test_paper_distance_is_the_equations() -> None:
+    """Eqs. 8 and 9 for one sample, entry by entry."""
+    torch.manual_seed(0)
+    student, previous = torch.randn(1, 3, 3, 3, dtype=torch.float64), torch.randn(1, 3, 3, 3, dtype=torch.float64)
+    a = [sum(previous[0, c].flatten()[k].item() ** 2 for c in range(3)) for k in range(9)]
+    norm = math.sqrt(sum(v * v for v in a))
+    threshold = sorted(a)[2]
+    shifted = [(norm / 2 - v) * ((v > threshold) - (v < threshold)) + norm / 2 for v in a]
+    b = [sum(student[0, c].flatten()[k].item() ** 2 for c in range(3)) for k in range(9)]
+    length = math.sqrt(sum(v * v for v in shifted)), math.sqrt(sum(v * v for v in b))
+    expected = math.sqrt(sum((v / length[1] - w / length[0]) ** 2 for v, w in zip(b, shifted, strict=True)))
+    target = diversity_target(previous, "paper")
+    assert distance(unit(attention(student)), target.attention, "paper").item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_paper_distance_averages_samples_not_entries() -> None:
+    a, b = torch.eye(2, dtype=torch.float64), torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    assert distance(a, b, "paper").item() == pytest.approx(math.sqrt(2) / 2)
+    assert distance(a, b, "published").item() == pytest.approx(0.5)
+
+
+def test_paper_distance_has_a_gradient_where_it_is_zero() -> None:
+    maps = torch.rand(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    mimic(maps, maps.detach().clone(), "paper").backward()
+    assert maps.grad is not None
+    assert maps.grad.isfinite().all()
+
+
+def test_mutual_kl_sums_or_averages_over_peers() -> None:
+    torch.manual_seed(0)
+    logits = [torch.randn(4, 5, dtype=torch.float64, requires_grad=True) for _ in range(4)]
+    pairs = [soft_kl(logits[1], logits[j], 2.0) for j in (0, 2, 3)]
+    assert mutual_kl(logits, 1, 2.0, "paper").item() == pytest.approx(sum(p.item() for p in pairs), abs=1e-12)
+    assert mutual_kl(logits, 1, 2.0, "published").item() == pytest.approx(sum(p.item() for p in pairs) / 3, abs=1e-12)
+    mutual_kl(logits, 1, 2.0, "published").backward()
+    assert [z.grad is not None for z in logits] == [False, True, False, False]
+
+
+def test_threshold_needs_three_entries() -> None:
+    with pytest.raises(ValueError, match="3 entries or more, got 1×2"):
+        diversity_target(torch.rand(2, 4, 1, 2), "published")

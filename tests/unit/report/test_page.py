@@ -1,0 +1,247 @@
+"""The page of a run: from records alone, and in a browser without a network."""
+
+import json
+import re
+import shutil
+import subprocess
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.records.run import RunRecords
+from ffsd_ray.report.__main__ import main
+from ffsd_ray.report.tables.table import result_table
+from ffsd_ray.run import main as run_job
+
+from helpers.synthetic_records import Outcome, result, write_run
+
+pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ATTACK = "</pre><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
+#: Fig. 6: n = 2..5 × two formulations of ffsd and dml × 2 seeds, and two baselines.
+FIG6 = f"""# {ATTACK}
+name: fig6
+data: {{name: digits}}
+backbone: {{name: resnet20}}
+seed: [0, 1]
+search:
+  grid:
+    method.students: [2, 3, 4, 5]
+    method: [{{name: ffsd, formulation: published}}, {{name: ffsd, formulation: paper}}, {{name: dml}}]
+  also: [{{method: {{name: baseline}}}}]
+"""
+SMALL = """
+name: small
+context: local
+data: {name: digits, image_size: 8}
+backbone: {name: resnet20}
+method: {name: ffsd}
+train: {epochs: 2, batch_size: 32, steps_per_epoch: 3}
+scale: {threads: 1}
+seed: [0, 1]
+search: {also: [{method: {name: baseline}}]}
+"""
+
+
+def outcome(spec: TrialSpec) -> Outcome:
+    """Accuracies rise with n; one trial failed, one was not finished, one not begun."""
+    students = getattr(spec.method, "students", 0)
+    if spec.seed == 1 and spec.method.name == "dml" and students > 2:
+        return {3: f"it diverged {ATTACK}\nin epoch 4 of 10", 4: None, 5: ...}[students]
+    return result(spec, 90.0 + students + spec.seed, 80.0)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    return partial(write_run, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunRecords:
+    """A run that really trained."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "job.yaml").write_text(SMALL)
+    assert run_job([str(folder / "job.yaml"), "--storage", str(folder)]) == 0
+    return RunRecords.open(str(folder / "small"))
+
+
+def page_of(run: RunRecords, *flags: str) -> Path:
+    out = Path(run.store.location).with_suffix(".html")
+    assert main([run.store.location, "--html", str(out), *flags]) == 0
+    return out
+
+
+class Page(HTMLParser):
+    """Tags, their attributes' values and the text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_page_holds_the_whole_run(write: Any) -> None:
+    run = write(FIG6, outcome)
+    page = Page(page_of(run).read_text())
+    table = result_table(run)
+    for row in table.rows:
+        assert row.configuration in page.text
+        for cell in row.cells.values():
+            assert cell.text() in page.text
+    for said in (*table.captions, *table.notes, run.text(), *table.sheet().head[1:]):
+        assert said in page.text
+    assert "26 trials: 23 completed1 failed2 unfinished" in page.text
+    assert "in epoch 4 of 10" in page.text
+    assert "dml n=4, seed 1: not finished" in page.text
+    assert "dml n=5, seed 1: not begun" in page.text
+    assert page.tags.count("svg") == 2
+    assert page.text.count("formulation: paper") == 9  # the specs of eight trials, and the job file
+
+
+def test_a_page_loads_nothing(write: Any) -> None:
+    text = page_of(write(FIG6, outcome)).read_text()
+    page = Page(text)
+    links = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "data", "action")]
+    assert links
+    assert all(link.startswith("#") for link in links)
+    assert set(re.findall(r"url\(([^)]*)", text)) <= {f"#{identity}" for identity in page.ids}
+    assert "@import" not in text
+    assert not {"img", "image", "link", "iframe", "object"} & set(page.tags)
+
+
+@pytest.mark.thorough
+def test_what_the_job_file_holds_is_text(write: Any) -> None:
+    page = Page(page_of(write(FIG6, outcome)).read_text())
+    assert page.tags.count("script") == 1
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert page.text.count(ATTACK) >= 2  # the job file, and the failed trial's error
+
+
+@pytest.mark.thorough
+def test_ids_are_there_once_and_all_that_is_pointed_at_is_there(write: Any) -> None:
+    job = FIG6.replace("  also", "    train.lr: [0.1, 0.2]\n    method.temperature: [1, 2]\n  also").replace(
+        "[0, 1]", "0"
+    )
+    text = page_of(write(job, outcome)).read_text()
+    page = Page(text)
+    assert page.tags.count("svg") >= 2
+    assert len(set(page.ids)) == len(page.ids)
+    assert {link[1:] for name, link in page.attributes if name == "href"} <= set(page.ids)
+
+
+def test_one_epoch(write: Any) -> None:
+    page = Page(page_of(write(FIG6, outcome), "--epoch", "last").read_text())
+    assert "Last epoch" in page.text
+    assert "Best epoch" not in page.text
+    assert "accuracy against method.students, last epoch" in page.text
+
+
+@pytest.mark.parametrize(
+    ("out", "said"), [("page.pdf", "should end in .html"), ("nowhere/page.html", "there is no folder")]
+)
+def test_a_file_that_cannot_be(
+    write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, said: str
+) -> None:
+    run = write(FIG6, outcome)
+    assert main([run.store.location, "--html", str(tmp_path / out)]) == 2
+    assert f"--html {tmp_path / out}: " in (message := capsys.readouterr().err)
+    assert said in message
+
+
+def browse(page: Path, *flags: str) -> str:
+    """What Chromium prints of a page; there is no network for it."""
+    assert CHROMIUM is not None
+    offline = ["--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=127.0.0.1:9"]
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        *offline,
+        f"--user-data-dir={page.parent}/profile",
+    ]
+    return subprocess.run(
+        [*command, "--virtual-time-budget=3000", *flags, page.as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=180,
+    ).stdout
+
+
+#: Put into a copy of the page, with leave to run: writes down what a reader would see, and sorts the first table.
+PROBE = """<script>
+const box = (element) => { const b = element.getBoundingClientRect(); return [b.width, b.height].map(Math.round); };
+const table = document.querySelector("table.sortable");
+const column = [...table.tHead.rows[0].cells].findIndex((head) => head.textContent === "Leader");
+table.tHead.rows[0].cells[0].click(); table.tHead.rows[0].cells[0].click();
+const rising = table.tBodies[0].rows[0].cells[0].textContent;
+table.tHead.rows[0].cells[column].click();
+document.body.dataset.probe = JSON.stringify({
+  figures: [...document.querySelectorAll("svg")].map(box),
+  texts: [...document.querySelectorAll("svg text")].map(box),
+  sideways: document.documentElement.scrollWidth > innerWidth,
+  loaded: performance.getEntriesByType("resource").length,
+  rising, best: table.tBodies[0].rows[0].cells[0].textContent,
+});
+</script></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_real_run_in_a_browser(trained: RunRecords, tmp_path: Path, theme: str) -> None:
+    run, page = trained, page_of(trained)
+    dark = ["--blink-settings=preferredColorScheme=0"] if theme == "dark" else []
+    picture = tmp_path / "page.png"
+    browse(page, "--window-size=1280,2400", f"--screenshot={picture}", *dark)
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        assert image.size == (1280, 2400)
+        corner = image.convert("L").getpixel((2, 2))
+        assert isinstance(corner, int)
+        assert (corner > 200) == (theme == "light")
+        assert len(image.convert("RGB").getcolors(2**24) or []) > 100
+
+    dom = Page(browse(page, "--dump-dom", *dark))
+    leader = next(row for row in result_table(run).rows if "Leader" in row.cells).cells["Leader"]
+    assert leader.text() in dom.text
+    assert "small: accuracy on the test images after each epoch" in dom.text
+
+    probed = tmp_path / "probed.html"
+    probed.write_text(re.sub(r"<meta http-equiv[^>]*>", "", page.read_text()).replace("</body>", PROBE))
+    (said,) = (value for name, value in Page(browse(probed, "--dump-dom", *dark)).attributes if name == "data-probe")
+    seen = json.loads(said)
+    assert seen["figures"]
+    assert all(width > 300 and height > 150 for width, height in seen["figures"])
+    assert all(width > 0 and height > 0 for width, height in seen["texts"])
+    assert not seen["sideways"]
+    assert seen["loaded"] == 0
+    assert seen["rising"] == "baseline"
+    assert seen["best"] == "ffsd n=2"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_a_browser_runs_no_script_but_the_page_s(write: Any) -> None:
+    """Even where the escaping would fail."""
+    page = page_of(write(FIG6, outcome))
+    page.write_text(page.read_text().replace("<header>", f"{ATTACK}<header>"))
+    dom = browse(page, "--dump-dom")
+    assert "<title>fig6</title>" in dom
+    assert 'title="sort"' in dom
