@@ -141,6 +141,7 @@ def test_a_node_goes(job: Path, hold: Hold, cluster: Cluster) -> None:
     assert_ends_as_undisturbed(job)
 
 
+@pytest.mark.slow
 def test_a_node_is_announced_to_go(job: Path, hold: Hold, cluster: Cluster) -> None:
     announce_one(job, hold, cluster, nodes=3)
     assert_ends_as_undisturbed(job)

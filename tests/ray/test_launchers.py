@@ -65,6 +65,7 @@ def trainings(parent: int) -> list[psutil.Process]:
     return below(parent, "ray::run_trial") + below(parent, "ray::ImplicitFunc")
 
 
+@pytest.mark.slow
 def test_both_launchers_compute_the_same(job: Path) -> None:
     for launcher in ("trial", "trainer"):
         done = run(job, "--set", f"name={launcher}", "--set", f"scale.launcher={launcher}")
@@ -78,6 +79,7 @@ def test_both_launchers_compute_the_same(job: Path) -> None:
             assert_equal(load(here.store.read(name)), load(there.store.read(name)))
 
 
+@pytest.mark.slow
 def test_a_process_trains_one_trial_after_another(job: Path) -> None:
     process = start(job, "--set", "scale.trials_at_once=1", "--set", "train.epochs=5", "--set", "seed=[0,1]")
     seen: set[int] = set()
@@ -118,6 +120,7 @@ def test_what_a_retry_would_only_meet_again_is_not_retried(job: Path) -> None:
     assert "begun again" not in done.stdout
 
 
+@pytest.mark.slow
 def test_what_raises_is_retried_then_recorded(job: Path) -> None:
     planned = run(job, *ONE, "--set", "train.epochs=1")
     assert planned.returncode == 0
@@ -152,7 +155,8 @@ def test_a_trial_that_no_node_can_hold_is_refused(job: Path) -> None:
     assert error["message"] in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize("launcher", ["trial", pytest.param("trainer", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["trial", "trainer"])
 def test_more_trials_run_once_there_are_more_nodes(job: Path, hold: Hold, launcher: str) -> None:
     head = {"num_cpus": 1, "object_store_memory": 10**8, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)

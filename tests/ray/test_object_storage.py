@@ -385,7 +385,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("context", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize("context", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
 def test_a_full_disk(context: str, small_disk: Path, job: Path) -> None:
     """On Ray the worker that does not write waits for the one that has failed, and must not wait for ever."""
     settings = ["search.grid={}", "method.name=baseline", f"context={context}"]

@@ -92,6 +92,7 @@ search:
     assert taken
 
 
+@pytest.mark.slow
 def test_optuna_chooses_trials_and_goes_on_with_what_it_knows(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     search = """
@@ -115,6 +116,7 @@ search:
     assert specs.items() < run.trials().items()
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_leaves_nothing_behind(tmp_path: Path) -> None:
     """Workers of Ray Train, whose trial a scheduler ends while they train."""
     head = {"num_cpus": 2, "object_store_memory": 10**8, "include_dashboard": False}

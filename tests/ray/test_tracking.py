@@ -177,7 +177,7 @@ def test_mlflow_has_every_epoch_once(resumed: Run) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_wandb
 @needs_mlflow
 def test_services_that_are_away_leave_the_training_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from helpers import paths
 JOBS = sorted(paths.JOBS.glob("*.yaml"))
 
 #: Those that stand for the others where there is little time, and those whose trainings take minutes.
-FEW, MINUTES = {"cifar10_smoke", "quickstart"}, {"grid_lambda", "table3", "vgg16_end2"}
+FEW, MINUTES = {"cifar10_smoke", "quickstart"}, {"grid_lambda", "table1", "table2", "table3", "vgg16_end2"}
 ALL = [pytest.param(job, id=job.stem, marks=[] if job.stem in FEW else [pytest.mark.thorough]) for job in JOBS]
 
 #: Digits in place of the data sets, at the smallest size that the job's networks take; one CPU worker a trial.
