@@ -1,4 +1,4 @@
-"""`python -m ffsd_ray.bench [JOB]`: time the step and the epoch of a job's trial, or hold FFSD to its goals."""
+"""`python -m ffsd_ray.bench [JOB]`: time the step and the epoch of a job's trial, or of FFSD beside its reference."""
 
 import argparse
 import shlex
@@ -13,11 +13,11 @@ from rich.console import Console
 
 from ffsd_ray import data
 from ffsd_ray.bench.compare import TimingBudget, compare
-from ffsd_ray.bench.goals import goal_table, status
 from ffsd_ray.bench.loader import stream_settings
 from ffsd_ray.bench.record import Record, default_path
 from ffsd_ray.bench.run_suite import run_suite
-from ffsd_ray.bench.suites import GOALS, Scope, cpu_points, gpu_points
+from ffsd_ray.bench.suites import SUMMARIES, Scope, cpu_points, gpu_points
+from ffsd_ray.bench.summary import slower_than, summary_table
 from ffsd_ray.bench.tables import baseline_table, epoch_table, other_table, remarks, step_table, together
 from ffsd_ray.bench.variations import configurations, variations
 from ffsd_ray.command import command
@@ -32,7 +32,7 @@ _GPU_BUDGET, _GPU_LIMIT = 500.0, 200.0
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 all is well, 1 a setting failed or a goal is not met, 2 the job file or an argument is wrong."""
+    """Exit status: 0 all is well, 1 a setting failed or is slower than --require, 2 a wrong job file or argument."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     said = shlex.join(["python", "-m", "ffsd_ray.bench", *(sys.argv[1:] if argv is None else argv)])
@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ffsd_ray.bench",
-        description="Time the training step and the epoch of a job's trial; without a job, hold FFSD to its goals.",
+        description="Time the training step and the epoch of a job's trial; without a job, measure FFSD beside "
+        "Algorithm 1 taken literally.",
     )
     parser.add_argument("job", nargs="?", type=Path, help="a job file (YAML)")
     parser.add_argument("--out", type=Path, help="the record (default: bench-DATE-TIME.json); a suite goes on with it")
@@ -67,13 +68,19 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=float, default=15.0, help="for the epochs of each setting, likewise evaluations; 0: neither"
     )
     of_suite = parser.add_argument_group("without a job")
-    of_suite.add_argument("--suite", choices=list(GOALS), help="default: the one for the device")
+    of_suite.add_argument("--suite", choices=list(SUMMARIES), help="default: the one for the device")
     of_suite.add_argument("--device", choices=["cpu", "cuda"], help="default: a GPU where there is one")
     of_suite.add_argument("--quick", action="store_true", help="without compiled settings, which take minutes")
     of_suite.add_argument("--smoke", action="store_true", help="few tiny images: shows that it runs, measures nothing")
     of_suite.add_argument("--data", metavar="YAML", help="a job's data section that streams, for the GPU's suite")
     of_suite.add_argument(
         "--budget", type=float, metavar="SECONDS", help=f"begin no point after it (default: GPU {_GPU_BUDGET:.0f})"
+    )
+    of_suite.add_argument(
+        "--require",
+        type=float,
+        metavar="RATIO",
+        help="exit with 1 where FFSD is not so many times the reference's speed",
     )
     return parser
 
@@ -137,14 +144,17 @@ def _suite(arguments: argparse.Namespace, said: str, console: Console) -> int:
             _remark(name, found, console)
         elif "error" not in found:
             _show(name, found, console)
-    goals = GOALS[suite](record.points)
-    record.content |= {"goals": [goal.record() for goal in goals], "unmeasured": unmeasured}
+    figures = SUMMARIES[suite](record.points)
+    record.content |= {"summary": [figure._asdict() for figure in figures], "unmeasured": unmeasured}
     record.write()
     if unmeasured:
         console.print(f"Not measured: {', '.join(unmeasured)}. The same command with this --out goes on.")
-    console.print(goal_table(goals))
+    console.print(summary_table(figures))
+    slow = slower_than(arguments.require, figures) if arguments.require is not None else []
+    for name in slow:
+        console.print(f"Below --require {arguments.require:g}: {name}", markup=False, highlight=False)
     _sign(record, console)
-    return status(goals)
+    return int(bool(slow or unmeasured or any("error" in found for found in record.points.values())))
 
 
 def _show(title: str, found: Mapping[str, Any], console: Console) -> None:

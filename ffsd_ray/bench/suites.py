@@ -1,4 +1,4 @@
-"""Benchmark suites for FFSD: points, each measured by itself, and the goals of speed."""
+"""Benchmark suites for FFSD: points, each measured by itself, and their main figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -8,15 +8,12 @@ import torch
 
 from ffsd_ray import data
 from ffsd_ray.bench.compare import TimingBudget, best, compare
-from ffsd_ray.bench.goals import Goal
 from ffsd_ray.bench.measure.linearity import linear_cost
 from ffsd_ray.bench.measure.workers import compare_workers
+from ffsd_ray.bench.summary import Figure
 from ffsd_ray.bench.synthetic import synthetic_data
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, DataSettings
-
-#: The authors' own step of resnet32, n = 2, batch 128 on two cores: a slower reference would be a strawman.
-_AUTHORS_SECONDS = 1.70
 
 _MAIN = "resnet32 n=2"
 _WORKERS, _LINEAR = "workers", "n = 2 to 8"
@@ -30,7 +27,7 @@ class Point(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """On what a suite measures: the goals' own images, or few small ones, which only shows that everything runs."""
+    """On what a suite measures: images as CIFAR's, or few small ones, which only shows that everything runs."""
 
     device: torch.device
     smoke: bool = False
@@ -45,7 +42,7 @@ class Scope(NamedTuple):
         threads: int = 2,
         **train: object,
     ) -> TrialSpec:
-        """`images`: others than the goals'."""
+        """`images`: others than those."""
         own = {"name": "digits", "image_size": 8} if self.smoke else {"name": "cifar100"}
         return TrialSpec.model_validate(
             {
@@ -99,19 +96,19 @@ def cpu_points(scope: Scope, *, compiled: bool) -> list[Point]:
     return found
 
 
-def cpu_goals(points: Mapping[str, Any]) -> list[Goal]:
+def cpu_summary(points: Mapping[str, Any]) -> list[Figure]:
     settings = _settings(points, _MAIN)
     literal = next((own["step"]["median"] for own in settings if own["literal"] and "step" in own), None)
-    goals = [Goal("the reference's step, that of the authors' code", literal, "at most", _AUTHORS_SECONDS, " s")]
-    for precision, bound in (("fp32", 1.5), ("bf16", 2.5)):
+    figures = [Figure(f"{_MAIN}: a step of the reference", literal, " s")]
+    for precision in ("fp32", "bf16"):
         fastest = best(settings, precision=precision)
         name = f"{_MAIN}, {precision}"
-        goals.append(Goal(f"{name}: × reference", _of(fastest, "times_literal"), "at least", bound))
-        goals.append(Goal(f"{name}: memory, × reference", _of(fastest, "memory_of_literal"), "at most", 1.1))
+        figures.append(Figure(f"{name}: speed, × reference", _of(fastest, "times_literal"), speedup=True))
+        figures.append(Figure(f"{name}: memory, × reference", _of(fastest, "memory_of_literal")))
     workers = points.get(_WORKERS, {}).get("workers")
     ratio = workers["1"]["step"]["median"] / workers["2"]["step"]["median"] if workers else None
-    goals.append(Goal("2 workers, × one with 2 threads", ratio, "at least", 0.9))
-    return [*goals, _linear_goal(points)]
+    figures.append(Figure("speed of 2 workers, × one with 2 threads", ratio))
+    return [*figures, _linearity(points)]
 
 
 def gpu_points(scope: Scope, *, compiled: bool, stream: DataSettings | None = None) -> list[Point]:
@@ -143,16 +140,16 @@ def gpu_points(scope: Scope, *, compiled: bool, stream: DataSettings | None = No
     return found
 
 
-def gpu_goals(points: Mapping[str, Any]) -> list[Goal]:
+def gpu_summary(points: Mapping[str, Any]) -> list[Figure]:
     settings = _settings(points, _MAIN)
     fastest, wide = best(settings, precision="bf16"), best(_settings(points, "wrn-16-2 n=2"), precision="bf16")
     return [
-        Goal(f"{_MAIN}, bf16: a step", _of(fastest, "step", "median", by=1e3), "at most", 3, " ms"),
-        Goal(f"{_MAIN}, bf16: an epoch", _of(fastest, "epoch", "median"), "at most", 1.2, " s"),
-        Goal(f"{_MAIN}, bf16: × reference", _of(fastest, "times_literal"), "at least", 10),
-        Goal(f"{_MAIN}, bf16: memory, × reference", _of(fastest, "memory_of_literal"), "at most", 1.1),
-        Goal("wrn-16-2 n=2, bf16: a step", _of(wide, "step", "median", by=1e3), "at most", 4, " ms"),
-        _linear_goal(points),
+        Figure(f"{_MAIN}, bf16: a step", _of(fastest, "step", "median", by=1e3), " ms"),
+        Figure(f"{_MAIN}, bf16: an epoch", _of(fastest, "epoch", "median"), " s"),
+        Figure(f"{_MAIN}, bf16: speed, × reference", _of(fastest, "times_literal"), speedup=True),
+        Figure(f"{_MAIN}, bf16: memory, × reference", _of(fastest, "memory_of_literal")),
+        Figure("wrn-16-2 n=2, bf16: a step", _of(wide, "step", "median", by=1e3), " ms"),
+        _linearity(points),
     ]
 
 
@@ -161,10 +158,10 @@ def _linear(scope: Scope, repeats: int, **train: object) -> Point:
     return Point(_LINEAR, partial(linear_cost, specs, scope.device, repeats))
 
 
-def _linear_goal(points: Mapping[str, Any]) -> Goal:
+def _linearity(points: Mapping[str, Any]) -> Figure:
     deviation = points.get(_LINEAR, {}).get("fit", {}).get("largest_deviation")
     percent = None if deviation is None else 100 * deviation
-    return Goal("a step for n = 2 to 8: deviation from a line", percent, "at most", 10, " %")
+    return Figure("a step for n = 2 to 8: deviation from a line", percent, " %")
 
 
 def _streamed(scope: Scope, stream: DataSettings, execution: str) -> dict[str, Any]:
@@ -187,4 +184,4 @@ def _of(figures: Mapping[str, Any] | None, *path: str, by: float = 1.0) -> float
 
 
 #: By the name of a suite.
-GOALS: dict[str, Callable[[Mapping[str, Any]], Sequence[Goal]]] = {"cpu": cpu_goals, "gpu": gpu_goals}
+SUMMARIES: dict[str, Callable[[Mapping[str, Any]], Sequence[Figure]]] = {"cpu": cpu_summary, "gpu": gpu_summary}

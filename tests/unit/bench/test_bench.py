@@ -21,7 +21,8 @@ from ffsd_ray.bench.measure.workers import compare_workers
 from ffsd_ray.bench.record import Record
 from ffsd_ray.bench.reference.plain_ffsd import Reference, reference_spec
 from ffsd_ray.bench.run_suite import run_suite
-from ffsd_ray.bench.suites import Point, Scope, cpu_points, gpu_goals, gpu_points
+from ffsd_ray.bench.suites import Point, Scope, cpu_points, gpu_points, gpu_summary
+from ffsd_ray.bench.summary import slower_than
 from ffsd_ray.bench.synthetic import synthetic_data
 from ffsd_ray.bench.variations import variations
 from ffsd_ray.config.trial import TrialSpec
@@ -185,29 +186,24 @@ def written(out: Path, times_literal: float) -> Record:
     return record
 
 
-@pytest.mark.parametrize(("times_literal", "status"), [(2.6, 0), (2.4, 1)])
-def test_a_goal_that_is_missed_is_an_exit_status(
-    times_literal: float, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("required", "status"), [([], 0), (["--require", "2.4"], 0), (["--require", "2.6"], 1)])
+def test_a_speed_that_is_required(
+    required: list[str], status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All points are in the record already, so nothing is measured."""
     out = tmp_path / "suite.json"
     torch.set_num_threads(1)
-    written(out, times_literal)
-    assert main(["--suite", "cpu", "--device", "cpu", "--quick", "--smoke", "--out", str(out)]) == status
-    goals = {goal["name"]: goal for goal in json.loads(out.read_text())["goals"]}
-    assert goals["resnet32 n=2, bf16: × reference"] == {
-        "name": "resnet32 n=2, bf16: × reference",
-        "figure": times_literal,
-        "kind": "at least",
-        "bound": 2.5,
-        "unit": "",
-        "met": status == 0,
-    }
-    assert ("NO" in capsys.readouterr().out) == bool(status)
+    written(out, 2.5)
+    asked = ["--suite", "cpu", "--device", "cpu", "--quick", "--smoke", "--out", str(out), *required]
+    assert main(asked) == status
+    figures = {figure["name"]: figure["value"] for figure in json.loads(out.read_text())["summary"]}
+    assert figures["resnet32 n=2, bf16: speed, × reference"] == 2.5
+    said = capsys.readouterr().out
+    assert said.count("Below --require 2.6") == 2 * status, "in both precisions"
 
 
-def test_what_was_not_measured_is_not_met() -> None:
-    assert [goal.met for goal in gpu_goals({})] == [False] * len(gpu_goals({}))
+def test_what_was_not_measured_is_no_speed() -> None:
+    assert slower_than(1e-9, gpu_summary({})) == ["resnet32 n=2, bf16: speed, × reference"]
 
 
 def test_a_record_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
