@@ -248,9 +248,9 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
                 # Imported only here: a machine without Ray runs local jobs. Whole, for an interrupted import may end in
                 # any error.
                 with postponed():
-                    from ffsd_ray.launch.driver import run_on_ray
+                    from ffsd_ray.launch.driver import Driver
 
-                run_on_ray(wave, job, run, view, names, announce, verbose=verbose)
+                Driver(job, run, view, names, announce, verbose).train(wave)
 
 
 def _done(run: RunRecords, pending: Sequence[TrialSpec]) -> int:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -37,126 +38,119 @@ from ffsd_ray.terminal import plain
 keep_secrets_from_runtime_environments()
 
 
-def run_on_ray(
-    trials: Sequence[TrialSpec],
-    job: JobSpec,
-    run: RunRecords,
-    view: View,
-    labels: Mapping[str, str],
-    announce: Announce,
-    *,
-    verbose: bool,
-) -> None:
-    """Train every trial on the cluster that RAY_ADDRESS names, or on one started here and stopped at the end.
+@dataclass(frozen=True)
+class Driver:
+    """Trains a job's trials on the cluster that RAY_ADDRESS names, or on one started here and stopped at the end.
 
-    Where a searcher chooses the trials, the only one here is what they are made from, and each is announced.
-
-    A trial that the cluster could never hold is recorded as failed, and the others go on. Where the cluster's head is
-    gone the process ends with a message and the status of ClusterLost.
-
-    Raises:
-        ClusterError: the cluster cannot be reached.
-        ClusterLost: it has lost the nodes for what is left.
+    `labels`: names of the trials by identity. `announce`: told of each trial that a searcher chooses. `verbose`: show
+    Ray's own messages.
     """
-    with (
-        # for what Ray writes beside the records; deleted once Ray has let go of it
-        scratch_folder(tempfile.gettempdir(), f"{job.name}-") as scratch,
-        connected([resources_of(spec.scale) for spec in trials], verbose=verbose) as cluster,
-        head_watched(ray.get_runtime_context().gcs_address, lambda error: _end(error, view, scratch)),
-    ):
-        if held := resolve_gpu_shares(_held(trials, cluster, run, view)):
-            tuner = _tuner(held, job, run, view, labels, announce, cluster, scratch, verbose=verbose)
-            with contextlib.nullcontext() if verbose else _silenced():
-                tuner.fit()
 
+    job: JobSpec
+    run: RunRecords
+    view: View
+    labels: Mapping[str, str]
+    announce: Announce
+    verbose: bool
 
-def _end(error: ClusterLost, view: View, scratch: str) -> None:
-    view.__exit__(None, None, None)  # gives a terminal its cursor back
-    print(plain(str(error)), file=sys.__stderr__, flush=True)
-    shutil.rmtree(scratch, ignore_errors=True)
-    os._exit(error.status)
+    def train(self, trials: Sequence[TrialSpec]) -> None:
+        """Train every trial; where a searcher chooses them, `trials` has the one that they are made from.
 
+        A trial that the cluster could never hold is recorded as failed, and the others go on. Where the cluster's head
+        is gone the process ends with a message and the status of ClusterLost.
 
-def _held(trials: Sequence[TrialSpec], cluster: Cluster, run: RunRecords, view: View) -> list[TrialSpec]:
-    """The trials that can run; the others are recorded as failed."""
-    refused = cluster.refused({spec.identity(): resources_of(spec.scale) for spec in trials})
-    for name, why in refused.items():
-        run.trial(name).fail("DoesNotFit", why)
-        view.ended(name, "failed", why)
-    return [spec for spec in trials if spec.identity() not in refused]
+        Raises:
+            ClusterError: the cluster cannot be reached.
+            ClusterLost: it has lost the nodes for what is left.
+        """
+        with (
+            # for what Ray writes beside the records; deleted once Ray has let go of it
+            scratch_folder(tempfile.gettempdir(), f"{self.job.name}-") as scratch,
+            connected([resources_of(spec.scale) for spec in trials], verbose=self.verbose) as cluster,
+            head_watched(ray.get_runtime_context().gcs_address, lambda error: self._end(error, scratch)),
+        ):
+            if fitting := resolve_gpu_shares(self._fitting(trials, cluster)):
+                tuner = self._tuner(fitting, cluster, scratch)
+                with contextlib.nullcontext() if self.verbose else _silenced():
+                    tuner.fit()
 
+    def _end(self, error: ClusterLost, scratch: str) -> None:
+        """End the process at once: Ray waits in vain for a head that is gone."""
+        self.view.__exit__(None, None, None)  # gives a terminal its cursor back
+        print(plain(str(error)), file=sys.__stderr__, flush=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(error.status)
 
-def _tuner(
-    trials: Sequence[TrialSpec],
-    job: JobSpec,
-    run: RunRecords,
-    view: View,
-    labels: Mapping[str, str],
-    announce: Announce,
-    cluster: Cluster,
-    scratch: str,
-    *,
-    verbose: bool,
-) -> tune.Tuner:
-    chooses = job.search.scheduler
-    mutable = list(chooses.mutate) if isinstance(chooses, Pbt) else []
-    # A population's checkpoints Tune hands from one node to another. Else nobody reads what Ray writes beside the
-    # records: in an object store it would be most of a run's requests, with Ray's few retries the first to fail.
-    ray_storage = run.store.child("ray").location if mutable else scratch
-    configs = [
-        {
+    def _fitting(self, trials: Sequence[TrialSpec], cluster: Cluster) -> list[TrialSpec]:
+        """The trials that can run; the others are recorded as failed."""
+        refused = cluster.refused({spec.identity(): resources_of(spec.scale) for spec in trials})
+        for name, why in refused.items():
+            self.run.trial(name).fail("DoesNotFit", why)
+            self.view.ended(name, "failed", why)
+        return [spec for spec in trials if spec.identity() not in refused]
+
+    def _tuner(self, trials: Sequence[TrialSpec], cluster: Cluster, scratch: str) -> tune.Tuner:
+        job = self.job
+        mutable = list(job.search.scheduler.mutate) if isinstance(job.search.scheduler, Pbt) else []
+        # A population's checkpoints Tune hands from one node to another. Else nobody reads what Ray writes beside the
+        # records: in an object store it would be most of a run's requests, with Ray's few retries the first to fail.
+        ray_storage = self.run.store.child("ray").location if mutable else scratch
+        configs = [self._config(spec, cluster, mutable, ray_storage) for spec in trials]
+        wanted = {spec.identity(): resources_of(spec.scale) for spec in trials}
+        searcher: BasicVariantGenerator | ConcurrencyLimiter = BasicVariantGenerator()
+        param_space: dict[str, Any] = {"trial": tune.grid_search(configs)}
+        samples = 1
+        if isinstance(job.search.searcher, Optuna):
+            (template,), (config,) = trials, configs
+            known = completed(self.run, template)
+            primary_series = template.method.primary_series
+            searcher = optuna(job.search, job.search.searcher, self.run, primary_series, known)
+            param_space = {"trial": config}
+            assert job.search.samples is not None
+            samples = job.search.samples - len(known)
+            wanted = {f"sample {index}": resources_of(template.scale) for index in range(samples)}
+        return tune.Tuner(
+            tune.with_resources(run_trial, trial_resources),
+            param_space=param_space,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=samples,
+                scheduler=scheduler(job.search.scheduler, trials),
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+                # A process that watches workers cannot be taken away from a trial that is stopped.
+                reuse_actors=all(config["trains_here"] for config in configs),
+            ),
+            run_config=tune.RunConfig(
+                name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
+                storage_path=ray_storage,
+                verbose=1 if self.verbose else 0,
+                # Workers that fail are Ray Train's to replace; this is the process of the trial itself.
+                failure_config=tune.FailureConfig(max_failures=job.failures.max_retries),
+                callbacks=[
+                    Admission(searcher, cluster, wanted, job.scale.trials_at_once),
+                    ViewCallback(self.run, self.view, self.labels, self.announce),
+                    OrphanedPlacementGroups(self.view, self.labels),
+                    *watchers(job, self.run, self.labels, self.view),
+                ],
+            ),
+        )
+
+    def _config(self, spec: TrialSpec, cluster: Cluster, mutable: list[str], ray_storage: str) -> dict[str, Any]:
+        """A Tune trial's configuration, see `run_trial`."""
+        return {
             "spec": spec.model_dump(),
             "trains_here": trains_here(spec.scale, own_cluster=cluster.own, population=bool(mutable)),
-            "trials": run.store.child("trials").location,
+            "trials": self.run.store.child("trials").location,
             # of a population any epoch may be taken over by another trial
-            "keep_checkpoints": job.records.keep_checkpoints == "all" or bool(mutable),
-            "stoppable": isinstance(chooses, Asha | MedianStopping),
-            "ranked": ranked(job.search, spec),
+            "keep_checkpoints": self.job.records.keep_checkpoints == "all" or bool(mutable),
+            "stoppable": isinstance(self.job.search.scheduler, Asha | MedianStopping),
+            "ranked": ranked(self.job.search, spec),
             "mutable": mutable,
-            "max_retries": job.failures.max_retries,
+            "max_retries": self.job.failures.max_retries,
             "ray_storage": ray_storage,
             "directory": os.getcwd(),
         }
-        for spec in trials
-    ]
-    wanted = {spec.identity(): resources_of(spec.scale) for spec in trials}
-    searcher: BasicVariantGenerator | ConcurrencyLimiter = BasicVariantGenerator()
-    param_space: dict[str, Any] = {"trial": tune.grid_search(configs)}
-    samples = 1
-    if isinstance(job.search.searcher, Optuna):
-        (template,), (config,) = trials, configs
-        known = completed(run, template)
-        searcher = optuna(job.search, job.search.searcher, run, template.method.primary_series, known)
-        param_space = {"trial": config}
-        assert job.search.samples is not None
-        samples = job.search.samples - len(known)
-        wanted = {f"sample {index}": resources_of(template.scale) for index in range(samples)}
-    return tune.Tuner(
-        tune.with_resources(run_trial, trial_resources),
-        param_space=param_space,
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            num_samples=samples,
-            scheduler=scheduler(chooses, trials),
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
-            # A process that watches workers cannot be taken away from a trial that is stopped.
-            reuse_actors=all(config["trains_here"] for config in configs),
-        ),
-        run_config=tune.RunConfig(
-            name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
-            storage_path=ray_storage,
-            verbose=1 if verbose else 0,
-            # Workers that fail are Ray Train's to replace; this is the process of the trial itself.
-            failure_config=tune.FailureConfig(max_failures=job.failures.max_retries),
-            callbacks=[
-                Admission(searcher, cluster, wanted, job.scale.trials_at_once),
-                ViewCallback(run, view, labels, announce),
-                OrphanedPlacementGroups(view, labels),
-                *watchers(job, run, labels, view),
-            ],
-        ),
-    )
 
 
 def _name(trial: Any) -> str:

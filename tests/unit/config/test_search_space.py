@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from ffsd_ray.config.load import Plan, load_job, value_at, varying, with_values
 from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.config.search import Distribution, Optuna
 from ffsd_ray.config.smoke import smoke
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import JobError
+from ffsd_ray.launch.driver import Driver
 from ffsd_ray.run import main
 
 BASE: dict[str, Any] = {
@@ -387,11 +390,11 @@ def test_a_chosen_trial_is_named_by_what_was_chosen(load, tmp_path, monkeypatch:
     assert template is not None
     values = {"train.lr": 0.0123456, "train.nesterov": True, "backbone.name": "resnet20", "method.formulation": "paper"}
 
-    def choose(trials, job, run, view, names, announce, *, verbose) -> None:
-        announce(with_values(template, values))
-        named.update(names)
+    def choose(driver: Driver, trials: Sequence[TrialSpec]) -> None:
+        driver.announce(with_values(template, values))
+        named.update(driver.labels)
 
-    monkeypatch.setattr("ffsd_ray.launch.driver.run_on_ray", choose)
+    monkeypatch.setattr(Driver, "train", choose)
     assert main([str(tmp_path / "job.yaml"), "--storage", str(tmp_path / "runs")]) == 1
     assert list(named.values()) == ['ffsd n=2 (paper), lr=0.01235, nesterov=true, resnet20, formulation="paper"']
 
