@@ -18,6 +18,7 @@ from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.search import Asha, MedianStopping, Optuna, Pbt
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import ClusterLost
+from ffsd_ray.interruption import postponed
 from ffsd_ray.launch.cluster.capacity import resources_of
 from ffsd_ray.launch.cluster.concurrency import Admission
 from ffsd_ray.launch.cluster.connection import Cluster, connected
@@ -29,6 +30,7 @@ from ffsd_ray.launch.ray_internals import keep_secrets_from_runtime_environments
 from ffsd_ray.launch.scratch import scratch_folder
 from ffsd_ray.launch.search.optuna_search import Announce, completed, optuna, spec_of
 from ffsd_ray.launch.search.schedulers import ranked, scheduler
+from ffsd_ray.launch.tracking.async_logger import InBackground
 from ffsd_ray.launch.tracking.setup import watchers
 from ffsd_ray.launch.trial import run_trial, trains_here, trial_resources
 from ffsd_ray.progress_view import View
@@ -70,9 +72,15 @@ class Driver:
             head_watched(ray.get_runtime_context().gcs_address, lambda error: self._end(error, scratch)),
         ):
             if fitting := resolve_gpu_shares(self._fitting(trials, cluster)):
-                tuner = self._tuner(fitting, cluster, scratch)
-                with contextlib.nullcontext() if self.verbose else _silenced():
-                    tuner.fit()
+                trackers = watchers(self.job, self.run, self.labels, self.view)
+                tuner = self._tuner(fitting, cluster, scratch, trackers)
+                try:
+                    with contextlib.nullcontext() if self.verbose else _silenced():
+                        tuner.fit()
+                finally:
+                    with postponed():
+                        for tracker in trackers:
+                            tracker.close()
 
     def _end(self, error: ClusterLost, scratch: str) -> None:
         """End the process at once: Ray waits in vain for a head that is gone."""
@@ -89,7 +97,9 @@ class Driver:
             self.view.ended(name, "failed", why)
         return [spec for spec in trials if spec.identity() not in refused]
 
-    def _tuner(self, trials: Sequence[TrialSpec], cluster: Cluster, scratch: str) -> tune.Tuner:
+    def _tuner(
+        self, trials: Sequence[TrialSpec], cluster: Cluster, scratch: str, trackers: Sequence[InBackground]
+    ) -> tune.Tuner:
         job = self.job
         mutable = list(job.search.scheduler.mutate) if isinstance(job.search.scheduler, Pbt) else []
         # A population's checkpoints Tune hands from one node to another. Else nobody reads what Ray writes beside the
@@ -131,7 +141,7 @@ class Driver:
                     Admission(searcher, cluster, wanted, job.scale.trials_at_once),
                     ViewCallback(self.run, self.view, self.labels, self.announce),
                     OrphanedPlacementGroups(self.view, self.labels),
-                    *watchers(job, self.run, self.labels, self.view),
+                    *trackers,
                 ],
             ),
         )

@@ -1,5 +1,6 @@
 """Handing Tune's events to a service that may be slow, or away, without holding up a trial."""
 
+import contextlib
 import hashlib
 import queue
 import threading
@@ -103,6 +104,18 @@ class InBackground(tune.Callback):
         self._thread.join(PATIENCE)
         if self._thread.is_alive():
             self._warn(f"has not taken everything {PATIENCE} s after the end")
+
+    def close(self) -> None:
+        """End the thread; what it has not begun with is left out.
+
+        It makes calls to Ray, which would end the whole process, without a word, once Ray is shut down.
+        """
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._events.get_nowait()
+        self._events.put(None)
+        if self._thread.is_alive():
+            self._thread.join(PATIENCE)
 
     def _end(self, trial: Any, *, failed: bool) -> None:
         watched = self._trials.pop(trial.trial_id, None)

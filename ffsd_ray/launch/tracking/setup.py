@@ -5,8 +5,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ray import tune
-
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.tracking import WatchSettings
 from ffsd_ray.credentials import credentials_here, hidden, same_server
@@ -67,7 +65,7 @@ def _check_tracking_server(uri: str) -> None:
         )
 
 
-def watchers(job: JobSpec, run: RunRecords, labels: Mapping[str, str], view: View) -> list[tune.Callback]:
+def watchers(job: JobSpec, run: RunRecords, labels: Mapping[str, str], view: View) -> list[InBackground]:
     """A callback for each way of watching; `labels`: the trials' names by identity."""
 
     def tensorboard() -> Watcher:
