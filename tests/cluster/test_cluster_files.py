@@ -251,7 +251,7 @@ def simulated() -> Iterator[str]:
 
 
 @pytest.mark.ray
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_simulated_nodes_come_and_go(simulated: str, tmp_path: Path) -> None:
 
     def nodes() -> int:

@@ -187,6 +187,7 @@ def test_a_cluster_without_autoscaling_has_only_its_nodes(monkeypatch: pytest.Mo
     assert "with 0 CPUs, 0 GPUs" in why
 
 
+@pytest.mark.slow
 def test_a_job_that_asks_for_too_much_ends(tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     job.write_text(JOB)

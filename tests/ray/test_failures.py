@@ -147,6 +147,7 @@ def test_a_node_is_announced_to_go(job: Path, hold: Hold, cluster: Cluster) -> N
     assert_ends_as_undisturbed(job)
 
 
+@pytest.mark.slow
 def test_the_node_of_a_trial_in_tunes_own_process_is_announced_to_go(job: Path, hold: Hold, cluster: Cluster) -> None:
     """It costs the trial none of its retries."""
     alone = ["--set", "scale.workers=1", "--set", "scale.launcher=trial", "--set", "failures.max_retries=0"]

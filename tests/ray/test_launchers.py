@@ -109,6 +109,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(job: Path, hold: Hold) -> No
     assert_same_end(records, undisturbed(records, job.parent / "whole"))
 
 
+@pytest.mark.slow
 def test_what_a_retry_would_only_meet_again_is_not_retried(job: Path) -> None:
     done = run(job, "--set", "train.lr=1.0e+12")
     assert done.returncode == 1, done.stdout + done.stderr

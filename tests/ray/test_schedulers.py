@@ -39,7 +39,9 @@ def searched(folder: Path, search: str) -> RunRecords:
     "scheduler",
     [
         "{name: asha, grace_epochs: 1, reduction_factor: 2}",
-        "{name: median_stopping, grace_epochs: 1, min_trials: 1, metric: term/leader/ce}",
+        pytest.param(
+            "{name: median_stopping, grace_epochs: 1, min_trials: 1, metric: term/leader/ce}", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_worse_trials_are_stopped(scheduler: str, tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_smoke_form(job: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_smoke_form_through_ray(tmp_path: Path) -> None:
     job = next(job for job in JOBS if job.stem == "fig2")
     settings = [argument for setting in overrides_for(job)[:-1] for argument in ("--set", setting)]
