@@ -22,7 +22,6 @@ from helpers.comparison import assert_same_end, measured
 from helpers.specs import digits_spec
 from helpers.workers import run_workers, train_with
 
-
 #: Which are trained three times for this where there is little time: those that a file more has brought too.
 OFTEN = METHODS.keys() - {"afd", "amln", "at", "baseline", "dml", "ffl", "kd", "kdcl", "okddip", "one"}
 
