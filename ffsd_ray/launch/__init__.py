@@ -1,4 +1,4 @@
-"""The only room that knows Ray."""
+"""The only part of the package that imports Ray."""
 
 import os
 

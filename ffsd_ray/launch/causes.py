@@ -1,4 +1,4 @@
-"""Why a trial failed, in a line: Ray wraps an exception several times, and prints a traceback around it."""
+"""The cause of a failed trial in one line: Ray wraps an exception several times, and adds tracebacks."""
 
 import re
 
@@ -12,7 +12,7 @@ _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b(: .*
 
 
 def cause_of(error: BaseException) -> str:
-    """The exception that training ended with, and the first line of what it says."""
+    """The original exception of a failed training: its type and the first line of its message."""
     inner: BaseException | None = None
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         inner = error.worker_failures[min(error.worker_failures)]

@@ -59,7 +59,7 @@ class WorkerContext:
             raise _taken_back()
 
     def _expects_more(self) -> bool:
-        """Whether a node has come lately, and the last checkpoint is no longer fresh.
+        """Whether a node has joined lately, and the last checkpoint is some seconds old.
 
         Ray replaces the workers by more of them at a moment of its own, without a word.
         """
@@ -177,7 +177,7 @@ def _train(config: dict[str, Any], context: Context, giver: Donor | None = None)
 
 
 def _for_ray(error: BaseException) -> BaseException:
-    """The error, or one with its words where Ray would take it for something else or cannot hand it on."""
+    """The error, or a RuntimeError with its text where Ray would misinterpret it or cannot pickle it."""
     if isinstance(error, RayError):
         return error
     if not isinstance(error, SystemExit | StopIteration):  # by which a process ends, or training without an error

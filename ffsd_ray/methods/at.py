@@ -20,14 +20,14 @@ from ffsd_ray.methods.shared.with_teacher import Taught, TaughtSettings
 
 
 class AtSettings(TaughtSettings):
-    """A student that is drawn to look where its teacher looks."""
+    """Settings of attention transfer."""
 
     name: Literal["at"] = "at"
     beta: NonNegative = Field(1000.0, description="β, weight of the attention term.")
 
 
 class At(Taught):
-    """One student, one teacher."""
+    """A student that learns from a teacher's attention maps (AT)."""
 
     Settings = AtSettings
     settings: AtSettings

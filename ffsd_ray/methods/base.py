@@ -35,7 +35,7 @@ class MethodSettings(Settings):
 
     @property
     def schedule(self) -> dict[str, int]:
-        """Epochs for which what changes over training goes on changing, by the keys that say so."""
+        """Lengths in epochs of everything that changes over training, by settings key."""
         return {}
 
     @property
@@ -105,7 +105,7 @@ class Blueprint:
 
 
 class Method(nn.Module, ABC):
-    """A group of networks under one roof, so that one DDP wrapper sees every trainable operation.
+    """A group of networks as one module, so that one DDP wrapper sees every trainable operation.
 
     A subclass is found by its file in this package, named in job files by its `Settings`, and constructed from those
     settings and a `Blueprint`.

@@ -87,7 +87,7 @@ class MutualGroup(Peers):
         return students, self.leadership(leader, students)
 
     def logits(self, students: list[Features], seen: LeaderForward | None) -> dict[str, Tensor]:
-        """By member, from what `forward_group` returns."""
+        """Logits by member, from the results of `forward_group`."""
         logits = {name: student.logits for name, student in zip(self.common, students, strict=True)}
         if self.leadership is not None and seen is not None:
             logits |= self.leadership.logits(seen)
@@ -114,7 +114,7 @@ class MutualGroup(Peers):
 
 
 class Dml(MutualGroup):
-    """With the leader it is deployed, without one the first student."""
+    """DML; deploys the leader where there is one, else the first student."""
 
     Settings = DmlSettings
     settings: DmlSettings

@@ -189,7 +189,7 @@ class Ffsd(MutualGroup):
         return pieces
 
     def _away_from_others(self, index: int, students: list[Features]) -> dict[str, Tensor]:
-        """The student's part of Eq. 6, on every stage or on the last alone."""
+        """A student's term of Eq. 6, on every stage or on the last alone."""
         stages = range(len(students[index].maps))[-1 if self.settings.diversity == "l2_last" else 0 :]
         distances = [
             mimic(students[index].maps[stage], other.maps[stage], self.settings.formulation)
@@ -239,7 +239,7 @@ class Ffsd(MutualGroup):
         return self._mimic_maps([attention(m) for m in maps], [attention(target) for target in targets])
 
     def _distillers(self, students: list[Features], leader: Features) -> Iterator[tuple[str, Features, nn.Module]]:
-        """Name, features and module of everyone that has a self-distillation module."""
+        """Name, features and module of each member that has a self-distillation module."""
         yield from zip(self.common[1:], students[1:], self.student_modules, strict=False)
         if self.leader_module is not None:
             yield "leader", leader, self.leader_module

@@ -31,7 +31,7 @@ class KdSettings(TaughtSettings):
 
 
 class Kd(Taught):
-    """One student, one teacher."""
+    """A student that learns from a teacher's softened predictions (KD)."""
 
     Settings = KdSettings
     settings: KdSettings

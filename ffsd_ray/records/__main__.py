@@ -1,4 +1,4 @@
-"""Whether a run's records are as they were written: python -m ffsd_ray.records verify RUN."""
+"""Verify that a run's records are as they were written: python -m ffsd_ray.records verify RUN."""
 
 import argparse
 import re

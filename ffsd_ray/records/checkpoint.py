@@ -58,7 +58,7 @@ class AccuracySums(TypedDict):
 
 @with_config(_NO_OTHERS)
 class MidEpochState(TypedDict):
-    """How far an unfinished epoch has come."""
+    """The progress inside an unfinished epoch."""
 
     epoch: Count
     #: Of the epoch that are done, and how long they took.
@@ -116,7 +116,7 @@ CHECKPOINT = Schema(Annotated[Checkpoint, AfterValidator(_can_go_on)])
 
 
 def fits(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:
-    """Whether these are such a network's parameters and buffers."""
+    """Whether a state dictionary fits a network's parameters and buffers."""
     own, others = (
         {name: (value.shape, value.dtype) for name, value in tensors.items()}
         for tensors in (network.state_dict(), weights)

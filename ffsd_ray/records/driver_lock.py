@@ -1,4 +1,4 @@
-"""One process at a time drives a run: two would train the same trials into the same files."""
+"""A lock on a run: two drivers would train the same trials into the same files."""
 
 import itertools
 import os
@@ -61,12 +61,12 @@ class _Sign(BaseModel):
         return f"process {self.process} on {self.host}"
 
     def lives(self) -> bool:
-        """Whether it is certain that the process is at work; of this very process it is not."""
+        """Whether the other process is certainly alive; False for this very process."""
         here = self.machine == _machine() and self.process != os.getpid()
         return here and _started(self.process) == self.started != ""
 
     def is_gone(self) -> bool:
-        """Whether it is certain that the process is not there any more."""
+        """Whether the process is certainly gone."""
         if self.machine != _machine():
             return False
         with suppress(PermissionError, OverflowError):
@@ -79,7 +79,7 @@ class _Sign(BaseModel):
 
 @contextmanager
 def sole_driver(run: Store, say: Callable[[str], None]) -> Iterator[None]:
-    """For the time of the block this process drives the run.
+    """Hold the lock on the run for the block.
 
     A process that was killed leaves its last sign behind. Of one of this machine it is known whether it lives; one of
     another is watched for `WATCH` seconds, which `say` is told. On a disk no two processes get in. An object store has

@@ -26,7 +26,7 @@ class RunRecords:
 
     @classmethod
     def open(cls, location: str) -> "RunRecords":
-        """An existing run.
+        """Open an existing run.
 
         Raises:
             RecordsError: there is none.
@@ -47,7 +47,7 @@ class RunRecords:
         self._write({"format": FORMAT, "job": dict(job), "overrides": list(overrides), "trials": dict(trials)})
 
     def add(self, identity: str, spec: Mapping[str, Any]) -> None:
-        """One more planned trial, which a searcher chose while others ran."""
+        """Add a planned trial, which a searcher chose while others ran."""
         content = self._content()
         content["trials"].setdefault(identity, dict(spec))
         self._write(content)
@@ -68,7 +68,7 @@ class RunRecords:
         return self._content()["trials"]
 
     def specs(self) -> dict[str, TrialSpec]:
-        """The same.
+        """The planned trials as TrialSpecs, by identity, in the job's order.
 
         Raises:
             DamagedRecords: one is not a spec of this version, or not of the trial that it stands under.
@@ -93,7 +93,7 @@ class RunRecords:
         return found
 
     def completed_elsewhere(self, identities: Sequence[str]) -> set[str]:
-        """Those of the trials of which other runs in the same storage have a result."""
+        """The trials of which other runs in the same storage have a result."""
         there = self._elsewhere(identities)
         return {identity for identity, other in there if other.trial(identity).state() == "completed"}
 

@@ -26,7 +26,7 @@ _PART = re.compile(r"\..+\.\d+\.part")
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether such a file is being written, or was when a process was killed."""
+    """Whether a file name is that of a file being written, or left by a process that was killed."""
     return _PART.fullmatch(name) is not None
 
 
@@ -135,7 +135,7 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[bool]:
-        """While the block runs no other process is in such a block; False where the storage has no locks, and all are.
+        """Exclude other processes from such a block; yields False where the storage has no locks.
 
         A process that dies lets go of its lock. `name`: the file that is locked; it stays.
         """
@@ -157,7 +157,7 @@ class Store:
             lock.release()
 
     def check_writable(self) -> None:
-        """Try whether the folder can be made and written, on a disk; nothing of it is left.
+        """Check that the folder can be created and written, on a disk; leaves nothing behind.
 
         Raises:
             RecordsError: it cannot.

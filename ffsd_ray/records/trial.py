@@ -58,7 +58,7 @@ _OF_COMPLETED = (*_OF_STOPPED, MODEL_BEST, MODEL_LAST)
 
 
 def _checkpoint_name(epoch: int, steps: int = 0) -> str:
-    """After an epoch, or after so many steps of it; names sort by how far training has come."""
+    """The file name of a checkpoint after an epoch, or after some steps of it; names sort by progress."""
     return f"epoch-{epoch:06d}-step-{steps:06d}.pt" if steps else f"epoch-{epoch:06d}.pt"
 
 
@@ -78,7 +78,7 @@ class TrialRecords:
         return self.store.name
 
     def state(self) -> State:
-        """`failed` is what a retry or a resumed job turns into something else again.
+        """The trial's state. Failed trials are retried on resume.
 
         A result that is damaged, or another trial's, is none.
         """
@@ -124,7 +124,7 @@ class TrialRecords:
             self.store.delete("provisional_result.json")
 
     def stop(self) -> None:
-        """A scheduler has ended the trial: as it stands is its result."""
+        """End the trial early: its provisional result becomes its result."""
         standing = self._read("provisional_result.json")
         self.finish(standing | {"ended": f"stopped at {standing['last']['epoch']}"})
 
@@ -133,7 +133,7 @@ class TrialRecords:
         self._write("error.json", {"kind": kind, "message": message, "details": details})
 
     def copy_from(self, other: "TrialRecords", run: str) -> bool:
-        """Become a copy of another run's records of this trial, if it has trained to its end there; whether it has.
+        """Copy another run's records of this trial, if they are complete; whether they are.
 
         Raises:
             DamagedRecords: they are damaged; nothing of them has been written here.
@@ -185,7 +185,7 @@ class TrialRecords:
         return 0
 
     def last_measured(self, column: str) -> float:
-        """After the last epoch.
+        """A column's value after the last epoch.
 
         Raises:
             DamagedRecords: the history has no such column.
@@ -249,7 +249,7 @@ class TrialRecords:
         return self._checkpoints.damaged(name, "expected the state of this trial's networks and optimisers")
 
     def check(self, name: str) -> None:
-        """Do nothing where a file, by its path in the folder, is as it was written here.
+        """Check that a file, by its path in the folder, is as it was written for this trial.
 
         Raises:
             DamagedRecords: it is not; MissingRecords: there is no such file.
@@ -269,7 +269,7 @@ class TrialRecords:
         return [*dict.fromkeys([*there, *needed]), *(f"checkpoints/{name}" for name in self._checkpoint_names())]
 
     def strangers(self) -> list[str]:
-        """Paths of what no trial writes, or of what was being written when a process was killed."""
+        """Paths of foreign files, and of files that a killed process left half written."""
         own = [name for name in self.store.names() if name not in _FORMATS and name != "checkpoints"]
         return own + [f"checkpoints/{name}" for name in self._checkpoints.names() if not _CHECKPOINT.fullmatch(name)]
 
@@ -281,7 +281,7 @@ class TrialRecords:
         return self.store.parsed(name, lambda content: read(self._own(content)), kind)
 
     def _sound(self, name: str) -> bytes:
-        """A file as it is, if nothing is wrong with it."""
+        """Read a file and check its stamp."""
         read, kind = _FORMATS[name]
 
         def unchanged(content: bytes) -> bytes:
@@ -295,7 +295,7 @@ class TrialRecords:
         return self._checkpoints.parsed(name, lambda content: _checkpoint(self._own(content)), what)
 
     def _own(self, content: bytes) -> bytes:
-        """A file's content. Raises SchemaError where it is not what was written for this trial."""
+        """Check a file's content. Raises SchemaError where it is not what was written for this trial."""
         check_stamp(content, self._owner)
         return content
 

@@ -1,4 +1,4 @@
-"""From a trial's spec to its group and to its batches."""
+"""Building a trial's group and its batches from its spec."""
 
 from functools import cache
 
@@ -17,7 +17,7 @@ from ffsd_ray.train import optimisers
 
 
 def build_method(spec: TrialSpec, classes: int, image_size: int, data: Dataset | None = None) -> Method:
-    """The trial's group, initialised from its seed; `data`: what a teacher from a file must fit.
+    """Build the trial's group, initialised from its seed; `data`: the images that a teacher from a file must fit.
 
     Raises:
         TrialError: the method cannot work with this backbone on such images, or names a headline that it has not.
@@ -61,7 +61,7 @@ def train_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> TrainBatches:
-    """The trial's stream of training batches, or a worker's share of it, on the device."""
+    """Build the trial's stream of training batches, or a worker's share of it, on the device."""
     return TrainBatches(
         dataset.train.to(device),
         dataset.mean,

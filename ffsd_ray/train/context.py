@@ -8,7 +8,7 @@ from ffsd_ray.series import HistoryRow
 
 
 class Context(Protocol):
-    """One of a trial's workers. With several, torch.distributed is initialised before training begins."""
+    """A trial's worker as the trainer sees it. With several, torch.distributed is initialised beforehand."""
 
     rank: int
     world_size: int
@@ -21,7 +21,7 @@ class Context(Protocol):
         """Whether the workers may be replaced any moment, so that a checkpoint is due now; called by every worker."""
 
     def exit_if_preempted(self) -> None:
-        """After that checkpoint: ends the worker if they are sure to be replaced; called by every worker."""
+        """End the worker if all are sure to be replaced; called by every worker, after that checkpoint."""
 
 
 class LocalContext:

@@ -23,7 +23,7 @@ class Replay(Generic[T]):
     """
 
     def __init__(self, function: Callable[..., T], *, required: bool) -> None:
-        """Where it cannot be captured it stays plain, with a warning, unless capturing is `required`."""
+        """A function that cannot be captured is called as it is, with a warning, unless capturing is `required`."""
         self._function, self._required = function, required
         self._shapes: list[torch.Size] = []
         self._calls = 0
@@ -51,7 +51,7 @@ class Replay(Generic[T]):
         return self._results
 
     def _beside(self, inputs: tuple[Tensor, ...]) -> T:
-        """On a side stream, as capturing wants its warm-up."""
+        """Call the function on a side stream, as the warm-up of a capture requires."""
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):

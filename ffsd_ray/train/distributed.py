@@ -8,21 +8,21 @@ from torch import Tensor, nn
 
 
 def sum_over_workers(values: Tensor) -> Tensor:
-    """`values` summed over the workers, in place."""
+    """Sum `values` over the workers, in place."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
 def earliest_over_workers(values: Tensor) -> Tensor:
-    """The smallest over the workers, entry by entry, in place."""
+    """Take the minimum over the workers, entry by entry, in place."""
     if dist.is_initialized():
         dist.all_reduce(values, dist.ReduceOp.MIN)
     return values
 
 
 def share_statistics(module: nn.Module) -> None:
-    """Every worker takes worker 0's batch-norm statistics, as DDP does before each training step.
+    """Copy worker 0's batch-norm statistics to every worker, as DDP does before each training step.
 
     Called before an evaluation, so that all workers evaluate, and worker 0 saves, the same network.
     """
@@ -49,7 +49,7 @@ def random_states(device: torch.device) -> list[list[torch.Tensor]]:
 
 
 def set_random_state(states: list[list[torch.Tensor]], rank: int, device: torch.device) -> None:
-    """This worker's, where there were as many workers; otherwise its state stays."""
+    """Restore this worker's random state, if it was saved by as many workers; otherwise leave it."""
     if rank < len(states) == (dist.get_world_size() if dist.is_initialized() else 1):
         torch.set_rng_state(states[rank][0])
         if device.type == "cuda":

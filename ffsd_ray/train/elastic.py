@@ -33,7 +33,7 @@ _OWN_BUFFERS = (
 
 
 def wrapped(method: nn.Module, **options: Any) -> DistributedDataParallel:
-    """The group of an elastic trial's worker in DDP."""
+    """Wrap the group of an elastic trial's worker in DDP."""
     options[_OWN_BUFFERS] = False
     return DistributedDataParallel(method, **options)
 
@@ -51,13 +51,13 @@ class BatchParts:
         self._before = self._after = list[torch.Tensor]()
 
     def begin(self) -> None:
-        """Before a step: every worker has the first one's statistics."""
+        """Copy the first worker's batch-norm statistics to every worker, before a step."""
         share_statistics(self._group)
         self._before = [buffer.clone() for buffer in self._buffers]
         self._after = self._before
 
     def end(self) -> None:
-        """After a step: its statistics are those of the first part."""
+        """Keep the batch-norm statistics of the first part, after a step."""
         self._restore(self._after)
 
     @contextlib.contextmanager

@@ -94,13 +94,13 @@ class Engine:
         return self._batches[0].images
 
     def begin(self, epoch: int) -> None:
-        """Make ready for training in an epoch, before its first step or any later one."""
+        """Prepare for training in an epoch, before its first step or a later one."""
         optimisers.seed_everything(self._spec.seed, epoch, self._rank)
         self.method.train()
         self.method.begin_epoch(epoch)
 
     def epoch(self, epoch: int, meters: Meters, first_step: int = 0, stop: int | None = None) -> Iterator[int]:
-        """Train from `first_step` on, before `stop`; after each step, how many of the epoch's are done."""
+        """Train the steps from `first_step` to before `stop`; yield, after each, how many of the epoch are done."""
         for step, parts in enumerate(self.drawn(epoch, first_step, stop), start=first_step):
             found = self.step(parts, optimisers.learning_rate_factor(self._spec.train, epoch, step, self.steps))
             for (losses, labels), (_, weight) in zip(found, parts, strict=True):
@@ -141,7 +141,7 @@ class Engine:
         return meter.read(split)
 
     def meters(self) -> Meters:
-        """For a training epoch."""
+        """New meters for a training epoch."""
         return Meters(TermMeter(self._device), self._accuracy_meter())
 
     def _accuracy_meter(self) -> AccuracyMeter:
@@ -149,5 +149,5 @@ class Engine:
 
 
 def trained_parameters(module: nn.Module) -> int:
-    """How many of a module's parameters are trained."""
+    """The number of a module's parameters that are trained."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

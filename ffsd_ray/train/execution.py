@@ -1,4 +1,4 @@
-"""How the training step and the evaluation are executed on a device."""
+"""Executing the training step and the evaluation: eagerly, compiled, or as a CUDA graph."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""How much of a GPU's memory training takes."""
+"""Measuring the GPU memory of a trial's training step."""
 
 from typing import NamedTuple
 

@@ -84,7 +84,7 @@ class TermMeter:
         self._images = 0
 
     def expect(self, names: Iterable[str]) -> None:
-        """Know the terms, also where this worker has no image of theirs to add: all workers' sums have one length."""
+        """Register the terms, so that workers without images in a step have sums of the same length."""
         if not self._names:
             self._names = list(names)
             self._sums = self._sums.new_zeros(len(self._names))

@@ -1,4 +1,4 @@
-"""How far a trial has come."""
+"""The progress of a trial, at the end of an epoch and inside one."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +25,7 @@ class Progress:
         return {name: getattr(self, name) for name in ("rows", "best", "best_weights", "lineage")}
 
     def add(self, row: HistoryRow, selection: str) -> set[str]:
-        """One more epoch; the series that had their best top-1 on the split `selection` in it."""
+        """Add an epoch's row; return the series that had their best top-1 on the split `selection` in it."""
         self.rows.append(row)
         prefix, suffix = f"{selection}/", "/top1"
         improved = set()
@@ -42,7 +42,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class MidEpochState:
-    """How far an unfinished epoch has come."""
+    """The progress inside an unfinished epoch."""
 
     epoch: int
     steps: int

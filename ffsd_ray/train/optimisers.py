@@ -1,4 +1,4 @@
-"""Which optimiser trains which role, and the learning rates over time."""
+"""Optimisers by role, and learning-rate schedules."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""How alike the common students' last feature maps are (Table IV, "Cosine")."""
+"""Cosine similarity of the common students' last feature maps (Table IV, "Cosine")."""
 
 from collections.abc import Iterable
 from itertools import combinations

@@ -26,7 +26,7 @@ class Step:
         self._group = method if group is None else group
 
     def __call__(self, batch: Batch) -> Losses:
-        """The losses of the batch, from before the update."""
+        """Train on a batch; return its losses, from before the update."""
         return self.accumulated([batch])[0]
 
     def accumulated(self, batches: Sequence[Batch], parts: BatchParts | None = None) -> list[Losses]:

@@ -30,7 +30,7 @@ NOTICE_STEPS = 10
 
 
 class Donor(NamedTuple):
-    """Whose state a trial takes over in place of its own (population based training)."""
+    """The trial whose state another one takes over (population based training)."""
 
     identity: str
     records: TrialRecords
@@ -44,12 +44,12 @@ class Donor(NamedTuple):
         return {"from": self.identity, "epoch": self.epoch, "changed": self.changed}
 
     def taken_over(self, lineage: list[dict[str, Any]]) -> bool:
-        """Whether a state with this lineage comes from here, and has perhaps been trained on."""
+        """Whether a state with this lineage was taken over from this donor already."""
         return lineage[-1:] == [self.note]
 
 
 class Trainer:
-    """One worker's part in training one trial."""
+    """Training one trial, in one of its workers."""
 
     def __init__(self, spec: TrialSpec, records: TrialRecords, context: Context, donor: Donor | None) -> None:
         torch.set_num_threads(spec.scale.worker_threads)
@@ -122,7 +122,7 @@ class Trainer:
         }
 
     def _after_step(self, epoch: int, steps: int, meters: Meters, began: float) -> None:
-        """A checkpoint inside the epoch where one is due; the worker's end where it is to be replaced."""
+        """Write a checkpoint inside the epoch where one is due, and end the worker where it is to be replaced."""
         checkpoint_requested = False
         if self._steps >= NOTICE_STEPS:
             self._steps, checkpoint_requested = 0, self._context.checkpoint_requested()
@@ -141,7 +141,7 @@ class Trainer:
             self._records.write_checkpoint(within.epoch, state, keep_earlier=False, steps=within.steps)
 
     def _continue(self, epoch: int, meters: Meters) -> tuple[int, float]:
-        """Steps of the epoch that are done already, and their seconds; the meters get what they had."""
+        """Continue an unfinished epoch: restore the meters; return the steps that are done, and their seconds."""
         within = self._within
         if within is None or within.epoch != epoch:
             return 0, 0.0
@@ -160,7 +160,7 @@ class Trainer:
         }
 
     def _resume(self) -> tuple[Progress, bool]:
-        """The progress of this trial's last checkpoint or of the donor's, and whether it is the donor's."""
+        """Load this trial's last checkpoint or the donor's; return its progress and whether it is the donor's."""
         state, donor = self._records.latest_checkpoint(), self._donor
         take_over = donor is not None and not (state and donor.taken_over(state["progress"]["lineage"]))
         if donor is not None and take_over:
@@ -183,7 +183,7 @@ class Trainer:
         return Progress(**state["progress"]), take_over
 
     def _fits(self, state: dict[str, Any]) -> bool:
-        """Whether a checkpoint is of such a group."""
+        """Whether a checkpoint fits the group and its optimisers."""
         measured = [f"test/{name}/top1" for name in self._method.members]
         return (
             fits(self._method, state["method"])
@@ -192,7 +192,7 @@ class Trainer:
         )
 
     def _teacher(self, spec: TrialSpec, network: nn.Module) -> dict[str, torch.Tensor]:
-        """The weights at the end of a trial that this one needs, from its records beside this one's."""
+        """The final weights of a trial that this one learns from, read from the records beside its own."""
         beside = TrialRecords(self._records.store.parent.child(spec.identity()))
         if not beside.store.exists(MODEL_LAST):  # also where a scheduler has stopped it
             raise TrialError(

@@ -1,4 +1,4 @@
-"""How many trials run at once."""
+"""Limiting how many trials run at once to what the cluster can hold."""
 
 import time
 from collections.abc import Mapping

@@ -92,12 +92,12 @@ class Cluster:
         return len(wanted) if self._room is None else count_fitting(nodes, wanted, self._left(nodes))
 
     def _left(self, nodes: Sequence[Resources]) -> AutoscalerLimits:
-        """Room beside the workers that there are."""
+        """The limits less the worker nodes that exist."""
         assert self._room is not None
         return self._room._replace(most=self._room.most - sum(map(_is_worker, nodes)))
 
     def refused(self, trials: Mapping[str, ResourceRequest]) -> dict[str, str]:
-        """Why a trial can never run, for those of which this is so. Nodes get a while to appear."""
+        """Reasons, by trial, for those that can never run. Nodes get a while to appear."""
         until = time.monotonic() + self._patience
         while not all(could := list(self.could_hold(trials.values()))) and time.monotonic() < until:
             time.sleep(1)
@@ -122,7 +122,7 @@ _HANDED_ON = (
 
 @contextlib.contextmanager
 def connected(trials: Sequence[ResourceRequest], *, verbose: bool) -> Iterator[Cluster]:
-    """Connected to the cluster of RAY_ADDRESS, or to one started here that ends with this process.
+    """Connect, for the block, to the cluster of RAY_ADDRESS or to one started here that ends with this process.
 
     Raises:
         ClusterError: the cluster cannot be reached.
@@ -150,7 +150,7 @@ def _of_one_machine(trials: Sequence[ResourceRequest], at_the_end: contextlib.Ex
 
 @contextlib.contextmanager
 def _ray(options: Mapping[str, Any], *, verbose: bool) -> Iterator[None]:
-    """Ray for the time of the block, started and shut down by a thread of its own.
+    """Run Ray for the block, started and shut down by a thread of its own.
 
     Signals interrupt the main thread alone. There they would leave Ray's start half done, which its C++ code answers by
     aborting the process; and Ray would replace the handler of SIGTERM. The thread lasts as long as the block: Linux
@@ -234,7 +234,7 @@ def _room() -> AutoscalerLimits | None:
 
 
 def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
-    """On the head: what its autoscaler goes by, {} where there is none, None where that cannot be read."""
+    """Read, on the head, the autoscaler's configuration: {} without one, None where it cannot be read."""
     if "KUBERAY_GEN_RAY_START_CMD" in os.environ:  # in every pod of KubeRay
         return _kuberay_config()
     for process in psutil.process_iter(["cmdline"]):
@@ -246,7 +246,7 @@ def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
 
 
 def _kuberay_config() -> dict[str, Any] | None:
-    """In the head's pod: what its autoscaler makes of the RayCluster resource.
+    """Read, in the head's pod, the configuration that the autoscaler makes of the RayCluster resource.
 
     KubeRay gives the head's service account the right to read it, with `enableInTreeAutoscaling`; without, Kubernetes
     refuses.

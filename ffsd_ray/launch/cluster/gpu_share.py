@@ -26,7 +26,7 @@ def share(reading: Reading) -> float:
 
 
 def resolve_gpu_shares(trials: Sequence[TrialSpec]) -> list[TrialSpec]:
-    """The trials, each `auto` in place of its GPU share by the share that one step's peak memory asks for.
+    """Replace each trial's `gpus_per_worker: auto` by the share that a step's peak memory requires.
 
     One GPU of the cluster reads each configuration once, whatever its seeds.
     """
@@ -41,7 +41,7 @@ def resolve_gpu_shares(trials: Sequence[TrialSpec]) -> list[TrialSpec]:
 
 
 def _share_of(reading: ray.ObjectRef) -> float:
-    """A whole GPU where the trial could not be tried: it will say itself what is wrong."""
+    """The share of a reading; a whole GPU where the trial failed, since it will report its error itself."""
     try:
         return share(ray.get(reading))
     except ray.exceptions.RayError:

@@ -1,4 +1,4 @@
-"""Noticing that a cluster's head is gone before Ray does, which ends the process without a word about the run."""
+"""A watchdog for the cluster's head: Ray itself would end the process without a word about the run."""
 
 import os
 import socket

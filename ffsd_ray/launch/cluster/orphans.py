@@ -1,4 +1,4 @@
-"""Resources that nobody alive holds: freed, so that no trial waits for them for ever."""
+"""Freeing resources that were reserved by processes which are dead, so that no trial waits for them for ever."""
 
 import time
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The trials that a searcher chooses while others run."""
+"""Trials that Optuna chooses while others run."""
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""Which trial's state another goes on from in population based training.
+"""Population based training: the trial whose state another one continues from.
 
 Tune clones checkpoints that it holds itself. Those of a trial lie in its records, so what Tune holds is where: the
 trial's identity and the epoch.

@@ -1,4 +1,4 @@
-"""Ray Tune's own schedulers and searchers for what the `search` section of a job asks."""
+"""Ray Tune's schedulers and distributions for a job's `search` section."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,7 +53,7 @@ def scheduler(settings: Scheduler, trials: Sequence[TrialSpec]) -> TrialSchedule
 
 
 def _nested(mutate: Mapping[str, Distribution]) -> dict[str, dict[str, Any]]:
-    """By section and key, as a spec holds them."""
+    """Nest dotted keys by section, as a spec holds them."""
     nested: dict[str, dict[str, Any]] = {}
     for dotted, distribution in mutate.items():
         section, _, key = dotted.partition(".")
@@ -62,7 +62,7 @@ def _nested(mutate: Mapping[str, Distribution]) -> dict[str, dict[str, Any]]:
 
 
 def domain(distribution: Distribution) -> Any:
-    """A distribution as Tune has it."""
+    """Convert a distribution to Tune's."""
     if distribution.choice:
         return tune.choice(distribution.choice)
     assert distribution.ends is not None

@@ -1,4 +1,4 @@
-"""MLflow."""
+"""Sending a run to MLflow."""
 
 import os
 from typing import Any

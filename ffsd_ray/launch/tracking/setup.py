@@ -29,7 +29,7 @@ _DATABASE_CREDENTIALS = ("PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSERVICE", "PGS
 
 
 def check_services(watch: WatchSettings) -> None:
-    """Do nothing where all that the job asks for can be had.
+    """Check that the packages and keys of the trackers that a job asks for are there.
 
     Raises:
         UserError: a package or a key is missing, or MLflow's credentials would go to a server that they are not for.
@@ -66,7 +66,7 @@ def _check_tracking_server(uri: str) -> None:
 
 
 def watchers(job: JobSpec, run: RunRecords, labels: Mapping[str, str], view: View) -> list[InBackground]:
-    """A callback for each way of watching; `labels`: the trials' names by identity."""
+    """A callback for each tracker; `labels`: the trials' names by identity."""
 
     def tensorboard() -> Watcher:
         return TensorBoard(run.store)

@@ -1,4 +1,4 @@
-"""Weights & Biases."""
+"""Sending a run to Weights & Biases."""
 
 import os
 from typing import Any

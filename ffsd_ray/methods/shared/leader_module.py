@@ -35,13 +35,13 @@ class LeaderSettings(Settings):
 
 
 def warmup_schedule(settings: LeaderSettings, formulation: Formulation) -> dict[str, int]:
-    """Its part of `MethodSettings.schedule`: the warm-up in force."""
+    """The warm-up's entry in `MethodSettings.schedule`."""
     published = 5 if formulation == "published" else 0
     return {"warmup_epochs": published if settings.warmup_epochs is None else settings.warmup_epochs}
 
 
 def warmup(settings: LeaderSettings, formulation: Formulation) -> Ramp:
-    """The factor of every λ."""
+    """The warm-up factor of every λ."""
     return Ramp(warmup_schedule(settings, formulation)["warmup_epochs"])
 
 
@@ -100,7 +100,7 @@ class LeaderModule(nn.Module):
         }
 
     def logits(self, seen: LeaderForward) -> dict[str, Tensor]:
-        """By member."""
+        """Logits by member."""
         fused = {"fusion": seen.fused.logits} if seen.fused is not None else {}
         return {"leader": seen.leader.logits} | fused
 

@@ -14,7 +14,7 @@ def student_names(students: int) -> list[str]:
 
 
 class PeersSettings(MethodSettings):
-    """Peers of which none leads."""
+    """Settings of peers without a leader."""
 
     students: int = Field(
         2, ge=2, le=100, description="Peers n; each learns from the next one, the last from the first."

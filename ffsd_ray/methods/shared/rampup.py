@@ -1,4 +1,4 @@
-"""The rise of a loss weight over the first epochs."""
+"""The ramp-up of a loss weight over the first epochs."""
 
 import math
 
