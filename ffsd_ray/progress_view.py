@@ -51,7 +51,7 @@ class PlainView:
     def __init__(
         self, console: Console, labels: Mapping[str, str], primary_series: Mapping[str, str], done: int, total: int
     ) -> None:
-        self._console, self._labels, self._headline = console, labels, primary_series
+        self._console, self._labels, self._primary_series = console, labels, primary_series
         self._finished, self._total = done, total
         self._epochs: dict[str, int] = {}
         self._shown: dict[str, float] = {}
@@ -71,7 +71,7 @@ class PlainView:
         began, before = self._began[identity]
         left = (now - began) / max(epoch - before, 1) * (epochs - epoch)
         self._line(
-            f"{self._labels[identity]}: epoch {epoch}/{epochs}  {measured(row, self._headline[identity])}  "
+            f"{self._labels[identity]}: epoch {epoch}/{epochs}  {measured(row, self._primary_series[identity])}  "
             f"{_clock(left)} left"
         )
 
@@ -103,7 +103,7 @@ class LiveView:
     def __init__(
         self, console: Console, labels: Mapping[str, str], primary_series: Mapping[str, str], done: int, total: int
     ) -> None:
-        self._labels, self._headline = labels, primary_series
+        self._labels, self._primary_series = labels, primary_series
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -125,7 +125,7 @@ class LiveView:
 
     def epoch(self, identity: str, row: HistoryRow) -> None:
         self._last[identity] = row
-        text = measured(row, self._headline[identity])
+        text = measured(row, self._primary_series[identity])
         self._progress.update(self._tasks[identity], completed=int(row["epoch"]), measured=text)
 
     def ended(self, identity: str, state: State, message: str) -> None:
@@ -134,7 +134,7 @@ class LiveView:
             self._progress.remove_task(task)
         self._progress.advance(self._job)
         row = self._last.get(identity)
-        detail = message or (measured(row, self._headline[identity]) if row else "")
+        detail = message or (measured(row, self._primary_series[identity]) if row else "")
         mark = "✓" if state == "completed" else "✗"
         self._progress.console.print(
             f"{mark} {self._labels[identity]}: {state}  {detail}", markup=False, highlight=False, soft_wrap=True
@@ -154,7 +154,7 @@ class LiveView:
 
 
 def measured(row: HistoryRow, series: str) -> str:
-    """The headline accuracy on the test images so far, and the speed."""
+    """The primary accuracy on the test images so far, and the speed."""
     return f"{series} {row[f'test/{series}/top1']:.2f} %  {row['images_per_second']:.0f} images/s"
 
 

@@ -113,7 +113,7 @@ class Ranking(Settings):
     )
 
     def column(self, primary_series: str) -> str:
-        """The column of the history that ranks a trial whose method has this headline series."""
+        """The column of the history that ranks a trial whose method has this primary series."""
         return self.metric or f"{'test' if self.by_test else 'val'}/{primary_series}/top1"
 
     @property

@@ -211,7 +211,7 @@ def _has_what_tables_show(result: Result) -> Result:
     if members != series:
         series += [*common, *([MEAN, ANY, LOGITS] if common else ()), *({"ensemble", "fusion"} & set(members))]
     if result["primary_series"] not in series:
-        raise expected(f"as headline one of {', '.join(series)}")
+        raise expected(f"as primary_series one of {', '.join(series)}")
     if not 0 < result["last"].get("images_per_second", 0) < math.inf:
         raise expected("a key images_per_second in last, finite and above 0")
     for name in series:

@@ -26,7 +26,7 @@ STDOUT = "-"
 def best_job(job: Mapping[str, Any], table: Table, trials: Sequence[Trial], *, by_test: bool) -> str:
     """A job file that trains the best row of `table`, which is of one epoch, with the seeds that the run has for it.
 
-    Best is the highest headline accuracy on the split that chose the epochs.
+    Best is the highest primary accuracy on the split that chose the epochs.
 
     Args:
         job: as `RunRecords.job` has it.

@@ -9,7 +9,7 @@ IMAGES = {"val": "the held-out validation images", "test": "the test images"}
 
 
 def best(rows: Sequence[Row], *, by_test: bool = False) -> Row | None:
-    """The completed row with the highest headline accuracy on the split that chose the epochs, the first of equals.
+    """The completed row with the highest primary accuracy on the split that chose the epochs, the first of equals.
 
     `by_test`: on the test images. None where there is none, or where some rows' epochs were chosen on one split and
     some on another.

@@ -56,7 +56,7 @@ def scores_of(
 
 
 def baselines(scores: Sequence[Scores]) -> Iterator[tuple[str, Scores]]:
-    """Results of the trials that have one, by identity."""
+    """The baselines of the trials that have one, each with its identity."""
     return (score.baseline for score in scores if score.baseline is not None)
 
 

@@ -46,7 +46,7 @@ def _meets(group: Group, conditions: str) -> bool:
 
 
 def compared(row: Row, reference: Row, notes: Notes) -> Row:
-    """`row` with its difference from `reference`: a pair a seed that both have, by their headline accuracies.
+    """`row` with its difference from `reference`: a pair a seed that both have, by their primary accuracies.
 
     A p value (Student's paired t-test, two-sided) takes two pairs or more, with differences that are not all the same;
     where there is none, a note says why.

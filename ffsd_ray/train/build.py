@@ -20,7 +20,7 @@ def build_method(spec: TrialSpec, classes: int, image_size: int, data: Dataset |
     """Build the trial's group, initialised from its seed; `data`: the images that a teacher from a file must fit.
 
     Raises:
-        TrialError: the method cannot work with this backbone on such images, or names a headline that it has not.
+        TrialError: the method cannot work with this backbone on such images, or names a primary series that it has not.
     """
     build, shapes = backbone(spec.backbone.name), checked_shapes(spec, image_size)
     optimisers.seed_everything(spec.seed)
@@ -29,7 +29,7 @@ def build_method(spec: TrialSpec, classes: int, image_size: int, data: Dataset |
     method = METHODS[spec.method.name](spec.method, blueprint)
     series = [*method.members, *([MEAN, ANY, LOGITS] if method.common else [])]
     if spec.method.primary_series not in series:
-        said = f"its headline should be one of {', '.join(series)}, and is {spec.method.primary_series}"
+        said = f"its primary_series should be one of {', '.join(series)}, and is {spec.method.primary_series}"
         raise TrialError(f"method.name = {spec.method.name}: {said}")
     return method
 

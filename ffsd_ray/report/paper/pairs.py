@@ -10,7 +10,7 @@ from ffsd_ray.report.tables.row import Cell, Row
 #: Columns of the paper whose gain over the baseline follows from what it prints.
 _ACCURACIES = ("Common 1", "Common 2", "Mean of common", "Ens (any)", "Fusion", "Leader", "Accuracy")
 #: Of those, the ones that its Gain is of.
-_HEADLINES = ("Leader", "Accuracy")
+_PRIMARY = ("Leader", "Accuracy")
 _DERIVED = "difference of two means that the paper prints"
 #: Table VII's columns for the parts of a group besides its networks.
 _PARTS = {
@@ -46,7 +46,7 @@ def gains(paper: PaperTable, wanted: PaperRow, row: Row | None) -> Iterator[Pair
     if baseline is None or wanted.method == "Baseline":
         return
     for column, number in wanted.printed.items():
-        if column in _ACCURACIES and not (column in _HEADLINES and "Gain" in wanted.printed):
+        if column in _ACCURACIES and not (column in _PRIMARY and "Gain" in wanted.printed):
             gain = Cell(number.cell.mean - baseline.cell.mean, None)
             ours = None if row is None else row.gains.get(_own(column, row))
             yield Pair(f"{column}, gain", Printed(gain, number.decimals), ours, (_DERIVED,), True, abs(gain.mean))

@@ -1,4 +1,4 @@
-"""A run's headline accuracies over two of its settings: what a heat map shows."""
+"""A run's primary accuracies over two of its settings: what a heat map shows."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Panel:
 
     #: What tells this panel from the others; '' for an only one.
     name: str
-    #: Headline accuracy in percent by the values of the two keys; a combination without a completed trial is absent.
+    #: Primary accuracy in percent by the values of the two keys; a combination without a completed trial is absent.
     cells: dict[tuple[Value, ...], Cell]
     #: The place of the best; None where the panel's trials chose their epochs on different splits.
     best: tuple[Value, ...] | None
@@ -51,7 +51,7 @@ class HeatMap:
 
 
 def heat_map(table: Table, keys: Sequence[str]) -> HeatMap:
-    """Mean and standard deviation over seeds of the headline accuracy at each pair of values; `table` of one epoch.
+    """Mean and standard deviation over seeds of the primary accuracy at each pair of values; `table` of one epoch.
 
     Raises:
         JobError: trials have no such key.

@@ -54,7 +54,7 @@ def training_curves(run: RunRecords, table: Table) -> TrainingCurves:
     captions = [
         caption for caption in table.captions if not caption.startswith(("Gain: ", "best epoch: ", "Deployed "))
     ]
-    captions.append(f"{TRAINING}: the method’s headline column, measured on augmented images while they are trained on")
+    captions.append(f"{TRAINING}: the method’s primary column, measured on augmented images while they are trained on")
     if len(rows) > _PANELS:
         captions.append(f"the first {_PANELS} of {len(rows)} configurations; choose others with --where KEY=VALUE")
     return TrainingCurves(

@@ -1,4 +1,4 @@
-"""A run's headline accuracies over three settings or more: what parallel coordinates show."""
+"""A run's primary accuracies over three settings or more: what parallel coordinates show."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Line:
-    """A configuration: its value of each key, and its headline accuracy in percent."""
+    """A configuration: its value of each key, and its primary accuracy in percent."""
 
     values: tuple[Value, ...]
     cell: Cell

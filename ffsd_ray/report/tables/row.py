@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A row's headline accuracy minus that of the row compared with, in points, paired over seeds."""
+    """A row's primary accuracy minus that of the row compared with, in points, paired over seeds."""
 
     #: None where they have no seed in common, and of that row itself.
     cell: Cell | None
@@ -60,7 +60,7 @@ class Row:
     accuracy: Cell | None
     by_seed: dict[int, float]
     #: The split that chose the epochs ("val" or "test"; "" where none or not the same for all), and on it the columns
-    #: of `cells` and the headline's accuracy: what rows are ranked by.
+    #: of `cells` and the primary accuracy: what rows are ranked by.
     selection: str
     selected: dict[str, Cell]
     ranking: Cell | None
@@ -171,7 +171,7 @@ def _cells(over: Mapping[str, Sequence[Scores]], split: On) -> dict[str, Cell]:
 
 
 def _beside_baseline(scores: Sequence[Scores], led: Sequence[Scores], split: On) -> dict[str, Cell]:
-    """A baseline trial counts once, however many others have it; the gain is of each trial's own headline."""
+    """A baseline trial counts once, however many others have it; the gain is of each trial's own primary series."""
     alone = dict(baselines(scores)).values()
     return {
         "Baseline": Cell.of(score.on(split)["Baseline"] for score in alone),

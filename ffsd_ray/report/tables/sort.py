@@ -14,7 +14,7 @@ from ffsd_ray.report.tables.row import Cell, Row
 from ffsd_ray.report.tables.table import Table
 
 #: In place of a column: of each row the one that stands for its method.
-HEADLINE = "accuracy"
+PRIMARY = "accuracy"
 
 
 def in_order(table: Table, by: str, *, reverse: bool = False, by_test: bool = False) -> Table:
@@ -27,10 +27,10 @@ def in_order(table: Table, by: str, *, reverse: bool = False, by_test: bool = Fa
         JobError: there is no such column and no such key, or it differs within rows.
         RecordsError: no row has a value, or some rows' epochs were chosen on one split and some on another.
     """
-    columns = {_plain(column): column for column in (HEADLINE, *table.columns)}
+    columns = {_plain(column): column for column in (PRIMARY, *table.columns)}
     if _plain(by) in columns:
         return _by_column(table, columns[_plain(by)], reverse=reverse, by_test=by_test)
-    names = [column.lower() for column in (HEADLINE, *table.columns)]
+    names = [column.lower() for column in (PRIMARY, *table.columns)]
     if f"{by}.name" not in TRIAL_KEYS and by not in TRIAL_KEYS:
         hint = did_you_mean(by.lower(), [*names, *TRIAL_KEYS], TRIAL_KEYS)
         raise JobError(
@@ -52,7 +52,7 @@ def _by_column(table: Table, column: str, *, reverse: bool, by_test: bool) -> Ta
         raise RecordsError(f"--sort {column.lower()}: no completed trial has it yet")
     split = split_of(having, f"--sort {column.lower()}", by_test=by_test)
     end = "lowest" if reverse else "highest"
-    said = f"rows by {'headline accuracy' if column == HEADLINE else column} on {IMAGES[split]}, {end} first"
+    said = f"rows by {'primary accuracy' if column == PRIMARY else column} on {IMAGES[split]}, {end} first"
     title = f"{table.title}, ranked by test accuracy" if split == "test" else table.title
     return _ordered(
         replace(table, title=title, captions=(*table.captions, said)),
@@ -62,7 +62,7 @@ def _by_column(table: Table, column: str, *, reverse: bool, by_test: bool) -> Ta
 
 
 def _cell(row: Row, column: str, split: str) -> Cell | None:
-    if column == HEADLINE:
+    if column == PRIMARY:
         return row.accuracy if split == "test" else row.ranking
     return (row.cells if split == "test" else row.selected).get(column)
 

@@ -135,7 +135,7 @@ def table_of(
 ) -> Table:
     """The table of a run's trials.
 
-    Gain is a trial's headline accuracy minus that of the baseline trial with the same data, backbone, train section,
+    Gain is a trial's primary accuracy minus that of the baseline trial with the same data, backbone, train section,
     scale section and seed, both at their best or both at their last epoch. It is left blank, with the reason as a note,
     unless every completed trial of a row has such a baseline. Trials that others only learn from are in no row; a
     caption says what they reach.
@@ -145,7 +145,7 @@ def table_of(
         trials: all of them, in the job's order: gains are found there even where `conditions` leave baselines out.
         conditions: rows are of the trials that meet these, see `where`.
         by: the dotted keys whose values make a row; none: everything but the seed.
-        against: `key=value,...` of the row whose headline accuracy is compared with.
+        against: `key=value,...` of the row whose primary accuracy is compared with.
 
     Raises:
         JobError, RecordsError: no such key, no such trial, or not one row to compare with.

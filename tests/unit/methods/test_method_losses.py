@@ -277,8 +277,8 @@ def test_a_primary_series_that_no_member_has(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(TrialError) as raised:
         build_method(spec_of("dml"), CLASSES, 12)
     assert str(raised.value) == (
-        "method.name = dml: its headline should be one of student1, student2, student3, students_mean, ensemble_any, "
-        "ensemble_logits, and is student_mean"
+        "method.name = dml: its primary_series should be one of student1, student2, student3, students_mean, "
+        "ensemble_any, ensemble_logits, and is student_mean"
     )
 
 

@@ -147,7 +147,11 @@ WRONG: dict[str, list[tuple[str, Any, str]]] = {
         ("members", "leader", "members: expected a valid list, found 'leader'"),
         ("common", ["student9"], "expected leader (deployed) and common among the members"),
         ("deployed", ..., "expected a key deployed"),
-        ("primary_series", "x\x1b[2J\n", "expected as headline one of leader, student1, student2, students_mean, "),
+        (
+            "primary_series",
+            "x\x1b[2J\n",
+            "expected as primary_series one of leader, student1, student2, students_mean, ",
+        ),
         ("selection", "train", "selection: expected 'val' or 'test', found 'train'"),
         ("last", None, "last: expected a valid dictionary, found None"),
         ("last.epoch", ..., "last: expected a key epoch, a whole number from 1"),

@@ -54,7 +54,7 @@ def outcome(spec: TrialSpec) -> dict[str, Any]:
     return found
 
 
-def test_a_heat_map_has_the_headline_at_each_pair_of_values(record: Any) -> None:
+def test_a_heat_map_has_the_primary_accuracy_at_each_pair_of_values(record: Any) -> None:
     found = heat_map(result_table(record(JOB, outcome), ["best"]), [DIV, FEA])
     assert found.values == ((1e-7, 1e-5, 1e-3), (1, 10))
     (panel,) = found.panels

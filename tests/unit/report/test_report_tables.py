@@ -120,7 +120,7 @@ def test_gains_by_a_key_count_each_baseline_once(record: Any) -> None:
     row = row_of(table(record(job, outcome), by=["method.students"]), "students=3")
     # 80.0 80.1 80.5 80.6, though each is the baseline of two trials
     assert row.cells["Baseline"] == (pytest.approx(80.3), pytest.approx(0.29439, abs=1e-5))
-    # leader of ffsd, mean of dml: each trial's own headline
+    # leader of ffsd, mean of dml: each trial's own primary series
     assert row.cells["Gain"].mean == pytest.approx((11.03 + 7.03) / 2)
 
 
@@ -303,7 +303,7 @@ def test_rows_chosen_on_different_splits_are_not_ranked(record: Any) -> None:
 
 
 def seeded(values: dict[tuple[str, int], list[float | None]]) -> Callable[[TrialSpec], Outcome]:
-    """Headline accuracies by method and students, a seed each."""
+    """Primary accuracies by method and students, a seed each."""
 
     def end(spec: TrialSpec) -> Outcome:
         value = values[spec.method.name, getattr(spec.method, "students", 0)][spec.seed]
