@@ -128,8 +128,10 @@ class Driver:
                 scheduler=scheduler(job.search.scheduler, trials),
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,
-                # A process that watches workers cannot be taken away from a trial that is stopped.
-                reuse_actors=all(config["trains_here"] for config in configs),
+                # A process that watches workers cannot be taken away from a trial that is stopped. Which trials have
+                # such a one is not known where their scale is still to be chosen.
+                reuse_actors=all(trains_here({"trial": config}) for config in configs)
+                and not any(map(_is_of_scale, job.search.random)),
             ),
             run_config=tune.RunConfig(
                 name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
@@ -150,7 +152,7 @@ class Driver:
         """A Tune trial's configuration, see `run_trial`."""
         return {
             "spec": spec.model_dump(),
-            "trains_here": trains_here(spec.scale, own_cluster=cluster.own, population=bool(mutable)),
+            "own_cluster": cluster.own,
             "trials": self.run.store.child("trials").location,
             # of a population any epoch may be taken over by another trial
             "keep_checkpoints": self.job.records.keep_checkpoints == "all" or bool(mutable),
@@ -161,6 +163,11 @@ class Driver:
             "ray_storage": ray_storage,
             "directory": os.getcwd(),
         }
+
+
+def _is_of_scale(key: str) -> bool:
+    """Whether a dotted key is one of the section `scale`, or the section itself."""
+    return key.partition(".")[0] == "scale"
 
 
 def _name(trial: Any) -> str:

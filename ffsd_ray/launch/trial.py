@@ -30,33 +30,33 @@ def backend(scale: ScaleSettings) -> str:
     return "gloo" if not scale.uses_gpu or shares else "nccl"
 
 
-def trains_here(scale: ScaleSettings, *, own_cluster: bool, population: bool) -> bool:
-    """Whether a trial trains in Tune's own process.
+def trains_here(config: dict[str, Any]) -> bool:
+    """Whether a trial trains in Tune's own process; `config` as `run_trial` is given it.
 
-    `own_cluster`: whether the cluster is one that the driver has started on its own machine, and ends. `population`:
-    whether a scheduler hands the trial's configuration to others, which it can in Tune's process alone.
+    With `scale.launcher: auto` one worker does, on a cluster that the driver started on its own machine; and in a
+    population, for a scheduler hands its configuration to others, which it can in Tune's process alone.
     """
+    scale = spec_of(config).scale
     if scale.launcher == "auto":
-        return scale.one_worker and (own_cluster or population)
+        return scale.one_worker and (config["trial"]["own_cluster"] or bool(config["trial"]["mutable"]))
     return scale.launcher == "trial"
 
 
 def trial_resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """The resources that Tune reserves for the process that `run_trial` runs in."""
-    return tune.PlacementGroupFactory(
-        [worker_resources(_scale(config)) if config["trial"]["trains_here"] else _WATCHER]
-    )
+    resources = worker_resources(spec_of(config).scale) if trains_here(config) else _WATCHER
+    return tune.PlacementGroupFactory([resources])
 
 
 def run_trial(config: dict[str, Any]) -> None:
     """Train `config["trial"]`; what comes of it is in the records, a failure too.
 
-    The trial: what `train_worker` takes, and `trains_here`, `max_retries`, `ray_storage`; in place of `identity` and
+    The trial: what `train_worker` takes, and `own_cluster`, `max_retries`, `ray_storage`; in place of `identity` and
     `records` the folder of all `trials`, for a population based scheduler hands one trial's configuration to another.
     """
     name = tune.get_context().get_trial_name()
     own = {"identity": name, "records": f"{config['trial']['trials']}/{name}", "spec": spec_of(config).model_dump()}
-    (train_here if config["trial"]["trains_here"] else _watch)(config["trial"] | own)
+    (train_here if trains_here(config) else _watch)(config["trial"] | own)
 
 
 def _watch(config: dict[str, Any]) -> None:
@@ -86,7 +86,3 @@ def _watch(config: dict[str, Any]) -> None:
     except TrainingFailedError as error:
         if records.state() != "failed":  # a worker knows better why
             records.fail("TrainingFailed", cause_of(error), str(error))
-
-
-def _scale(config: dict[str, Any]) -> ScaleSettings:
-    return ScaleSettings.model_validate(config["trial"]["spec"]["scale"])

@@ -19,6 +19,8 @@ from ffsd_ray.launch.cluster.gpu_share import share
 from ffsd_ray.launch.trial import trains_here
 from ffsd_ray.train.gpu_memory import Reading
 
+from helpers.specs import digits_spec
+
 CPU = ResourceRequest(1, {"CPU": 1})
 THIRD = ResourceRequest(1, {"CPU": 1, "GPU": 0.3333})
 
@@ -120,5 +122,12 @@ def test_the_largest_node_is_the_one_with_most_gpus() -> None:
     ],
 )
 def test_where_a_trial_trains(scale: dict[str, Any], own_cluster: bool, population: bool, here: bool) -> None:
-    settings = ScaleSettings.model_validate(scale)
-    assert trains_here(settings, own_cluster=own_cluster, population=population) is here
+    """Whether the scale is the job's, or chosen while others run."""
+    mutable = ["train.lr"] * population
+    spec = digits_spec({"name": "ffsd"})
+    trial = {"own_cluster": own_cluster, "mutable": mutable}
+    planned = spec.changed(scale=ScaleSettings.model_validate(scale)).model_dump()
+    assert trains_here({"trial": trial | {"spec": planned}}) is here
+    chosen = {f"scale.{key}": value for key, value in scale.items()}
+    unscaled = spec.changed(scale=ScaleSettings()).model_dump()
+    assert trains_here({"trial": trial | {"spec": unscaled}, "chosen": chosen}) is here
