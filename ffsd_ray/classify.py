@@ -14,7 +14,7 @@ from ffsd_ray.errors import DataError
 
 
 @torch.inference_mode()
-def classify(leader: DeployedModel, picture: Path, top: int = 3) -> list[tuple[str, float]]:
+def classify(model: DeployedModel, picture: Path, top: int = 3) -> list[tuple[str, float]]:
     """The most probable classes of a picture, each with its probability, best first.
 
     Raises:
@@ -22,9 +22,9 @@ def classify(leader: DeployedModel, picture: Path, top: int = 3) -> list[tuple[s
         RecordsError: the network computes no probabilities.
     """
     pixels = decode_named(Span(str(picture)), str(picture), None)
-    probabilities = leader.finite(leader.preprocess(pixels)[None]).softmax(dim=1)[0]
-    best = probabilities.topk(min(top, len(leader.classes)))
-    return [(leader.classes[index], p) for p, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+    probabilities = model.finite(model.preprocess(pixels)[None]).softmax(dim=1)[0]
+    best = probabilities.topk(min(top, len(model.classes)))
+    return [(model.classes[index], p) for p, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
 
 @command
@@ -41,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{', '.join([arguments.file, *networks])}: {1 + len(networks)} networks, expected one, then pictures; "
             "each trial of a run has its own"
         )
-    leader = load_model(arguments.file)
+    model = load_model(arguments.file)
     for picture in arguments.images:
-        named = ", ".join(f"{name} {probability:.1%}" for name, probability in classify(leader, picture))
+        named = ", ".join(f"{name} {probability:.1%}" for name, probability in classify(model, picture))
         print(f"{picture}: {named}")
     return 0
 

@@ -22,6 +22,7 @@ from ffsd_ray.data.picture import fit, upright
 from ffsd_ray.data.streaming import eval_resize
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.file_schema import SchemaError, described, expected
+from ffsd_ray.meta_device import meta_device
 from ffsd_ray.stamp import KEY, blank, check_stamp, stamped, trial_owner
 from ffsd_ray.storage import check_regular
 
@@ -176,7 +177,7 @@ def _network(path: str | PathLike[str], card: Card) -> nn.Module:
         build = backbone(card.backbone)
     except (UnknownBackbone, ValueError) as error:
         raise RecordsError(f"{path}: unknown backbone {card.backbone}: {error}") from error
-    with torch.device("meta"):
+    with meta_device():
         return build(len(card.classes))
 
 

@@ -25,14 +25,14 @@ from ffsd_ray.train.meters import AccuracyMeter
 
 
 @torch.inference_mode()
-def evaluate(leader: DeployedModel, spec: TrialSpec, images: Split, split: str) -> HistoryRow:
+def evaluate(model: DeployedModel, spec: TrialSpec, images: Split, split: str) -> HistoryRow:
     """`<split>/<member>/<top1 | top5 | loss>`, computed as the trial `spec` did at the end of an epoch.
 
     The same threads, batches, memory layout and precision, so on the device of the training the same to the last bit.
     """
-    card = leader.card
+    card = model.card
     torch.set_num_threads(spec.scale.worker_threads)
-    leader.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
     meter = AccuracyMeter([card.member], [], len(card.classes), torch.device("cpu"))
     for rank in range(spec.scale.most_workers):
         batches = EvalBatches(
@@ -45,7 +45,7 @@ def evaluate(leader: DeployedModel, spec: TrialSpec, images: Split, split: str) 
         )
         for inputs, labels in batches:
             with torch.autocast("cpu", torch.bfloat16, enabled=card.precision == "bf16"):
-                logits = leader.finite(inputs)
+                logits = model.finite(inputs)
             meter.update({card.member: logits.float()}, labels)
     return meter.read(split)
 
@@ -63,14 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--split", choices=["test", "val", "train"], help="default: the one of the recorded accuracy")
     arguments = parser.parse_args(argv)
-    leader = load_model(arguments.file)
-    card = leader.card
+    model = load_model(arguments.file)
+    card = model.card
     split = arguments.split or card.split
     spec = _spec(arguments.file, card.spec, arguments.data)
     if spec.data.known_size not in (None, card.image_size):
         raise DataError(_other_size(card.image_size, spec.data.known_size))
-    images = _images(leader, data.load(_as_they_are(spec.data), progress=True), split)
-    row = evaluate(leader, spec, images, split)
+    images = _images(model, data.load(_as_they_are(spec.data), progress=True), split)
+    row = evaluate(model, spec, images, split)
     top1 = row[f"{split}/{card.member}/top1"]
     print(f"top-1 {top1:.2f} % of {len(images)} {split} images ({card.member}, epoch {card.epoch})")
     if f"{split}/{card.member}/top5" in row:
@@ -116,9 +116,9 @@ def _spec(file: str, recorded: dict[str, Any], assignments: Sequence[str]) -> Tr
     return valid
 
 
-def _images(leader: DeployedModel, dataset: Dataset, split: str) -> Split:
+def _images(model: DeployedModel, dataset: Dataset, split: str) -> Split:
     """The split's images, of the classes and the size that the network was trained on. Raises DataError."""
-    card = leader.card
+    card = model.card
     if dataset.classes != card.classes:
         raise DataError(f"--data: expected the classes {_some(card.classes)}; these are {_some(dataset.classes)}")
     if dataset.image_size != card.image_size:

@@ -16,8 +16,8 @@ from ffsd_ray.errors import UserError
 TOLERANCE = 1e-5
 
 
-def export_onnx(leader: DeployedModel, out: Path) -> float:
-    """Write `leader` as ONNX and return the largest difference between its logits under onnxruntime and torch.
+def export_onnx(model: DeployedModel, out: Path) -> float:
+    """Write `model` as ONNX and return the largest difference between its logits under onnxruntime and torch.
 
     Input `images`: float32 [batch, 3, S, S], normalised; output `logits` [batch, K]. The file's metadata hold `classes`
     (JSON), `mean` and `std` (JSON, pixels scaled to [0, 1]) and `image_size`. Nothing is written unless they agree.
@@ -31,10 +31,10 @@ def export_onnx(leader: DeployedModel, out: Path) -> float:
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
         raise UserError(f'{error}; exporting needs extra packages: pip install "ffsd-ray[onnx]"') from error
-    card = leader.card
+    card = model.card
     images = torch.randn(3, 3, card.image_size, card.image_size, generator=torch.Generator().manual_seed(0))
     program = torch.onnx.export(
-        leader,
+        model,
         (images,),
         dynamo=True,
         input_names=["images"],
@@ -54,7 +54,7 @@ def export_onnx(leader: DeployedModel, out: Path) -> float:
     worst = 0.0
     for batch in (images, images[:1]):
         with torch.inference_mode():
-            expected = leader.finite(batch)
+            expected = model.finite(batch)
         found = torch.from_numpy(session.run(["logits"], {"images": batch.numpy()})[0])
         difference = (found - expected).abs().max().item()
         if difference > TOLERANCE * max(1.0, expected.abs().max().item()):
@@ -74,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--onnx", metavar="OUT", type=Path, nargs="?", const=Path(), required=True, help="default: FILE with .onnx"
     )
     arguments = parse_positional(parser, argv, "file", "onnx")
-    leader = load_model(arguments.file)
+    model = load_model(arguments.file)
     out = arguments.file.with_suffix(".onnx") if arguments.onnx == Path() else arguments.onnx
     try:
-        difference = export_onnx(leader, out)
+        difference = export_onnx(model, out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from error
     print(f"{out}: agrees with {arguments.file} under onnxruntime (largest difference of the logits {difference:.1e})")

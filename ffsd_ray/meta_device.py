@@ -24,7 +24,9 @@ class _WithoutValues(TorchFunctionMode):
     ) -> Any:
         given = kwargs or {}
         if function in _FILLS or getattr(function, "__module__", "") == nn.init.__name__:
-            return args[0] if args else given["tensor"]
+            tensor = args[0] if args else given["tensor"]
+            if tensor.is_meta:
+                return tensor
         return function(*args, **given)
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ffsd_ray.backbones.base import Builder, Features, UnknownBackbone
+from ffsd_ray.meta_device import meta_device
 
 PREFIX = "torchvision:"
 
@@ -101,7 +102,7 @@ def _find_nodes(name: str) -> _Nodes | str:
     """The nodes, or why there are none."""
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-    with torch.device("meta"):
+    with meta_device():
         net = _classifier(name, _CLASSES)
         _, names = get_graph_node_names(net, suppress_diff_warning=True)
         logits = names[-1]

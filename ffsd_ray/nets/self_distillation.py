@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-Schema = tuple[int, int, int]
+Shape = tuple[int, int, int]
 
 
 class SelfDistillation(nn.Module):
@@ -16,7 +16,7 @@ class SelfDistillation(nn.Module):
     initialisation. Strides follow from the shapes.
     """
 
-    def __init__(self, shapes: Sequence[Schema]) -> None:
+    def __init__(self, shapes: Sequence[Shape]) -> None:
         """`shapes`: (C, H, W) of the M feature maps, shallow to deep.
 
         Raises:
@@ -50,7 +50,7 @@ class SelfDistillation(nn.Module):
         return maps
 
 
-def check_shapes(shapes: Sequence[Schema]) -> None:
+def check_shapes(shapes: Sequence[Shape]) -> None:
     """Do nothing where a module can be made for maps of these shapes (C, H, W), shallow to deep.
 
     Raises:
@@ -60,7 +60,7 @@ def check_shapes(shapes: Sequence[Schema]) -> None:
         _axes(deep, shallow)
 
 
-def _axes(deep: Schema, shallow: Schema) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def _axes(deep: Shape, shallow: Shape) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """(stride, padding, output padding) for height and width."""
     rows, columns = _axis(deep[1], shallow[1]), _axis(deep[2], shallow[2])
     if rows is None or columns is None:
@@ -68,7 +68,7 @@ def _axes(deep: Schema, shallow: Schema) -> tuple[tuple[int, int, int], tuple[in
     return rows, columns
 
 
-def _upsampling(deep: Schema, shallow: Schema) -> nn.ConvTranspose2d:
+def _upsampling(deep: Shape, shallow: Shape) -> nn.ConvTranspose2d:
     stride, padding, output_padding = zip(*_axes(deep, shallow), strict=True)
     return nn.ConvTranspose2d(deep[0], shallow[0], 3, stride, padding, output_padding, bias=False)
 

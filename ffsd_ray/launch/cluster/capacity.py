@@ -21,11 +21,8 @@ class ResourceRequest(NamedTuple):
     each: Resources
 
     def __str__(self) -> str:
-        return (
-            f"{self.workers} workers of {format_resources(self.each)} each"
-            if self.workers > 1
-            else format_resources(self.each)
-        )
+        each = format_resources(self.each)
+        return f"{self.workers} workers of {each} each" if self.workers > 1 else each
 
 
 class NodeType(NamedTuple):

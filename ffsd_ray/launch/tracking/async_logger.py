@@ -19,6 +19,8 @@ from ffsd_ray.series import HistoryRow
 
 #: Seconds that the end of a run waits for a service to take what it has not yet taken.
 PATIENCE = 60
+#: Seconds for which a run that ends at once, or has waited already, lets a service finish what it has begun.
+_LAST_EVENT = 10
 #: Events that wait for a service; what comes on top of them is lost to it.
 WAITING = 10_000
 #: A row's measurements that are of no split, term or weight.
@@ -115,7 +117,7 @@ class InBackground(tune.Callback):
                 self._events.get_nowait()
         self._events.put(None)
         if self._thread.is_alive():
-            self._thread.join(PATIENCE)
+            self._thread.join(_LAST_EVENT)
 
     def _end(self, trial: Any, *, failed: bool) -> None:
         watched = self._trials.pop(trial.trial_id, None)
