@@ -29,9 +29,9 @@ from ffsd_ray.progress_view import open_view
 from ffsd_ray.records.driver_lock import sole_driver
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
-from ffsd_ray.report.tables.render import render_terminal
 from ffsd_ray.report.tables.show import tell
 from ffsd_ray.report.tables.table import result_table
+from ffsd_ray.report.tables.terminal import render_terminal
 from ffsd_ray.terminal import Screen
 from ffsd_ray.train.before_training import check_before_training
 

@@ -26,8 +26,7 @@ from ffsd_ray.config.load import Plan, load_job
 from ffsd_ray.config.smoke import smoke
 from ffsd_ray.errors import ClusterError
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.report.plots.files import check_picture, write_picture
-from ffsd_ray.report.plots.style import INK, LOOK, MUTED, PAPER, dress
+from ffsd_ray.report.plots.style import INK, LOOK, MUTED, PAPER, check_picture, dress, write_picture
 from ffsd_ray.terminal import Screen
 
 #: The simulated nodes have neither GPUs nor images.

@@ -22,7 +22,7 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data.batches import Batch
 from ffsd_ray.errors import JobError
 from ffsd_ray.methods.ffsd import Ffsd
-from ffsd_ray.report.plots.files import check_picture, write_picture
+from ffsd_ray.report.plots.style import check_picture, write_picture
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method, train_batches
 from ffsd_ray.train.step import Step

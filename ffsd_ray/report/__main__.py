@@ -12,10 +12,9 @@ from ffsd_ray.report.page.build import write_page
 from ffsd_ray.report.paper.compare import compare
 from ffsd_ray.report.paper.values import paper_tables
 from ffsd_ray.report.plots.plot import EPOCHS, plot
-from ffsd_ray.report.scores import Epoch
-from ffsd_ray.report.tables.parquet import write_frame
-from ffsd_ray.report.tables.show import FORMATS, show, tell
-from ffsd_ray.report.tables.sort import in_order
+from ffsd_ray.report.ranking import in_order
+from ffsd_ray.report.results import Epoch
+from ffsd_ray.report.tables.show import FORMATS, check_format, show, tell
 from ffsd_ray.report.tables.table import filter_trials, table_of
 
 #: What does not go with another way to show a run.
@@ -34,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(parser, arguments)
     run = RunRecords.open(arguments.run)
     if arguments.paper:
-        return show(compare(run, arguments.paper, arguments.epoch or "best"), arguments.format)
+        comparison = compare(run, arguments.paper, arguments.epoch or "best")
+        return show(comparison, arguments.format, arguments.out)
     needs = [histories] * bool(arguments.html or arguments.plot == [EPOCHS]) + [environments] * bool(arguments.html)
     job, trials = run.job(), collect(run, *needs)
     by_test = arguments.by_test or job.get("report", {}).get("rank_by") == "test"
@@ -42,17 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = table_of(job, trials, epochs, conditions=arguments.where, by=arguments.by, against=arguments.against)
     if arguments.sort:
         table = in_order(table, arguments.sort, reverse=arguments.reverse, by_test=by_test)
-    if arguments.format != "parquet" and not (arguments.best or arguments.plot or arguments.html):
-        return show(table, arguments.format)
+    if not (arguments.best or arguments.plot or arguments.html):
+        return show(table, arguments.format, arguments.out)
     status = tell(table.damages)
     if arguments.best:
         write_best(best_job(job, table, trials, by_test=by_test), arguments.best)
     elif arguments.plot:
         print(plot(run, table, arguments.plot, arguments.out))
-    elif arguments.html:
-        print(write_page(run, table, filter_trials(trials, arguments.where), arguments.html))
     else:
-        print(write_frame(table, arguments.out))
+        print(write_page(run, table, filter_trials(trials, arguments.where), arguments.html))
     return status
 
 
@@ -65,12 +63,10 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error("--paper, --plot and --best are of one epoch: best or last")
     if arguments.reverse and not arguments.sort:
         parser.error("--reverse turns the order of --sort round; give that too")
-    if arguments.format == "parquet" and (arguments.paper or arguments.plot or arguments.html or arguments.best):
-        parser.error("--format parquet is of the run's own table")
-    if arguments.format == "parquet" and not arguments.out:
-        parser.error("--format parquet needs --out FILE")
-    if arguments.out and not arguments.plot and arguments.format != "parquet":
-        parser.error("--out is for --plot and --format parquet; other tables go to the standard output")
+    if arguments.format != "terminal" and (arguments.plot or arguments.html or arguments.best):
+        parser.error("--format is of tables: it does not go with --plot, --html and --best")
+    if not arguments.plot:
+        check_format(parser, arguments)
 
 
 def _epochs(asked: str | None) -> Sequence[Epoch]:
@@ -131,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", metavar="FILE", help="of --format parquet; of --plot: .png, .svg or .pdf, default: JOB-KEY.png"
     )
-    parser.add_argument("--format", choices=(*FORMATS, "parquet"), default="terminal", help="of tables")
+    parser.add_argument("--format", choices=FORMATS, default="terminal", help="of tables")
     parser.add_argument(
         "--epoch", choices=["best", "last", "both"], help="default: both; with --paper, --plot and --best: best"
     )

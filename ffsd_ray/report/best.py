@@ -12,7 +12,7 @@ from ffsd_ray.report.collect import Trial
 from ffsd_ray.report.ranking import IMAGES, best, split_of
 from ffsd_ray.report.tables.captions import images_of
 from ffsd_ray.report.tables.groups import without_teachers
-from ffsd_ray.report.tables.row import Row
+from ffsd_ray.report.tables.rows import Row
 from ffsd_ray.report.tables.table import Table
 from ffsd_ray.terminal import plain
 
@@ -36,7 +36,7 @@ def best_job(job: Mapping[str, Any], table: Table, trials: Sequence[Trial], *, b
     Raises:
         RecordsError: nothing to choose from, or nothing to choose by.
     """
-    completed = [row for row in table.rows if row.ranking is not None]
+    completed = [row for row in table.rows if row.primary is not None]
     if not completed:
         raise RecordsError(f"--best: no trial of {job['name']} has completed")
     images = list(dict.fromkeys(images_of(row.spec.data) for row in completed))
@@ -65,13 +65,13 @@ def best_job(job: Mapping[str, Any], table: Table, trials: Sequence[Trial], *, b
 
 
 def _comments(job: Mapping[str, Any], row: Row, count: int, seeds: Sequence[int], *, by_test: bool) -> list[str]:
-    cell = row.accuracy if by_test else row.ranking
-    assert cell is not None
+    assert row.primary is not None
+    cell = row.primary.accuracy if by_test else row.primary.ranking
     split = IMAGES["test" if by_test else row.selection]
     kind = "ranked by test accuracy" if by_test else "ranked by validation accuracy"
     lines = [
         f"The best of {count} configurations of {job['name']}, {kind}: {row.configuration}",
-        f"{row.primary_series} {cell.text()} % on {split} at the {row.epoch} epoch, over seeds "
+        f"{row.primary.column} {cell.text()} % on {split} at the {row.epoch} epoch, over seeds "
         f"{', '.join(map(str, row.seeds))}",
     ]
     if row.selection == "test":

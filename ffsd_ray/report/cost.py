@@ -5,11 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from ffsd_ray.command import command
 from ffsd_ray.config.inspection.flops import Component, components, flops_per_image
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import collect, environments
-from ffsd_ray.report.tables.row import Row
+from ffsd_ray.report.tables.frame import INTEGER, INTEGERS, TEXT, column, mean_and_std
+from ffsd_ray.report.tables.rows import Row
 from ffsd_ray.report.tables.show import show_of_run
 from ffsd_ray.report.tables.table import table_of
 from ffsd_ray.report.tables.text import Section, TableText
@@ -50,34 +53,48 @@ class CostTable:
     #: See `Printable`.
     damages: tuple[str, ...] = ()
 
-    def sheet(self) -> TableText:
-        """A row a component, then one for the group."""
-        captions = (
+    @property
+    def captions(self) -> tuple[str, ...]:
+        return (
             "MACs: multiplications, each with its addition, of convolutions and matrix products in one image's forward "
             "pass, as torch's FlopCounterMode counts",
             "Hours: of training, without evaluation; mean ± sample standard deviation over seeds",
         )
+
+    def text(self) -> TableText:
+        """A row a component, then one for the group."""
         rows = tuple(line for cost in self.costs for line in _lines(cost))
         unfinished = tuple(
             f"{cost.row.configuration}: no trial has completed" for cost in self.costs if not cost.devices
         )
-        return TableText(self.title, captions, (*_HEAD, *_MEASURED), (Section("", rows),), unfinished, words=2)
+        return TableText(self.title, self.captions, (*_HEAD, *_MEASURED), (Section("", rows),), unfinished, words=2)
 
-    def records(self) -> list[list[str]]:
-        """A line a component, then one named `group`."""
-        measured = ["seeds", "hours", "hours std", "parameters trained", "parameters deployed", "device"]
-        lines = [["configuration", "component", "macs", "number", "total macs", *measured]]
+    def frame(self) -> pd.DataFrame:
+        """A line a component, then one named `group`, which alone has what was measured."""
+        lines: list[tuple[Cost, Component | None]] = []
         for cost in self.costs:
-            name, hours = cost.row.configuration, cost.row.hours
-            for part in cost.parts or ():
-                total = part.macs * part.number
-                lines.append([name, part.name, *map(str, (part.macs, part.number, total)), *[""] * len(measured)])
-            times = ["" if value is None else f"{value:.4f}" for value in hours or (None, None)]
-            sizes = ["" if cost.parameters is None else str(cost.parameters[key]) for key in ("trained", "deployed")]
-            seeds = " ".join(map(str, cost.row.seeds))
-            macs = "" if cost.macs is None else str(cost.macs)
-            lines.append([name, "group", "", "", macs, seeds, *times, *sizes, " / ".join(cost.devices)])
-        return lines
+            lines += [(cost, part) for part in cost.parts or ()]
+            lines.append((cost, None))
+        # What is measured, of the lines that have it.
+        groups = [cost if part is None else None for cost, part in lines]
+        return pd.DataFrame(
+            {
+                "configuration": column((cost.row.configuration for cost, _ in lines), TEXT),
+                "component": column((part.name if part else "group" for _, part in lines), TEXT),
+                "macs": column((part and part.macs for _, part in lines), INTEGER),
+                "number": column((part and part.number for _, part in lines), INTEGER),
+                "total macs": column((part.macs * part.number if part else cost.macs for cost, part in lines), INTEGER),
+                "seeds": column((cost and list(cost.row.seeds) for cost in groups), INTEGERS),
+                **mean_and_std("hours", [cost and cost.row.hours for cost in groups]),
+                **{
+                    f"parameters {which}": column(
+                        (cost and cost.parameters and cost.parameters[which] for cost in groups), INTEGER
+                    )
+                    for which in ("trained", "deployed")
+                },
+                "device": column((cost and " / ".join(cost.devices) for cost in groups), TEXT),
+            }
+        )
 
 
 def _lines(cost: Cost) -> Iterable[tuple[str, ...]]:

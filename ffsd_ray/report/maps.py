@@ -27,7 +27,7 @@ from ffsd_ray.records.checkpoint import fits
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import collect, damages
 from ffsd_ray.report.filters import where
-from ffsd_ray.report.plots.files import check_picture, write_picture
+from ffsd_ray.report.plots.style import check_picture, write_picture
 from ffsd_ray.report.tables.captions import images_of
 from ffsd_ray.report.tables.show import tell
 from ffsd_ray.train.build import build_method

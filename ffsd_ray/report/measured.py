@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.records.measurement import read
-from ffsd_ray.report.tables.row import Cell
+from ffsd_ray.report.tables.rows import Cell
 
 
 class Measured(NamedTuple):

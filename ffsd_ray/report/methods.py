@@ -7,21 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ffsd_ray.command import command
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.methods.shared.with_teacher import TaughtSettings
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import Trial, collect, environments
+from ffsd_ray.report.columns import GAIN
 from ffsd_ray.report.cost import Cost, cost_of
 from ffsd_ray.report.measured import Measured, read_measured
+from ffsd_ray.report.tables.frame import INTEGER, NUMBER, TEXT, TEXTS, column, mean_and_std
 from ffsd_ray.report.tables.groups import without_teachers
-from ffsd_ray.report.tables.row import Cell
-from ffsd_ray.report.tables.show import parser_of_run, show
+from ffsd_ray.report.tables.rows import Cell
+from ffsd_ray.report.tables.show import check_format, parser_of_run, show
 from ffsd_ray.report.tables.table import table_of
 from ffsd_ray.report.tables.text import Section, TableText, footnote_marks
 
 #: Columns that are there in any case.
 _NAMES = ("Configuration", "n")
+#: Kinds of parameters.
+_SIZES = ("trained", "deployed")
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class MethodsTable:
     #: See `Printable`.
     damages: tuple[str, ...] = ()
 
-    def sheet(self) -> TableText:
+    def text(self) -> TableText:
         """A line a configuration; what is missing as a mark. What no line has is left out."""
         texts = [_texts(line) for line in self.lines]
         names = texts[0] if texts else _NAMES
@@ -65,15 +71,29 @@ class MethodsTable:
         rows = tuple(tuple(text[name] for name in head) for text in texts)
         return TableText(self.title, self.captions, tuple(head), (Section("Last epoch", rows),), self.notes)
 
-    def records(self) -> list[list[str]]:
-        """A line a configuration; mean and std in columns of their own.
-
-        `trials`: the folders' names under RUN/trials of those that have completed.
-        """
-        head = ["configuration", "n", "accuracy", "accuracy std", "gain", "gain std", "images/s", "images/s std"]
-        head += ["time", "time / members", "work", "step ms", "peak bytes", "parameters trained", "parameters deployed"]
-        head += ["trained before", "accuracy of", "deploys", "trials"]
-        return [head, *(_record(line) for line in self.lines)]
+    def frame(self) -> pd.DataFrame:
+        """A line a configuration; `trials`: the folders under RUN/trials of those that have completed."""
+        lines, rows = self.lines, [line.cost.row for line in self.lines]
+        sizes = [line.cost.parameters or {} for line in lines]
+        return pd.DataFrame(
+            {
+                "configuration": column((row.configuration for row in rows), TEXT),
+                "n": column((len(row.seeds) for row in rows), INTEGER),
+                **mean_and_std("accuracy", [row.primary and row.primary.accuracy for row in rows]),
+                **mean_and_std("gain", [row.cells.get(GAIN) for row in rows]),
+                **mean_and_std("images/s", [line.images_per_second for line in lines]),
+                "time": column((line.time for line in lines), NUMBER),
+                "time / members": column((line.per_network for line in lines), NUMBER),
+                "work": column((line.work for line in lines), NUMBER),
+                "step ms": column((line.step and 1e3 * line.step for line in lines), NUMBER),
+                "peak bytes": column((line.peak for line in lines), INTEGER),
+                **{f"parameters {which}": column((size.get(which) for size in sizes), INTEGER) for which in _SIZES},
+                "trained before": column((line.before for line in lines), TEXT),
+                "accuracy of": column((row.primary_column for row in rows), TEXT),
+                "deploys": column((line.deploys for line in lines), TEXT),
+                "trials": column((list(row.trials) for row in rows), TEXTS),
+            }
+        )
 
 
 def methods_table(run: RunRecords, bench: Path | None = None) -> MethodsTable:
@@ -147,12 +167,12 @@ def _before(spec: TrialSpec) -> str:
 
 def _texts(line: Line) -> dict[str, str]:
     row, speed, sizes = line.cost.row, line.images_per_second, line.cost.parameters or {}
-    gain = row.cells["Gain"].text() if "Gain" in row.cells else ""
+    gain = row.cells[GAIN].text() if GAIN in row.cells else ""
     return {
         "Configuration": f"{row.configuration} {footnote_marks(row.notes.get('configuration', ()))}".strip(),
         "n": f"{len(row.seeds)} {footnote_marks(row.notes.get('n', ()))}".strip(),
-        "Accuracy": row.accuracy.text() if row.accuracy else "",
-        "Gain": f"{gain} {footnote_marks(row.notes.get('Gain', ()))}".strip(),
+        "Accuracy": row.primary.accuracy.text() if row.primary else "",
+        "Gain": f"{gain} {footnote_marks(row.notes.get(GAIN, ()))}".strip(),
         "Step (ms)": "" if line.step is None else f"{1e3 * line.step:.0f}",
         "Time ×": _number(line.time),
         "÷ members": _number(line.per_network),
@@ -162,27 +182,9 @@ def _texts(line: Line) -> dict[str, str]:
         "Trained": f"{sizes['trained']:,}" if sizes else "",
         "Deployed": f"{sizes['deployed']:,}" if sizes else "",
         "Trained before": line.before,
-        "Accuracy of": row.primary_series,
+        "Accuracy of": row.primary_column,
         "Deploys": line.deploys,
     }
-
-
-def _record(line: Line) -> list[str]:
-    row, sizes = line.cost.row, line.cost.parameters or {}
-    cells = (row.accuracy, row.cells.get("Gain"), line.images_per_second)
-    return [
-        row.configuration,
-        str(len(row.seeds)),
-        *(_number(value) for cell in cells for value in (cell or (None, None))),
-        *map(_number, (line.time, line.per_network, line.work)),
-        "" if line.step is None else f"{1e3 * line.step:.3f}",
-        "" if line.peak is None else str(line.peak),
-        *(str(sizes.get(key, "")) for key in ("trained", "deployed")),
-        line.before,
-        row.primary_series,
-        line.deploys,
-        " ".join(row.trials),
-    ]
 
 
 def _number(value: float | None) -> str:
@@ -202,7 +204,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="times and memory from this record of `python -m ffsd_ray.bench JOB --all`, in place of the run's own",
     )
     arguments = parser.parse_args(argv)
-    return show(methods_table(RunRecords.open(arguments.run), arguments.bench), arguments.format)
+    check_format(parser, arguments)
+    table = methods_table(RunRecords.open(arguments.run), arguments.bench)
+    return show(table, arguments.format, arguments.out)
 
 
 if __name__ == "__main__":

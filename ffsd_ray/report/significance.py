@@ -7,7 +7,7 @@ from math import isclose
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.report.filters import split_conditions, where
 from ffsd_ray.report.tables.groups import Group
-from ffsd_ray.report.tables.row import Cell, Difference, Row
+from ffsd_ray.report.tables.rows import Cell, Difference, Row
 from ffsd_ray.report.tables.text import PLUS_MINUS, Notes
 
 #: The columns of a table that compares.
@@ -52,9 +52,10 @@ def compared(row: Row, reference: Row, notes: Notes) -> Row:
     where there is none, a note says why.
     """
     if row.configuration == reference.configuration and row.spec == reference.spec:
-        return replace(row, difference=Difference(None, len(row.by_seed), None))
-    seeds = [seed for seed in row.by_seed if seed in reference.by_seed]
-    ours, theirs = [row.by_seed[seed] for seed in seeds], [reference.by_seed[seed] for seed in seeds]
+        return replace(row, difference=Difference(None, len(set(row.seeds)), None))
+    by_seed, others = ((one.primary.by_seed if one.primary else {}) for one in (row, reference))
+    seeds = [seed for seed in by_seed if seed in others]
+    ours, theirs = [by_seed[seed] for seed in seeds], [others[seed] for seed in seeds]
     differences = [after - before for before, after in zip(theirs, ours, strict=True)]
     p, why = None, ""
     if len(seeds) < 2:
@@ -82,8 +83,8 @@ def comparison_texts(row: Row) -> tuple[str, str, str]:
 
 
 def comparison_caption(rows: Sequence[Row], reference: Row) -> str:
-    heads = dict.fromkeys(row.primary_series for row in rows if row.primary_series)
+    heads = dict.fromkeys(row.primary_column for row in rows if row.primary_column)
     return (
-        f"Δ: {' or '.join(heads)} minus {reference.primary_series or 'the same'} of {reference.configuration}, "
+        f"Δ: {' or '.join(heads)} minus {reference.primary_column or 'the same'} of {reference.configuration}, "
         "paired over seeds; p: paired t-test, two-sided, not corrected for the number of comparisons"
     )

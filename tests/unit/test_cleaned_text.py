@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from rich.table import Table
@@ -24,8 +25,8 @@ from ffsd_ray.errors import UserError
 from ffsd_ray.progress_view import open_view
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main as report
-from ffsd_ray.report.tables.latex import escaped
-from ffsd_ray.report.tables.render import render_csv
+from ffsd_ray.report.tables.export import escaped, render_csv
+from ffsd_ray.report.tables.text import Section, TableText
 from ffsd_ray.run import main as run
 from ffsd_ray.terminal import PlainStream, Screen, plain
 
@@ -194,30 +195,35 @@ def test_the_page_and_the_best_job(acting: RunRecords, tmp_path: Path, capsys: p
 
 
 class Cells:
-    """A table of these cells."""
+    """A table of one line of these cells, under the same names."""
+
+    title, captions, damages = "cells", (), ()
 
     def __init__(self, *cells: str) -> None:
         self._cells = cells
 
-    def records(self) -> list[list[str]]:
-        return [list(self._cells)]
+    def text(self) -> TableText:
+        return TableText(self.title, self.captions, self._cells, (Section("", (self._cells,)),), ())
+
+    def frame(self) -> pd.DataFrame:
+        return pd.DataFrame([self._cells], columns=list(self._cells))
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+A1", "-A1", "@SUM(1)", " =1", "-2+3", "=cmd|' /C calc'!A0"])
 def test_no_cell_is_a_formula(text: str) -> None:
-    [[cell]] = csv.reader(io.StringIO(render_csv(Cells(text)), newline=""))
-    assert cell == f"'{text}"
+    head, [cell] = csv.reader(io.StringIO(render_csv(Cells(text)), newline=""))
+    assert head == [cell] == [f"'{text}"]
 
 
 @pytest.mark.parametrize("text", ["\t=1", "\r=1", "a\r\n=1"])
 def test_no_cell_begins_or_ends_in_its_middle(text: str) -> None:
-    assert render_csv(Cells(text)).splitlines() == [plain(text, keep="")]
+    assert render_csv(Cells(text)).splitlines() == 2 * [plain(text, keep="")]
 
 
 @pytest.mark.parametrize("number", ["-0.56", "+1.5", "1e-05", "-inf", "nan", "7", "", "a-b", "λ=1"])
 def test_numbers_keep_their_sign(number: str) -> None:
-    [[cell, _]] = csv.reader(io.StringIO(render_csv(Cells(number, "x"))))
-    assert cell == number
+    [[head, _], [cell, _]] = csv.reader(io.StringIO(render_csv(Cells(number, "x"))))
+    assert head == cell == number
 
 
 def test_latex_is_one_line() -> None:

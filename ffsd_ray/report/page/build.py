@@ -16,7 +16,7 @@ from ffsd_ray.report.collect import Trial
 from ffsd_ray.report.page.markup import html, tag
 from ffsd_ray.report.page.pictures import over_settings, training
 from ffsd_ray.report.page.trials import About, environments, failures, specs
-from ffsd_ray.report.plots.files import check_picture
+from ffsd_ray.report.plots.style import check_picture
 from ffsd_ray.report.tables.table import Table
 from ffsd_ray.report.tables.text import PLUS_MINUS, Section, TableText
 
@@ -47,7 +47,7 @@ def _page(run: RunRecords, table: Table, trials: Sequence[Trial]) -> str:
         abouts = list(pool.map(lambda trial: About.read(run, trial, names[trial.spec.identity()]), trials))
     drawn = table.first_epoch
     sections = {
-        "Results": _results(table.sheet()),
+        "Results": _results(table.text()),
         "Failures and holes": failures(abouts),
         "Accuracy over settings": over_settings(drawn),
         "Training curves": training(run, drawn),

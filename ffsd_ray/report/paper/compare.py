@@ -4,14 +4,18 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
+
+import pandas as pd
 
 from ffsd_ray.config.load import value_at
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.paper.pairs import Pair, gains, numbers
 from ffsd_ray.report.paper.protocol import differences
 from ffsd_ray.report.paper.values import PaperRow, PaperTable, Printed, matches, paper_tables, printed_baseline
-from ffsd_ray.report.tables.row import Cell, Epoch, Row, remarks_on
+from ffsd_ray.report.results import Epoch
+from ffsd_ray.report.tables.frame import INTEGER, INTEGERS, NUMBER, TEXT, TEXTS, column, mean_and_std
+from ffsd_ray.report.tables.rows import Cell, Row, remarks_on
 from ffsd_ray.report.tables.table import Table, result_table
 from ffsd_ray.report.tables.text import Notes, Section, TableText, footnote_marks
 
@@ -63,7 +67,7 @@ class Comparison:
     #: See `Printable`.
     damages: tuple[str, ...] = ()
 
-    def sheet(self) -> TableText:
+    def text(self) -> TableText:
         """A line a number; a row that the run lacks is one line."""
         lines: list[tuple[str, ...]] = []
         for _, entries in groupby(self.entries, key=lambda entry: entry.row):
@@ -76,25 +80,27 @@ class Comparison:
         title = f"{self.epoch.capitalize()} epoch"
         return TableText(self.title, self.captions, head, (Section(title, tuple(lines)),), self.notes, words=2)
 
-    def records(self) -> list[list[str]]:
-        """A line a number, those that the run lacks included; within: a verdict or nothing.
+    def frame(self) -> pd.DataFrame:
+        """A line a number, those that the run lacks included; `within`: a verdict or nothing.
 
         Every std but `printed std` is a sample's.
         """
-        head = ["row", "measure", "epoch", "n", "seeds", "ours", "ours std", "paper", "paper std", "printed std"]
-        lines = [[*head, "difference", "margin", "within", "notes"]]
-        for entry in self.entries:
-            ours = entry.ours or (None, None)
-            numbers = [*ours, *entry.theirs, entry.paper.cell.std, entry.difference, entry.margin]
-            lines.append(
-                [
-                    *(entry.row, entry.measure, self.epoch, str(len(entry.seeds)), " ".join(map(str, entry.seeds))),
-                    *("" if number is None else f"{number:.{entry.decimals}f}" for number in numbers),
-                    entry.within or "",
-                    "; ".join(self.notes[number - 1] for numbers in entry.notes.values() for number in numbers),
-                ]
-            )
-        return lines
+        entries = self.entries
+        columns: dict[str, pd.Series[Any]] = {
+            "row": column((entry.row for entry in entries), TEXT),
+            "measure": column((entry.measure for entry in entries), TEXT),
+            "epoch": column((self.epoch for _ in entries), TEXT),
+            "n": column((len(entry.seeds) for entry in entries), INTEGER),
+            "seeds": column((list(entry.seeds) for entry in entries), INTEGERS),
+            **mean_and_std("ours", [entry.ours for entry in entries]),
+            **mean_and_std("paper", [entry.theirs for entry in entries]),
+            "printed std": column((entry.paper.cell.std for entry in entries), NUMBER),
+            "difference": column((entry.difference for entry in entries), NUMBER),
+            "margin": column((entry.margin for entry in entries), NUMBER),
+            "within": column((entry.within for entry in entries), TEXT),
+        }
+        notes = ([self.notes[number - 1] for marks in entry.notes.values() for number in marks] for entry in entries)
+        return pd.DataFrame({**columns, "notes": column(notes, TEXTS)})
 
 
 def compare(run: RunRecords, name: str, epoch: Epoch = "best") -> Comparison:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ffsd_ray.config.inspection.flops import components
 from ffsd_ray.report.paper.values import PaperRow, PaperTable, Printed, printed_baseline
-from ffsd_ray.report.tables.row import Cell, Row
+from ffsd_ray.report.tables.rows import Cell, Row
 
 #: Columns of the paper whose gain over the baseline follows from what it prints.
 _ACCURACIES = ("Common 1", "Common 2", "Mean of common", "Ens (any)", "Fusion", "Leader", "Accuracy")
@@ -84,7 +84,7 @@ def _ours(column: str, row: Row | None) -> Cell | None:
 
 def _own(column: str, row: Row) -> str:
     """The run's name of a column."""
-    return row.primary_series if column == "Accuracy" else column
+    return row.primary_column if column == "Accuracy" else column
 
 
 def _costs(row: Row) -> dict[str, Cell]:

@@ -11,7 +11,7 @@ import yaml
 
 from ffsd_ray.config.load import value_at
 from ffsd_ray.config.trial import TrialSpec
-from ffsd_ray.report.tables.row import Cell
+from ffsd_ray.report.tables.rows import Cell
 
 _NUMBER = re.compile(r"(?P<mean>\d+(\.(?P<decimals>\d+))?)%?( ± (?P<std>\d+\.\d+))?")
 

@@ -11,7 +11,7 @@ from ffsd_ray.config.source.problems import shown
 from ffsd_ray.config.trial import TrialSpec, identifying
 from ffsd_ray.errors import JobError, RecordsError
 from ffsd_ray.methods.baseline import BaselineSettings
-from ffsd_ray.report.tables.row import Row
+from ffsd_ray.report.tables.rows import Row
 from ffsd_ray.report.tables.table import Table
 
 #: What a key is set to; lists as text.
@@ -92,8 +92,7 @@ def groups(table: Table, keys: Sequence[str]) -> list[Group]:
 def captions(table: Table, rows: Sequence[Row]) -> tuple[str, ...]:
     """The table's captions and its notes on trials that these rows lack."""
     missing = [table.notes[number - 1] for row in rows for number in row.notes.get("n", ())]
-    kept = [caption for caption in table.captions if not caption.startswith(("Gain: ", "Deployed "))]
-    return (*kept, *dict.fromkeys(missing))
+    return (*table.captions_without("gain", "deployed"), *dict.fromkeys(missing))
 
 
 def _name(spec: TrialSpec, keys: Sequence[str]) -> str:

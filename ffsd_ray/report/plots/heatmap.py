@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ffsd_ray.report.plots.axes import Group, Value, captions, groups, ordered
 from ffsd_ray.report.plots.style import COLOURS, GRID, INK, MUTED, far_apart, panels, tick
 from ffsd_ray.report.ranking import best, ranked_by
-from ffsd_ray.report.tables.row import Cell
+from ffsd_ray.report.tables.rows import Cell
 from ffsd_ray.report.tables.table import Table
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def heat_map(table: Table, keys: Sequence[str]) -> HeatMap:
     found = groups(table, keys)
     rows = [row for group in found for row in group.rows.values()]
     first, second = zip(*(place for group in found for place in group.rows), strict=True)
-    primary_series = " or ".join(dict.fromkeys(row.primary_series for row in rows))
+    primary_series = " or ".join(dict.fromkeys(row.primary_column for row in rows))
     panels = tuple(map(_panel, found))
     framed = f"framed: {'the' if len(panels) == 1 else 'each panel’s'} best, {ranked_by(rows[0])}"
     said = (framed,) if any(panel.best for panel in panels) else ()
@@ -80,7 +80,7 @@ def _panel(group: Group) -> Panel:
     baselines = {row.cells.get("Baseline") for row in group.rows.values()}
     return Panel(
         group.name,
-        {place: row.cells[row.primary_series] for place, row in group.rows.items()},
+        {place: row.cells[row.primary_column] for place, row in group.rows.items()},
         next((place for place, row in group.rows.items() if row is chosen), None),
         baselines.pop() if len(baselines) == 1 and not group.is_baseline else None,
     )

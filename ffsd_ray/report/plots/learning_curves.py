@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.records.run import RunRecords
+from ffsd_ray.report.columns import columns_of
 from ffsd_ray.report.plots.style import ACCURACY, SERIES, STYLES, TRAINING, legend, panels
-from ffsd_ray.report.scores import series
-from ffsd_ray.report.tables.row import Cell, Row
+from ffsd_ray.report.tables.rows import Cell, Row
 from ffsd_ray.report.tables.table import Table
 from ffsd_ray.series import HistoryRow
 
@@ -51,9 +51,7 @@ def training_curves(run: RunRecords, table: Table) -> TrainingCurves:
         panels = list(pool.map(lambda row: _panel(run, row), rows[:_PANELS]))
     if not panels:
         raise RecordsError(f"{table.title}: nothing to plot against epochs: no trial has completed")
-    captions = [
-        caption for caption in table.captions if not caption.startswith(("Gain: ", "best epoch: ", "Deployed "))
-    ]
+    captions = list(table.captions_without("gain", "best epoch", "deployed"))
     captions.append(f"{TRAINING}: the method’s primary column, measured on augmented images while they are trained on")
     if len(rows) > _PANELS:
         captions.append(f"the first {_PANELS} of {len(rows)} configurations; choose others with --where KEY=VALUE")
@@ -66,7 +64,7 @@ def _panel(run: RunRecords, row: Row) -> Panel:
     trials = [run.trial(name) for name in row.trials]
     results = [trial.result() for trial in trials]
     result, histories = results[0], [trial.history_of(ended) for trial, ended in zip(trials, results, strict=True)]
-    columns = series(result, row.spec.method)
+    columns = columns_of(result, row.spec.method)
     keys = {column: f"test/{columns[column]}/top1" for column in SERIES if column in columns}
     keys[TRAINING] = f"train/{result['primary_series']}/top1"
     drawn = {column: _curve(histories, key) for column, key in keys.items()}

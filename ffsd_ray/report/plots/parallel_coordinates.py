@@ -11,7 +11,7 @@ from ffsd_ray.errors import RecordsError
 from ffsd_ray.report.plots.axes import Value, captions, check_keys, ordered, value_of
 from ffsd_ray.report.plots.style import COLOURS, INK, MUTED, PAPER, far_apart, tick
 from ffsd_ray.report.ranking import best, ranked_by
-from ffsd_ray.report.tables.row import Cell
+from ffsd_ray.report.tables.rows import Cell
 from ffsd_ray.report.tables.table import Table
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ def parallel(table: Table, keys: Sequence[str]) -> Parallel:
             f"{table.title}: nothing to plot against {', '.join(keys)}: "
             f"{len(rows) or 'no'} completed configuration{'s' * (not rows)} with all of these keys"
         )
-    lines = [Line(tuple(value_of(row.spec, key) for key in keys), row.cells[row.primary_series]) for row in rows]
+    lines = [Line(tuple(value_of(row.spec, key) for key in keys), row.cells[row.primary_column]) for row in rows]
     chosen = best(rows)
     said = ["lines through one value are spread by their accuracy, the better the higher"]
     if chosen is not None:
         said.append(f"thick: the best, {ranked_by(chosen)}: {chosen.configuration}")
     if len(rows) < len(completed):
         said.append(f"{len(completed) - len(rows)} of {len(completed)} configurations lack one of these keys")
-    primary_series = " or ".join(dict.fromkeys(row.primary_series for row in rows))
+    primary_series = " or ".join(dict.fromkeys(row.primary_column for row in rows))
     return Parallel(
         title=f"{table.title}: {primary_series} over {len(keys)} settings, {rows[0].epoch} epoch",
         captions=(*captions(table, rows), *said),

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.plots import heatmap, learning_curves, parallel_coordinates, sweep
-from ffsd_ray.report.plots.files import check_picture, write_picture
 from ffsd_ray.report.plots.heatmap import HeatMap, heat_map
 from ffsd_ray.report.plots.learning_curves import TrainingCurves, training_curves
 from ffsd_ray.report.plots.parallel_coordinates import Parallel, parallel
-from ffsd_ray.report.plots.style import LOOK, dress
+from ffsd_ray.report.plots.style import LOOK, check_picture, dress, write_picture
 from ffsd_ray.report.plots.sweep import Curves, curves
 from ffsd_ray.report.tables.table import Table
 

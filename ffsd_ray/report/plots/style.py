@@ -1,9 +1,12 @@
-"""How pictures look: one palette, one head and foot, one way to write the values on an axis."""
+"""How pictures look and are written: one palette, one head and foot, one way to write the values on an axis."""
 
 import textwrap
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffsd_ray.errors import JobError, UserError
 from ffsd_ray.report.plots.axes import Value
 
 if TYPE_CHECKING:
@@ -98,3 +101,33 @@ def dress(figure: "Figure", title: str, captions: Sequence[str]) -> None:
     head = textwrap.fill(title, int(8.5 * width))
     figure.suptitle(head, x=0.01, ha="left", weight="bold", fontsize=13)
     figure.supxlabel("\n".join(wrapped), x=0.01, ha="left", fontsize=8.5, color=MUTED)
+
+
+#: Of a picture's file.
+ENDINGS = (".png", ".pdf", ".svg")
+
+
+def check_picture(out: Path, endings: Sequence[str] = ENDINGS, flag: str = "--out") -> None:
+    """Before the work that pictures take: can they be drawn, and the file written that the user named with `flag`?
+
+    Raises:
+        JobError: the file has none of the endings, or its folder is missing.
+        UserError: matplotlib is missing.
+    """
+    if out.suffix not in endings:
+        raise JobError(f"{flag} {out}: should end in {', '.join(endings)}")
+    if not out.absolute().parent.is_dir():
+        raise JobError(f"{flag} {out}: there is no folder {out.parent}")
+    if find_spec("matplotlib") is None:
+        raise UserError('pictures need matplotlib: pip install "ffsd-ray[plot]"')
+
+
+def write_picture(figure: "Figure", out: Path) -> None:
+    """
+    Raises:
+        JobError: the file cannot be written.
+    """
+    try:
+        figure.savefig(out, dpi=200)
+    except OSError as error:
+        raise JobError(f"--out {out}: cannot be written: {error.strerror}") from error

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ffsd_ray.report.plots.axes import Group, Value, captions, groups, ordered
 from ffsd_ray.report.plots.style import ACCURACY, SERIES, STYLES, far_apart, legend, panels, tick
-from ffsd_ray.report.tables.row import Cell
+from ffsd_ray.report.tables.rows import Cell
 from ffsd_ray.report.tables.table import Table
 
 if TYPE_CHECKING:

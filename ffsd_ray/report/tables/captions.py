@@ -1,18 +1,27 @@
 """Captions of a table."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import DataSettings
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.report.collect import Trial
-from ffsd_ray.report.scores import Epoch, ended, series
+from ffsd_ray.report.columns import columns_of
+from ffsd_ray.report.results import Epoch, ended
 
 #: A caption names no more values of a setting than this.
 _MOST_VALUES = 8
 
 
-def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequence[str] = ()) -> Iterator[str]:
+class Caption(NamedTuple):
+    """A caption, and what it is about, by which a plot leaves out what it does not show."""
+
+    about: Literal["protocol", "accuracy", "best epoch", "ended", "ensembles", "gain", "deployed", "teachers", "rows"]
+    text: str
+
+
+def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequence[str] = ()) -> Iterator[Caption]:
     """Captions on data, protocol, split, choice of the epoch and seeds.
 
     `averaged`: the keys in which a row's trials differ; none: their seeds alone.
@@ -27,29 +36,32 @@ def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequenc
         "lr " + _each(specs, lambda spec: f"{spec.train.lr:g}"),
         _each(specs, lambda spec: spec.train.precision),
     ]
-    yield ", ".join(protocol)
+    yield Caption("protocol", ", ".join(protocol))
     over = f"the n trials of a row, which differ in {', '.join(averaged)}" if averaged else "n seeds"
-    yield (
+    yield Caption(
+        "accuracy",
         f"top-1 accuracy on the test images in %, mean ± sample standard deviation over {over}; "
-        f"seed {', '.join(map(str, sorted({spec.seed for spec in specs})))}"
+        f"seed {', '.join(map(str, sorted({spec.seed for spec in specs})))}",
     )
     if "best" in epochs:
         for selection in sorted({result["selection"] for result in results}):
             chosen = "the test images, as the paper did" if selection == "test" else "held-out validation images"
-            yield f"best epoch: each column's own, chosen on {chosen}"
+            yield Caption("best epoch", f"best epoch: each column's own, chosen on {chosen}")
     if any(ended(result) != "completed" for result in results):
-        yield "Ended: how the trials of a row did; one that was stopped counts as it stood then"
+        yield Caption("ended", "Ended: how the trials of a row did; one that was stopped counts as it stood then")
     if any(result["common"] for result in results):
-        yield "Ens (any): right where any common student is; Ens (logits): the mean of their logits"
+        yield Caption(
+            "ensembles", "Ens (any): right where any common student is; Ens (logits): the mean of their logits"
+        )
     heads = {
         f"{column} ({trial.spec.method.name})": None
         for trial in trials
         if trial.result is not None and not isinstance(trial.spec.method, BaselineSettings)
-        for column, name in series(trial.result, trial.spec.method).items()
+        for column, name in columns_of(trial.result, trial.spec.method).items()
         if name == trial.result["primary_series"]
     }
     if heads:
-        yield f"Gain: {' or '.join(heads)} minus Baseline, seed by seed"
+        yield Caption("gain", f"Gain: {' or '.join(heads)} minus Baseline, seed by seed")
     deployed: dict[str, dict[str, None]] = {}
     for trial in trials:
         if trial.result is not None:
@@ -57,7 +69,7 @@ def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequenc
             kept[f"{trial.result['parameters']['deployed']:,}"] = None
     if deployed:
         each = (f"{name} ({' / '.join(sizes)})" for name, sizes in deployed.items())
-        yield f"Deployed (parameters): {', '.join(each)}"
+        yield Caption("deployed", f"Deployed (parameters): {', '.join(each)}")
 
 
 def _each(specs: Iterable[TrialSpec], value: Callable[[TrialSpec], str]) -> str:

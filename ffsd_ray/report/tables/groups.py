@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ffsd_ray.config.keys import TRIAL_KEYS
 from ffsd_ray.config.labels import labels, values
@@ -12,11 +13,16 @@ from ffsd_ray.report.collect import Trial
 
 @dataclass(frozen=True)
 class Group:
-    """A row's trials. `spec` has of them what they have in common; what they differ in is the first one's."""
+    """The trials of a row. `spec` is the first one's, mostly without its seed: it has what all share."""
 
     name: str
     spec: TrialSpec
     trials: tuple[Trial, ...]
+
+    @property
+    def completed(self) -> list[tuple[TrialSpec, dict[str, Any]]]:
+        """Spec and result of each trial that has completed."""
+        return [(trial.spec, trial.result) for trial in self.trials if trial.result is not None]
 
 
 def without_teachers(trials: Sequence[Trial]) -> list[Trial]:

@@ -5,20 +5,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
+
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import Trial, collect, damages
+from ffsd_ray.report.columns import in_table_order
 from ffsd_ray.report.filters import trial_key, where
-from ffsd_ray.report.scores import TOGETHER, Epoch
+from ffsd_ray.report.results import EPOCHS, Epoch, results_frame
 from ffsd_ray.report.significance import COMPARED, compared, comparison_caption, comparison_texts, reference_of
-from ffsd_ray.report.tables.captions import captions
+from ffsd_ray.report.tables.captions import Caption, captions
+from ffsd_ray.report.tables.frame import INTEGER, INTEGERS, NUMBER, TEXT, TEXTS, column, mean_and_std, settings
 from ffsd_ray.report.tables.groups import Group, averaged, configurations, grouped, without_teachers
-from ffsd_ray.report.tables.row import Cell, Row, make_row
+from ffsd_ray.report.tables.rows import Cell, Difference, Row, make_rows
 from ffsd_ray.report.tables.text import Notes, Section, TableText, footnote_marks
 
 #: A caption says no more of teachers than this many configurations.
 _MOST_TEACHERS = 8
-
-_EPOCHS: tuple[Epoch, ...] = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Table:
     """A run's results; `columns` are those with a value in some row, besides the configuration and n."""
 
     title: str
-    captions: tuple[str, ...]
+    all_captions: tuple[Caption, ...]
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
@@ -34,6 +36,14 @@ class Table:
     averaged: tuple[str, ...] = ("seed",)
     #: See `Printable`.
     damages: tuple[str, ...] = ()
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        return self.captions_without()
+
+    def captions_without(self, *subjects: str) -> tuple[str, ...]:
+        """The captions but for those about these `subjects`."""
+        return tuple(caption.text for caption in self.all_captions if caption.about not in subjects)
 
     def at(self, epoch: Epoch) -> list[Row]:
         return [row for row in self.rows if row.epoch == epoch]
@@ -52,51 +62,53 @@ class Table:
         """Whether some trial ended otherwise than by completing."""
         return any(end != "completed" for row in self.rows for end in row.ended)
 
-    def sheet(self) -> TableText:
+    def text(self) -> TableText:
         """A section an epoch; what is missing as a mark."""
         sections = [
             Section(f"{epoch.capitalize()} epoch", tuple(map(self._line, rows)))
-            for epoch in _EPOCHS
+            for epoch in EPOCHS
             if (rows := self.at(epoch))
         ]
         head = ["Configuration", "n", *self.columns, *(COMPARED if self.compares else ()), *["Ended"] * self.ends]
         return TableText(self.title, self.captions, tuple(head), tuple(sections), self.notes)
 
-    def records(self) -> list[list[str]]:
-        """A line a configuration and epoch; mean and std in columns of their own, what is missing in `notes`.
+    def frame(self) -> pd.DataFrame:
+        """A line a row and epoch.
 
-        `trials`: the folders' names under RUN/trials of those that have completed.
+        `configuration`, `epoch`, `n` (trials), `seeds`; each setting in which the rows differ, under its dotted key;
+        each column of the table and its standard deviation; `difference`, `p` and `pairs` where the table compares;
+        `ended`, an entry a trial; `notes`; `trials`, the folders under RUN/trials.
         """
-        head = ["configuration", "epoch", "n", "seeds"]
-        head += [name for column in self.columns for name in (column, f"{column} std")]
-        head += ["difference", "difference std", "p", "pairs"] if self.compares else []
-        head += ["ended"] if self.ends else []
-        lines = [[*head, "notes", "trials"]]
-        for row in self.rows:
-            values = [_number(value) for column in self.columns for value in row.cells.get(column, (None, None))]
-            if row.difference is not None:
-                cell, pairs, p = row.difference
-                values += [*map(_number, cell or (None, None)), "" if p is None else f"{p:.4g}", str(pairs)]
-            values += ["; ".join(row.ended)] if self.ends else []
-            seeds = " ".join(map(str, dict.fromkeys(row.seeds)))
-            said = ["; ".join(self.notes_on(row)), " ".join(row.trials)]
-            lines.append([row.configuration, row.epoch, str(len(row.seeds)), seeds, *values, *said])
-        return lines
+        rows = self.rows
+        columns: dict[str, pd.Series[Any]] = {
+            "configuration": column((row.configuration for row in rows), TEXT),
+            "epoch": column((row.epoch for row in rows), TEXT),
+            "n": column((len(row.seeds) for row in rows), INTEGER),
+            "seeds": column((list(row.seeds) for row in rows), INTEGERS),
+            **settings([row.spec for row in rows], without=self.averaged),
+        }
+        for name in self.columns:
+            columns |= mean_and_std(name, [row.cells.get(name) for row in rows])
+        if self.compares:
+            differences = [row.difference or Difference(None, 0, None) for row in rows]
+            columns |= mean_and_std("difference", [difference.cell for difference in differences])
+            columns["p"] = column((difference.p for difference in differences), NUMBER)
+            columns["pairs"] = column((difference.pairs for difference in differences), INTEGER)
+        columns["ended"] = column((list(row.ended) for row in rows), TEXTS)
+        columns["notes"] = column(map(self.notes_on, rows), TEXTS)
+        columns["trials"] = column((list(row.trials) for row in rows), TEXTS)
+        return pd.DataFrame(columns)
 
     def notes_on(self, row: Row) -> list[str]:
         return [self.notes[number - 1] for numbers in row.notes.values() for number in numbers]
 
     def _line(self, row: Row) -> tuple[str, ...]:
         texts = {"configuration": row.configuration, "n": str(len(row.seeds))}
-        texts |= {column: row.cells[column].text() if column in row.cells else "" for column in self.columns}
+        texts |= {name: row.cells[name].text() if name in row.cells else "" for name in self.columns}
         if self.compares:
             texts |= dict(zip(COMPARED, comparison_texts(row), strict=True))
-        marked = [f"{text} {footnote_marks(row.notes.get(column, ()))}".strip() for column, text in texts.items()]
+        marked = [f"{text} {footnote_marks(row.notes.get(name, ()))}".strip() for name, text in texts.items()]
         return *marked, *([_ended(row.ended)] if self.ends else [])
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
 
 
 def _ended(ends: Sequence[str]) -> str:
@@ -115,7 +127,7 @@ def _shortened(end: str) -> str:
     return f"exploited at {last}" if len(exploits) == 1 else f"exploited {len(exploits)} times, last at {last}"
 
 
-def result_table(run: RunRecords, epochs: Sequence[Epoch] = _EPOCHS) -> Table:
+def result_table(run: RunRecords, epochs: Sequence[Epoch] = EPOCHS) -> Table:
     """The table of what a run's records hold so far, see `table_of`.
 
     Raises:
@@ -127,7 +139,7 @@ def result_table(run: RunRecords, epochs: Sequence[Epoch] = _EPOCHS) -> Table:
 def table_of(
     job: Mapping[str, Any],
     trials: Sequence[Trial],
-    epochs: Sequence[Epoch] = _EPOCHS,
+    epochs: Sequence[Epoch] = EPOCHS,
     *,
     conditions: Sequence[str] = (),
     by: Sequence[str] = (),
@@ -152,26 +164,26 @@ def table_of(
     """
     keys = [trial_key(key, f"--by {key}") for key in by]
     kept = filter_trials(trials, conditions)
-    completed = {trial.spec.identity(): trial.result for trial in trials if trial.result is not None}
+    results = results_frame(trials)
 
     def group(some: Sequence[Trial]) -> list[Group]:
         return grouped(some, keys) if keys else configurations(some, job.get("report", {}).get("rows"))
 
     shown = without_teachers(kept)
     groups, notes = group(shown), Notes()
-    rows = [make_row(one, epoch, completed, notes) for epoch in epochs for one in groups]
+    rows = make_rows(groups, epochs, results, notes)
     said = list(captions(shown, epochs, averaged(groups) if keys else ()))
     if len(shown) < len(kept):
         said += _about_teachers([trial for trial in kept if trial.spec.is_teacher])
     if against is not None:
         reference = reference_of(groups, lambda: group(without_teachers(trials)), against)
-        others = {epoch: make_row(reference, epoch, completed, Notes()) for epoch in epochs}
+        others = {row.epoch: row for row in make_rows([reference], epochs, results, Notes())}
         rows = [compared(row, others[row.epoch], notes) for row in rows]
-        said.append(comparison_caption(rows, others[epochs[0]]))
+        said.append(Caption("rows", comparison_caption(rows, others[epochs[0]])))
     return Table(
         _title(job),
         tuple(said),
-        _columns(rows),
+        in_table_order(name for row in rows for name in (*row.cells, *row.notes)),
         tuple(rows),
         tuple(notes.texts),
         averaged=tuple(averaged(groups)) if keys else ("seed",),
@@ -185,7 +197,7 @@ def filter_trials(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Tr
     return [trial for trial in trials if trial.spec.identity() in met]
 
 
-def _about_teachers(teachers: Sequence[Trial]) -> Iterator[str]:
+def _about_teachers(teachers: Sequence[Trial]) -> Iterator[Caption]:
     """Accuracies of the trials that are in no row, by configuration."""
     groups = configurations(teachers, None)
     backbones = [group.spec.backbone.name for group in groups]
@@ -198,7 +210,8 @@ def _about_teachers(teachers: Sequence[Trial]) -> Iterator[str]:
     if len(each) > _MOST_TEACHERS:
         each = [*each[: _MOST_TEACHERS - 1], f"{len(each) - _MOST_TEACHERS + 1} more"]
     if each:
-        yield f"In no row: teachers and ensemble members, whose seeds are their own; last epoch: {', '.join(each)}"
+        reached = f"last epoch: {', '.join(each)}"
+        yield Caption("teachers", f"In no row: teachers and ensemble members, whose seeds are their own; {reached}")
 
 
 def _title(job: Mapping[str, Any]) -> str:
@@ -206,11 +219,3 @@ def _title(job: Mapping[str, Any]) -> str:
     search = job.get("search", {})
     by_test = any(search.get(part, {}).get("by_test") for part in ("searcher", "scheduler"))
     return f"{job['name']} (trials chosen while training, ranked by test accuracy)" if by_test else job["name"]
-
-
-def _columns(rows: Sequence[Row]) -> tuple[str, ...]:
-    used = {column for row in rows for column in (*row.cells, *row.notes)}
-    common = sorted((c for c in used if c.startswith("Common ")), key=lambda c: int(c.split()[1]))
-    return tuple(
-        c for c in ("Baseline", *common, *TOGETHER, "Student", "Ensemble", "Fusion", "Leader", "Gain") if c in used
-    )

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import pandas as pd
+
 #: Between a mean and its standard deviation; where there is little room, a renderer breaks the line here.
 PLUS_MINUS = " ± "
 
@@ -36,11 +38,17 @@ class Printable(Protocol):
     def damages(self) -> tuple[str, ...]:
         """Messages on the damaged records of trials that are left out, each naming a file."""
 
-    def sheet(self) -> TableText:
-        """For people."""
+    @property
+    def title(self) -> str: ...
 
-    def records(self) -> list[list[str]]:
-        """For machines: a head, then lines of the same length."""
+    @property
+    def captions(self) -> tuple[str, ...]: ...
+
+    def text(self) -> TableText:
+        """The table for people: rounded numbers, marks where something is missing."""
+
+    def frame(self) -> pd.DataFrame:
+        """The table for programs: typed columns (`ffsd_ray.report.tables.frame`), numbers as they were recorded."""
 
 
 class Notes:

@@ -198,8 +198,8 @@ def test_a_trial_copied_over_another_is_not_its_seed(folder: Path, capsys: pytes
     shutil.copytree(second, first)
     [best, _] = result_table(run_of(folder)).rows
     assert best.seeds == (1,)
-    assert best.accuracy is not None
-    assert best.accuracy.std is None
+    assert best.primary is not None
+    assert best.primary.accuracy.std is None
     # Nor does the run go on with it; nothing of it is lost.
     assert again(folder, "--resume") == 1
     output = capsys.readouterr()

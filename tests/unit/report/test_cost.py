@@ -12,7 +12,7 @@ from ffsd_ray.methods.ffsd import FfsdSettings
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
 from ffsd_ray.report.cost import cost_table, main
-from ffsd_ray.report.tables.render import render_markdown
+from ffsd_ray.report.tables.export import render_markdown
 
 from helpers.specs import digits_spec
 from helpers.synthetic_records import result, write_run
@@ -78,7 +78,7 @@ def run(tmp_path: Path) -> RunRecords:
 
 
 def test_table(run: RunRecords) -> None:
-    sheet = cost_table(run).sheet()
+    sheet = cost_table(run).text()
     rows = {row[:2]: row[2:] for row in sheet.sections[0].rows}
     macs = {part.name: part.macs for part in components(FfsdSettings(), "resnet20", 10, 16)}
     total = 3 * macs["resnet20"] + 2 * macs["self-distillation"] + macs["fusion"] + macs["decoder"]
@@ -104,7 +104,7 @@ def test_command(run: RunRecords, capsys: pytest.CaptureFixture[str]) -> None:
     [group] = [line for line in lines if line["configuration"] == "ffsd n=2" and line["component"] == "group"]
     parts = [line for line in lines if line["configuration"] == "ffsd n=2" and line["component"] != "group"]
     assert sum(int(line["total macs"]) for line in parts) == int(group["total macs"])
-    assert (group["seeds"], group["hours"], group["hours std"]) == ("0 1", "1.5000", "0.7071")
+    assert (group["seeds"], group["hours"], group["hours std"]) == ("0; 1", "1.5", "0.707107")
     assert main(["nowhere"]) == 2
     assert "no run here" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
 from ffsd_ray.report.filters import where
 from ffsd_ray.report.maps import chosen, draw, heat, main, panels
-from ffsd_ray.report.plots.files import check_picture
+from ffsd_ray.report.plots.style import check_picture
 
 from helpers.specs import digits_spec
 from helpers.workers import train_with

@@ -104,7 +104,7 @@ def test_a_page_holds_the_whole_run(write: Any) -> None:
         assert row.configuration in page.text
         for cell in row.cells.values():
             assert cell.text() in page.text
-    for said in (*table.captions, *table.notes, run.text(), *table.sheet().head[1:]):
+    for said in (*table.captions, *table.notes, run.text(), *table.text().head[1:]):
         assert said in page.text
     assert "26 trials: 23 completed1 failed2 unfinished" in page.text
     assert "in epoch 4 of 10" in page.text

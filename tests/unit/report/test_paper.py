@@ -24,7 +24,8 @@ from ffsd_ray.report.paper.compare import Comparison, Entry, compare
 from ffsd_ray.report.paper.pairs import claimed, gains, numbers
 from ffsd_ray.report.paper.protocol import differences, protocol_of
 from ffsd_ray.report.paper.values import PaperRow, PaperTable, matches, paper_tables, printed_baseline
-from ffsd_ray.report.tables.render import render_csv, render_markdown, render_terminal
+from ffsd_ray.report.tables.export import render_csv, render_markdown
+from ffsd_ray.report.tables.terminal import render_terminal
 
 from helpers.paths import JOBS
 from helpers.synthetic_records import Outcome, result, write_run
@@ -262,7 +263,7 @@ def test_the_papers_deviation_is_shown_as_a_samples(record: Any) -> None:
     assert any("√(3/2) times what is printed" in caption for caption in comparison.captions)
     rows = list(csv.DictReader(io.StringIO(render_csv(comparison))))
     (baseline,) = (row for row in rows if (row["row"], row["measure"]) == ("ResNet-32, FFSD", "Baseline"))
-    assert (baseline["paper std"], baseline["printed std"]) == ("0.37", "0.30")
+    assert (baseline["paper std"], baseline["printed std"]) == ("0.367423", "0.3")
 
 
 def test_a_missing_spread_is_marked(record: Any) -> None:
@@ -489,11 +490,12 @@ def test_rows_that_the_run_lacks(record: Any) -> None:
     assert "| WRN-40-2, FFSD |  | missing | 0 |  |  |  |" in markdown
     rows = list(csv.DictReader(io.StringIO(render_csv(comparison))))
     (lacking,) = (row for row in rows if (row["row"], row["measure"]) == ("WRN-40-2, FFSD", "Leader"))
-    assert (lacking["ours"], lacking["paper"], lacking["paper std"], lacking["within"]) == ("", "79.14", "0.04", "")
+    assert (lacking["ours"], lacking["paper"], lacking["within"]) == ("", "79.14", "")
+    assert lacking["paper std"] == "0.0367423"
     (ours,) = (row for row in rows if (row["row"], row["measure"]) == ("ResNet-32, FFSD", "Leader"))
     assert (ours["ours"], ours["ours std"], ours["difference"], ours["within"], ours["seeds"]) == (
-        *("74.85", "0.10", "0.00"),
-        *("yes", "0 1 2"),
+        *("74.85", "0.1", "0"),
+        *("yes", "0; 1; 2"),
     )
 
 

@@ -16,9 +16,10 @@ from rich.console import Console
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main
-from ffsd_ray.report.tables.render import render_csv, render_markdown, render_terminal
-from ffsd_ray.report.tables.row import Row
+from ffsd_ray.report.tables.export import render_csv, render_markdown
+from ffsd_ray.report.tables.rows import Row
 from ffsd_ray.report.tables.table import Table, result_table
+from ffsd_ray.report.tables.terminal import render_terminal
 
 from helpers.synthetic_records import Outcome, result, write_run
 
@@ -225,10 +226,10 @@ def test_csv_is_for_machines(record: Any) -> None:
     assert [(row["configuration"], row["epoch"]) for row in rows] == [
         (name, epoch) for epoch in ("best", "last") for name in ("ffsd n=2", "baseline")
     ]
-    assert (rows[0]["Leader"], rows[0]["Leader std"], rows[0]["n"], rows[0]["seeds"]) == ("91.02", "1.00", "3", "0 1 2")
+    assert (rows[0]["Leader"], rows[0]["Leader std"], rows[0]["n"], rows[0]["seeds"]) == ("91.02", "1", "3", "0; 1; 2")
     assert rows[0]["Gain"] == "0.02"
     trials = Path(run.store.location) / "trials"
-    seeds = [json.loads((trials / trial / "spec.json").read_text())["seed"] for trial in rows[0]["trials"].split()]
+    seeds = [json.loads((trials / trial / "spec.json").read_text())["seed"] for trial in rows[0]["trials"].split("; ")]
     assert seeds == [0, 1, 2]
     assert rows[1]["Leader"] == ""
 

@@ -23,11 +23,11 @@ from ffsd_ray.records.store import Store
 from ffsd_ray.report.__main__ import main
 from ffsd_ray.report.best import best_job
 from ffsd_ray.report.collect import collect
-from ffsd_ray.report.tables.latex import escaped, render_latex
-from ffsd_ray.report.tables.render import render_csv, render_markdown, render_terminal
-from ffsd_ray.report.tables.row import Cell
-from ffsd_ray.report.tables.sort import in_order
+from ffsd_ray.report.ranking import in_order
+from ffsd_ray.report.tables.export import escaped, render_csv, render_latex, render_markdown
+from ffsd_ray.report.tables.rows import Cell
 from ffsd_ray.report.tables.table import Table, table_of
+from ffsd_ray.report.tables.terminal import render_terminal
 
 from helpers.synthetic_records import Outcome, result, write_run
 
@@ -349,7 +349,7 @@ def test_differences_are_paired_over_seeds(record: Any) -> None:
     assert lines["| dml n=2"].endswith("| reference |  |  |")
     assert re.search(r"\| -1\.00 ± 0\.00 \| \[\d\] \| 3 \|$", lines["| baseline"])
     records = {line["configuration"]: line for line in csv.DictReader(io.StringIO(render_csv(shown)))}
-    assert (records["ffsd n=2"]["difference"], records["ffsd n=2"]["pairs"]) == ("1.23", "3")
+    assert (records["ffsd n=2"]["difference"], records["ffsd n=2"]["pairs"]) == ("1.23333", "3")
     assert float(records["ffsd n=2"]["p"]) == pytest.approx(0.01365, abs=1e-4)
     assert (records["ffsd n=4"]["difference std"], records["ffsd n=4"]["p"]) == ("", "")
 
@@ -377,7 +377,7 @@ def test_the_row_compared_with_need_not_be_shown(record: Any) -> None:
 
 def test_of_rows_by_a_key_a_seed_is_the_mean_of_its_trials(record: Any) -> None:
     shown = table(record(JOB, outcome), by=["method"], against="method=baseline")
-    assert row_of(shown, "ffsd").by_seed == {0: pytest.approx(90.775), 1: pytest.approx(90.875)}
+    assert row_of(shown, "ffsd").primary.by_seed == {0: pytest.approx(90.775), 1: pytest.approx(90.875)}
     assert row_of(shown, "ffsd").difference.pairs == 2
 
 
@@ -497,15 +497,15 @@ def ends(spec: TrialSpec) -> Outcome:
 
 def test_how_trials_ended_is_a_column_where_it_differs(record: Any) -> None:
     shown = table(record(ONE, ends))
-    assert shown.sheet().head[-1] == "Ended"
-    last = {line[0]: line[-1] for line in shown.sheet().sections[0].rows}
+    assert shown.text().head[-1] == "Ended"
+    last = {line[0]: line[-1] for line in shown.text().sections[0].rows}
     assert last["ffsd n=2"] == "completed"
     assert last["dml n=2"] == "2 stopped, 1 completed"
     assert last["baseline"] == "exploited 2 times, last at 8"
     (found,) = (line for line in csv.DictReader(io.StringIO(render_csv(shown))) if line["configuration"] == "dml n=2")
     assert found["ended"] == "stopped at 4; stopped at 2; completed"
     assert any(caption.startswith("Ended: ") for caption in shown.captions)
-    assert "Ended" not in table(record(ONE, outcome)).sheet().head
+    assert "Ended" not in table(record(ONE, outcome)).text().head
 
 
 @pytest.mark.parametrize("width", [60, 100])
@@ -599,7 +599,7 @@ def test_parquet_has_types_and_settings(record: Any, tmp_path: Path, capsys: pyt
     ("flags", "said"),
     [
         (["--format", "parquet"], "--format parquet needs --out"),
-        (["--out", "x.csv"], "--out is for --plot and --format parquet"),
+        (["--out", "x.csv"], "--out is for --format parquet; other tables go to the standard output"),
         (["--by", "method", "--plot", "method.students"], "--by does not go with --plot"),
         (["--where", "method=ffsd", "--paper", "table1"], "--where does not go with --paper"),
         (["--by", "method", "--best"], "--by does not go with --best"),

@@ -15,7 +15,7 @@ from ffsd_ray.report.methods import main as methods
 from ffsd_ray.report.plots.heatmap import heat_map
 from ffsd_ray.report.plots.parallel_coordinates import parallel
 from ffsd_ray.report.ranking import best
-from ffsd_ray.report.tables.row import Row
+from ffsd_ray.report.tables.rows import Row
 from ffsd_ray.report.tables.table import table_of
 
 from helpers.synthetic_records import Outcome, result, write_run
@@ -121,8 +121,10 @@ def test_of_equal_means_the_first_is_the_best(tmp_path: Path, capsys: pytest.Cap
     run = write_run(tmp_path, GRID, equal_means)
     table = table_of(run.job(), collect(run), ["best"], conditions=["method=ffsd", "method.students=2"])
     first = table.rows[0]
-    assert {row.ranking.mean for row in table.rows if row.ranking} == {first.ranking.mean if first.ranking else None}
-    assert len({row.ranking.std for row in table.rows if row.ranking}) == 3, "wide, narrow and of one seed"
+    assert {row.primary.ranking.mean for row in table.rows if row.primary} == {
+        first.primary.ranking.mean if first.primary else None
+    }
+    assert len({row.primary.ranking.std for row in table.rows if row.primary}) == 3, "wide, narrow and of one seed"
     for by_test in (False, True):
         assert best(table.rows, by_test=by_test) is first
         assert best(table.rows[::-1], by_test=by_test) is table.rows[-1]

@@ -15,7 +15,7 @@ from ffsd_ray.errors import UserError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main
 from ffsd_ray.report.plots.sweep import Curves, curves
-from ffsd_ray.report.tables.row import Epoch
+from ffsd_ray.report.results import Epoch
 from ffsd_ray.report.tables.table import result_table
 
 from helpers.synthetic_records import Outcome, result, write_run

@@ -1,8 +1,5 @@
-"""A table for the terminal, in Markdown and as CSV."""
+"""Printing a table on a terminal."""
 
-import csv
-import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +9,6 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ffsd_ray.report.tables.text import PLUS_MINUS, Printable, TableText
-from ffsd_ray.terminal import plain
 
 #: Columns that say what a row is.
 _LEADING = 2
@@ -20,7 +16,7 @@ _LEADING = 2
 
 def render_terminal(table: Printable) -> RenderableType:
     """For rich's `Console.print`. Where it is narrow, ± goes below its mean, then columns into further blocks."""
-    return _Terminal(table.sheet())
+    return _Terminal(table.text())
 
 
 @dataclass(frozen=True)
@@ -97,43 +93,5 @@ def _blocks(widths: Mapping[int, int], room: int, gap: int) -> list[list[int]]:
     return blocks
 
 
-def render_markdown(table: Printable) -> str:
-    """A heading, the captions, a table a section and the notes."""
-    sheet = table.sheet()
-    lines = [f"### {_plain(sheet.title)}", *(f"\n{_plain(caption)}" for caption in sheet.captions)]
-    dashes = ["---" if index < sheet.words else "---:" for index in range(len(sheet.head))]
-    for section in sheet.sections:
-        lines += [f"\n**{_plain(section.title)}**"] if section.title else []
-        lines += ["", _line(sheet.head), _line(dashes), *map(_line, section.rows)]
-    lines += [f"\n[{number}] {_plain(note)}" for number, note in enumerate(sheet.notes, 1)]
-    return "\n".join(lines) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is: names and errors may hold elements, links, borders of tables and headings."""
-    return re.sub(r"([\\`*<|&]|(?<=\])[(:]|^[#>+=~-](?!\d))", r"\\\1", plain(" ".join(text.split())))
-
-
-def render_csv(table: Printable) -> str:
-    """A line a record under a head."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([_inert(cell) for cell in line] for line in table.records())
-    return out.getvalue()
-
-
-def _inert(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe, a number none."""
-    text = plain(cell, keep="")
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
-    return text
-
-
 def _numbered(sheet: TableText) -> list[str]:
     return [f"[{number}] {note}" for number, note in enumerate(sheet.notes, 1)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_plain, cells))} |"
