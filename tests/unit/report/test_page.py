@@ -1,9 +1,12 @@
 """The page of a run: from records alone, and in a browser without a network."""
 
+import base64
+import hashlib
 import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +17,13 @@ import pytest
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main
-from ffsd_ray.report.tables.table import result_table
+from ffsd_ray.report.collect import collect
+from ffsd_ray.report.page import build
+from ffsd_ray.report.page.build import write_page
+from ffsd_ray.report.page.pictures import svg
+from ffsd_ray.report.plots.learning_curves import TrainingCurves
+from ffsd_ray.report.tables.table import Table, result_table
+from ffsd_ray.report.tables.text import Section, TableText
 from ffsd_ray.run import main as run_job
 
 from helpers.synthetic_records import Outcome, result, write_run
@@ -23,6 +32,9 @@ pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ATTACK = "</pre><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
+#: Besides: clears a terminal's screen, and turns text around; and as it is read.
+HOSTILE = f"{ATTACK} ' \" &amp; {{{{ title }}}} \x1b[2J\u202egnp.exe"
+READ = f"{ATTACK} ' \" &amp; {{{{ title }}}} \\x1b[2J\\u202egnp.exe"
 #: Fig. 6: n = 2..5 × two formulations of ffsd and dml × 2 seeds, and two baselines.
 FIG6 = f"""# {ATTACK}
 name: fig6
@@ -111,6 +123,7 @@ def test_a_page_holds_the_whole_run(write: Any) -> None:
     assert "dml n=4, seed 1: not finished" in page.text
     assert "dml n=5, seed 1: not begun" in page.text
     assert page.tags.count("svg") == 2
+    assert ("class", "sortable narrow") in page.attributes
     assert page.text.count("formulation: paper") == 9  # the specs of eight trials, and the job file
 
 
@@ -125,12 +138,62 @@ def test_a_page_loads_nothing(write: Any) -> None:
     assert not {"img", "image", "link", "iframe", "object"} & set(page.tags)
 
 
-@pytest.mark.thorough
-def test_what_the_job_file_holds_is_text(write: Any) -> None:
-    page = Page(page_of(write(FIG6, outcome)).read_text())
+def test_whatever_a_name_or_a_message_holds_is_text(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every place of the page, and without what acts on whoever reads it."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")
+    places: list[str] = []
+
+    def hostile(place: str) -> str:
+        places.append(place)
+        return f"{place}: {HOSTILE}"
+
+    run = write(SMALL, lambda spec: f"{hostile('error')}\n{hostile('more')}" if spec.seed else result(spec, 90.0, 80.0))
+    table, trials = result_table(run), collect(run)
+    device = {"type": "cpu", "name": hostile("device"), "workers": 1, "threads": 1}
+    facts = {"device": device, "versions": {hostile("package"): hostile("version")}, "began": hostile("began")}
+    run.trial(trials[0].spec.identity()).begin(trials[0].spec.model_dump(), facts)
+    run.store.write("job.yaml", hostile("job").encode())
+    monkeypatch.setattr(RunRecords, "overrides", lambda self: [hostile("override")])
+    monkeypatch.setattr(build, "trial_labels", lambda specs, keys: dict.fromkeys(run.specs(), hostile("label")))
+    section = Section(hostile("section"), ((hostile("row"), f"{hostile('cell')} ± {hostile('deviation')}"),))
+    head = ("Configuration", hostile("head"))
+    text = TableText("", (hostile("caption"),), head, (section,), (hostile("note"),))
+    monkeypatch.setattr(Table, "text", lambda self: text)
+    figure = Figure()
+    figure.text(0.5, 0.5, hostile("drawn"), parse_math=False)
+    picture = TrainingCurves(hostile("picture"), (hostile("its caption"),), ())
+    monkeypatch.setattr(build, "over_settings", lambda drawn: [(picture, svg(figure, picture.title))])
+    title = hostile("title")
+
+    text = write_page(run, replace(table, title=title), trials, str(tmp_path / "page.html")).read_text()
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+    page = Page(text)
+    assert [place for place in places if f"{place}: {READ}" not in page.text] == []
+    assert page.text.count(f"title: {READ}") == 3, "the tab, the heading and the training curves"
+    assert {value for name, value in page.attributes if name == "aria-label"} == {
+        f"picture: {READ}",
+        f"title: {READ}: accuracy on the test images after each epoch",
+    }
     assert page.tags.count("script") == 1
+    assert "img" not in page.tags
     assert not [name for name, _ in page.attributes if name.startswith("on")]
-    assert page.text.count(ATTACK) >= 2  # the job file, and the failed trial's error
+
+
+def test_the_page_s_own_script_is_the_one_that_may_run(write: Any) -> None:
+    out = page_of(run := write(SMALL, lambda spec: result(spec, 90.0, 80.0)))
+    text = out.read_bytes()
+    [(before, script)] = re.findall(rb"(.*)<script>(.*?)</script>", text, re.S)
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    assert f"script-src 'sha256-{digest}'".encode() in before
+    page = Page(text.decode())
+    assert ("class", "sortable") in page.attributes
+    assert "Failures and holes" not in page.text, "there are none"
+    assert page_of(run).read_bytes() == text, "the same records make the same page"
 
 
 @pytest.mark.thorough
