@@ -57,14 +57,14 @@ def write_parquet(table: Printable, out: str) -> Path:
 
 def render_markdown(table: Printable) -> str:
     """A heading, the captions, a table a section and the notes."""
-    sheet = table.text()
-    lines = [f"### {_markdown(sheet.title)}", *(f"\n{_markdown(caption)}" for caption in sheet.captions)]
-    dashes = ["---" if index < sheet.words else "---:" for index in range(len(sheet.head))]
+    text = table.text()
+    lines = [f"### {_markdown(text.title)}", *(f"\n{_markdown(caption)}" for caption in text.captions)]
+    dashes = ["---" if index < text.words else "---:" for index in range(len(text.head))]
     below = f"| {' | '.join(dashes)} |"
-    for section in sheet.sections:
+    for section in text.sections:
         lines += [f"\n**{_markdown(section.title)}**"] if section.title else []
-        lines += ["", _markdown_row(sheet.head), below, *map(_markdown_row, section.rows)]
-    lines += [f"\n[{number}] {_markdown(note)}" for number, note in enumerate(sheet.notes, 1)]
+        lines += ["", _markdown_row(text.head), below, *map(_markdown_row, section.rows)]
+    lines += [f"\n[{number}] {_markdown(note)}" for number, note in enumerate(text.notes, 1)]
     return "\n".join(lines) + "\n"
 
 
@@ -115,24 +115,24 @@ def escaped(text: str) -> str:
 
 def render_latex(table: Printable) -> str:
     """A `table` environment with title and captions as its caption, a group of rows a section, and the notes below."""
-    sheet = table.text()
-    columns = "l" * sheet.words + "r" * (len(sheet.head) - sheet.words)
+    text = table.text()
+    columns = "l" * text.words + "r" * (len(text.head) - text.words)
     lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escaped(sheet.title)}. {' '.join(map(_sentence, sheet.captions))}}}",
+        rf"\caption{{{escaped(text.title)}. {' '.join(map(_sentence, text.captions))}}}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        _latex_row(sheet.head),
+        _latex_row(text.head),
     ]
-    for section in sheet.sections:
+    for section in text.sections:
         lines.append(r"\midrule")
         if section.title:
-            lines.append(rf"\multicolumn{{{len(sheet.head)}}}{{l}}{{\emph{{{escaped(section.title)}}}}} \\")
+            lines.append(rf"\multicolumn{{{len(text.head)}}}{{l}}{{\emph{{{escaped(section.title)}}}}} \\")
         lines += map(_latex_row, section.rows)
     lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par{{\footnotesize {escaped(f'[{number}] {note}')}}}" for number, note in enumerate(sheet.notes, 1)]
+    lines += [rf"\par{{\footnotesize {escaped(f'[{number}] {note}')}}}" for number, note in enumerate(text.notes, 1)]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 

@@ -21,14 +21,14 @@ def render_terminal(table: Printable) -> RenderableType:
 
 @dataclass(frozen=True)
 class _Terminal:
-    sheet: TableText
+    text: TableText
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        sheet = self.sheet
-        yield Text(sheet.title, style="bold")
-        yield from map(Text, sheet.captions)
-        titles = [section.title or sheet.head[0] for section in sheet.sections]
-        names = [row[0] for section in sheet.sections for row in section.rows]
+        text = self.text
+        yield Text(text.title, style="bold")
+        yield from map(Text, text.captions)
+        titles = [section.title or text.head[0] for section in text.sections]
+        names = [row[0] for section in text.sections for row in section.rows]
         name = min(max(map(len, [*titles, *names]), default=0), options.max_width // 3)
         plus_minus, gap = PLUS_MINUS.rstrip(), 2
         _, second, *others = self._widths(plus_minus)
@@ -37,11 +37,11 @@ class _Terminal:
             plus_minus, gap = "\n±", 1
             _, second, *others = self._widths(plus_minus)
         widths = [name, second, *others]
-        for title, section in zip(titles, sheet.sections, strict=True):
+        for title, section in zip(titles, text.sections, strict=True):
             for block in _blocks(dict(enumerate(widths[_LEADING:], _LEADING)), room, gap):
                 yield Text()
                 yield self._grid(title, section.rows, [*range(_LEADING), *block], widths, plus_minus, gap)
-        yield from (Text(note, style="dim") for note in _numbered(sheet))
+        yield from (Text(note, style="dim") for note in _numbered(text))
 
     def _grid(
         self,
@@ -55,8 +55,8 @@ class _Terminal:
         """Some of the columns of a section; a name that stands above itself is not repeated."""
         grid = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, gap - 1))
         for index in columns:
-            head = self.sheet.head[index] if index else title
-            grid.add_column(Text(head), width=widths[index], justify="left" if index < self.sheet.words else "right")
+            head = self.text.head[index] if index else title
+            grid.add_column(Text(head), width=widths[index], justify="left" if index < self.text.words else "right")
         above = ""
         for row in rows:
             name = "" if row[0] == above else row[0]
@@ -66,13 +66,13 @@ class _Terminal:
 
     def _widths(self, plus_minus: str) -> list[int]:
         """Widths of the columns in characters, so that neither a word of a heading nor a line of a cell is broken."""
-        rows = [row for section in self.sheet.sections for row in section.rows]
+        rows = [row for section in self.text.sections for row in section.rows]
         return [
             max(
                 len(part)
                 for part in [*head.split(), *(line for row in rows for line in _folded(row[i], plus_minus).split("\n"))]
             )
-            for i, head in enumerate(self.sheet.head)
+            for i, head in enumerate(self.text.head)
         ]
 
 
@@ -93,5 +93,5 @@ def _blocks(widths: Mapping[int, int], room: int, gap: int) -> list[list[int]]:
     return blocks
 
 
-def _numbered(sheet: TableText) -> list[str]:
-    return [f"[{number}] {note}" for number, note in enumerate(sheet.notes, 1)]
+def _numbered(text: TableText) -> list[str]:
+    return [f"[{number}] {note}" for number, note in enumerate(text.notes, 1)]

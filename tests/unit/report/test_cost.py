@@ -78,8 +78,8 @@ def run(tmp_path: Path) -> RunRecords:
 
 
 def test_table(run: RunRecords) -> None:
-    sheet = cost_table(run).text()
-    rows = {row[:2]: row[2:] for row in sheet.sections[0].rows}
+    text = cost_table(run).text()
+    rows = {row[:2]: row[2:] for row in text.sections[0].rows}
     macs = {part.name: part.macs for part in components(FfsdSettings(), "resnet20", 10, 16)}
     total = 3 * macs["resnet20"] + 2 * macs["self-distillation"] + macs["fusion"] + macs["decoder"]
     assert rows["ffsd n=2", "resnet20"][:3] == ("10.20", "3", "30.61")
@@ -90,7 +90,7 @@ def test_table(run: RunRecords) -> None:
     assert rows["baseline", "group"][:3] == ("", "", "10.20")
     # what has not run has operations, and a note in place of the rest
     assert rows["dml n=2", "group"] == ("", "", "20.41", "", "", "", "")
-    assert sheet.notes == ("dml n=2: no trial has completed",)
+    assert text.notes == ("dml n=2: no trial has completed",)
     markdown = render_markdown(cost_table(run))
     assert "| ffsd n=2 | self-distillation |" in markdown
 

@@ -43,9 +43,9 @@ def run(tmp_path: Path) -> RunRecords:
 
 
 def test_lines(run: RunRecords) -> None:
-    sheet = methods_table(run).text()
+    text = methods_table(run).text()
     rows = {
-        row[0].partition(" [")[0]: dict(zip(sheet.head[1:], row[1:], strict=True)) for row in sheet.sections[0].rows
+        row[0].partition(" [")[0]: dict(zip(text.head[1:], row[1:], strict=True)) for row in text.sections[0].rows
     }
     assert list(rows) == ["baseline", "ffsd n=2", "okddip branches n=3", "dml n=2"]
     assert list(rows["baseline"].values()) == [
@@ -63,8 +63,8 @@ def test_lines(run: RunRecords) -> None:
     assert rows["okddip branches n=3"]["Time ×"] == "4.40"
     # what has not run: its operations alone
     assert {key for key, value in rows["dml n=2"].items() if value} == {"n", "Work ×"}
-    assert any("out of memory" in note for note in sheet.notes)
-    assert any("UNCONFIRMED OKDDip" in note for note in sheet.notes)
+    assert any("out of memory" in note for note in text.notes)
+    assert any("UNCONFIRMED OKDDip" in note for note in text.notes)
 
 
 def test_command(run: RunRecords, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,8 +82,8 @@ def test_command(run: RunRecords, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def rows_of(table: MethodsTable) -> dict[str, dict[str, str]]:
-    sheet = table.text()
-    return {row[0].partition(" [")[0]: dict(zip(sheet.head, row, strict=True)) for row in sheet.sections[0].rows}
+    text = table.text()
+    return {row[0].partition(" [")[0]: dict(zip(text.head, row, strict=True)) for row in text.sections[0].rows}
 
 
 def test_each_row_has_its_own_baseline(tmp_path: Path) -> None:
