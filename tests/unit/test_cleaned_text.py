@@ -26,6 +26,7 @@ from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main as report
 from ffsd_ray.report.tables.latex import escaped
 from ffsd_ray.report.tables.render import render_csv
+from ffsd_ray.report.tables.text import TableText
 from ffsd_ray.run import main as run
 from ffsd_ray.terminal import PlainStream, Screen, plain
 
@@ -194,10 +195,15 @@ def test_the_page_and_the_best_job(acting: RunRecords, tmp_path: Path, capsys: p
 
 
 class Cells:
-    """A table of these cells."""
+    """A table of these cells, for machines."""
+
+    damages: tuple[str, ...] = ()
 
     def __init__(self, *cells: str) -> None:
         self._cells = cells
+
+    def sheet(self) -> TableText:
+        raise NotImplementedError
 
     def records(self) -> list[list[str]]:
         return [list(self._cells)]
