@@ -41,7 +41,8 @@ def distance(a: Tensor, b: Tensor, formulation: Formulation) -> Tensor:
     """
     if formulation == "published":
         return F.mse_loss(a, b.detach())
-    return torch.linalg.vector_norm(a - b.detach(), dim=1).mean()
+    distances: Tensor = torch.linalg.vector_norm(a - b.detach(), dim=1)
+    return distances.mean()
 
 
 def mimic(a: Tensor, b: Tensor, formulation: Formulation) -> Tensor:

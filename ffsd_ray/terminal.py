@@ -76,7 +76,7 @@ class PlainStream(io.TextIOBase):
 class Screen(Console):
     """A console whose own colours and cursor movements pass, while the text between them is cleaned."""
 
-    def __init__(self, file: IO[str] | None = None, **options: Any) -> None:
+    def __init__(self, file: IO[str] | PlainStream | None = None, **options: Any) -> None:
         out = sys.stdout if file is None else file
         super().__init__(file=out.raw if isinstance(out, PlainStream) else out, **options)
 

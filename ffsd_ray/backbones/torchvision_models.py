@@ -11,7 +11,7 @@ Weights start as torchvision initialises them; auxiliary classifiers are left ou
 is looked up, for it takes seconds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -88,7 +88,9 @@ class TorchvisionBackbone(nn.Module):
 def _classifier(name: str, classes: int) -> nn.Module:
     from torchvision import models
 
-    build = partial(models.get_model, name, weights=None, num_classes=classes, **_ARGUMENTS.get(name, {}))
+    build: Callable[[], nn.Module] = partial(
+        models.get_model, name, weights=None, num_classes=classes, **_ARGUMENTS.get(name, {})
+    )
     try:
         return build()
     except NotImplementedError:  # regnet computes its widths with tensors, which the meta device cannot

@@ -26,8 +26,10 @@ class PreActivationBlock(nn.Module):
             self.shortcut = nn.Conv2d(in_channels, channels, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv1(F.relu(self.bn1(x), inplace=True))
-        return self.conv2(F.relu(self.bn2(out), inplace=True)) + self.shortcut(x)
+        first = self.conv1(F.relu(self.bn1(x), inplace=True))
+        out: Tensor = self.conv2(F.relu(self.bn2(first), inplace=True))
+        shortcut: Tensor = self.shortcut(x)
+        return out + shortcut
 
 
 class WideResNet(nn.Module):

@@ -145,7 +145,8 @@ def _trained(run: RunRecords, plan: Plan, began: float) -> dict[str, tuple[float
 
 
 def _config() -> dict[str, Any]:
-    return yaml.safe_load(CONFIG.read_text())
+    config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
+    return config
 
 
 def _trials(found: Timeline) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class Record:
     @property
     def points(self) -> dict[str, Any]:
         """By name, those that failed too."""
-        return self.content["points"]
+        points: dict[str, Any] = self.content["points"]
+        return points
 
     def add(self, name: str, figures: dict[str, Any]) -> None:
         self.points[name] = self._stamp | figures

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from inspect import isclass
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -41,7 +41,7 @@ def class_at(path: Sequence[str | int], tree: LocatedValue) -> type[Settings] | 
     return None
 
 
-def _is_settings(annotation: Any) -> bool:
+def _is_settings(annotation: Any) -> TypeGuard[type[Settings]]:
     return isclass(annotation) and issubclass(annotation, Settings)
 
 

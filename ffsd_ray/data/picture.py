@@ -113,7 +113,8 @@ def upright(picture: Image.Image) -> Tensor:
         picture.load()
         turn = _turn(picture)
         rgb = _rgb(picture, stored)
-        return pil_to_tensor(rgb if turn is None else rgb.transpose(turn))
+        image: Tensor = pil_to_tensor(rgb if turn is None else rgb.transpose(turn))
+    return image
 
 
 def fit(image: Tensor, size: int, scaled: int | None = None) -> Tensor:
@@ -123,7 +124,8 @@ def fit(image: Tensor, size: int, scaled: int | None = None) -> Tensor:
     """
     from torchvision.transforms.v2.functional import center_crop, resize
 
-    return center_crop(resize(image, [scaled or size], antialias=True), [size, size])
+    square: Tensor = center_crop(resize(image, [scaled or size], antialias=True), [size, size])
+    return square
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def actor_is_dead(actor_id: str) -> bool:
 
     The public State API answers only where the cluster has a dashboard.
     """
-    return _cluster_state.actor_table(actor_id).get("State") == "DEAD"
+    return bool(_cluster_state.actor_table(actor_id).get("State") == "DEAD")
 
 
 class PlacementGroupName(NamedTuple):

@@ -195,7 +195,8 @@ class Method(nn.Module, ABC):
         """Override what `to` calls, so that teachers move too."""
         for teacher in self.teachers:
             teacher._apply(fn, recurse)
-        return super()._apply(fn, recurse)
+        moved: Self = super()._apply(fn, recurse)
+        return moved
 
     def features(self, net: nn.Module, x: Tensor) -> Features:
         """A network's forward pass under the precision in force, its results in full precision for the losses."""

@@ -150,5 +150,5 @@ def general_weights(covariance: Tensor) -> Tensor:
     """C⁻¹1 / 1ᵀC⁻¹1 of [n, n], which minimises the mixture's squared error."""
     n = len(covariance)
     ridge = _RIDGE * covariance.trace() / n * torch.eye(n, dtype=covariance.dtype, device=covariance.device)
-    found = torch.linalg.solve(covariance + ridge, covariance.new_ones(n))
+    found: Tensor = torch.linalg.solve(covariance + ridge, covariance.new_ones(n))
     return found / found.sum()

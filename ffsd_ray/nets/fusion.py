@@ -40,4 +40,5 @@ class Decoder(nn.Module):
         initialise_convolutions(self)
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.decode(maps)
+        decoded: Tensor = self.decode(maps)
+        return decoded

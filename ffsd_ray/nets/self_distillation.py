@@ -45,7 +45,7 @@ class SelfDistillation(nn.Module):
         """
         training = self.training
         self.eval()
-        maps = self(last)
+        maps: list[Tensor] = self(last)
         self.train(training)
         return maps
 

@@ -53,7 +53,8 @@ class RunRecords:
         self._write(content)
 
     def job(self) -> dict[str, Any]:
-        return self._content()["job"]
+        job: dict[str, Any] = self._content()["job"]
+        return job
 
     def text(self) -> str:
         """The job file as given."""
@@ -61,11 +62,13 @@ class RunRecords:
 
     def overrides(self) -> list[str]:
         """The overrides (`--set`) of the command line."""
-        return self._content()["overrides"]
+        overrides: list[str] = self._content()["overrides"]
+        return overrides
 
     def trials(self) -> dict[str, dict[str, Any]]:
         """The planned trials' specs by identity, in the job's order."""
-        return self._content()["trials"]
+        trials: dict[str, dict[str, Any]] = self._content()["trials"]
+        return trials
 
     def specs(self) -> dict[str, TrialSpec]:
         """The planned trials as TrialSpecs, by identity, in the job's order.

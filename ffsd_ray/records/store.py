@@ -73,7 +73,7 @@ class Store:
 
     def exists(self, name: str) -> bool:
         info = self._try(name, "be looked for", lambda: self._filesystem.get_file_info(self._at(name)))
-        return info.type == fs.FileType.File
+        return bool(info.type == fs.FileType.File)
 
     def names(self) -> list[str]:
         """Names of the files and folders here, sorted; none where the folder does not exist."""
@@ -90,7 +90,7 @@ class Store:
         def act() -> bytes:
             # As a file, not as a stream: that one asks an object store for each MB by itself.
             with self._filesystem.open_input_file(self._at(name)) as file:
-                return file.read()
+                return bytes(file.read())
 
         return self._try(name, "be read", act)
 

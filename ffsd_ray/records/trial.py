@@ -88,16 +88,16 @@ class TrialRecords:
         return "failed" if self.store.exists("error.json") else "unfinished"
 
     def spec(self) -> dict[str, Any]:
-        return self._read("spec.json")
+        return self._read_object("spec.json")
 
     def environment(self) -> dict[str, Any]:
-        return self._read("environment.json")
+        return self._read_object("environment.json")
 
     def result(self) -> dict[str, Any]:
-        return self._read("result.json")
+        return self._read_object("result.json")
 
     def error(self) -> dict[str, Any]:
-        return self._read("error.json")
+        return self._read_object("error.json")
 
     def begin(self, spec: Mapping[str, Any], environment: Mapping[str, Any], skipped: Sequence[str] = ()) -> None:
         """Write what is run, where, and without which images; an earlier attempt's error is forgotten."""
@@ -125,7 +125,7 @@ class TrialRecords:
 
     def stop(self) -> None:
         """End the trial early: its provisional result becomes its result."""
-        standing = self._read("provisional_result.json")
+        standing = self._read_object("provisional_result.json")
         self.finish(standing | {"ended": f"stopped at {standing['last']['epoch']}"})
 
     def fail(self, kind: str, message: str, details: str = "") -> None:
@@ -163,7 +163,7 @@ class TrialRecords:
 
     def history(self) -> list[HistoryRow]:
         """The rows so far, by epoch; none where no epoch has ended."""
-        return self._read("history.parquet") if self.store.exists("history.parquet") else []
+        return self._read_rows() if self.store.exists("history.parquet") else []
 
     def history_of(self, result: Mapping[str, Any]) -> list[HistoryRow]:
         """The rows up to the last that this trial's `result` has.
@@ -171,7 +171,7 @@ class TrialRecords:
         Raises:
             DamagedRecords: they do not end with that one; MissingRecords: there is no history.
         """
-        rows, last = self._read("history.parquet"), result["last"]
+        rows, last = self._read_rows(), result["last"]
         if _stopped(result):  # the process may have gone on for an epoch
             rows = rows[: int(last["epoch"])]
         if not rows or _comparable(rows[-1]) != _comparable(last):
@@ -279,6 +279,14 @@ class TrialRecords:
     def _read(self, name: str) -> Any:
         read, kind = _FORMATS[name]
         return self.store.parsed(name, lambda content: read(self._own(content)), kind)
+
+    def _read_object(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._read(name)
+        return found
+
+    def _read_rows(self) -> list[HistoryRow]:
+        rows: list[HistoryRow] = self._read("history.parquet")
+        return rows
 
     def _sound(self, name: str) -> bytes:
         """Read a file and check its stamp."""

@@ -6,6 +6,7 @@ import http.server
 import importlib.util
 import itertools
 import json
+import logging
 import os
 import re
 import shlex
@@ -51,7 +52,8 @@ PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 
 
 def read(name: str) -> dict[str, Any]:
-    return yaml.safe_load((CLUSTER / f"{name}.yaml").read_text())
+    content: dict[str, Any] = yaml.safe_load((CLUSTER / f"{name}.yaml").read_text())
+    return content
 
 
 def prepared(name: str) -> dict[str, Any]:
@@ -255,7 +257,7 @@ def simulated() -> Iterator[str]:
 def test_simulated_nodes_come_and_go(simulated: str, tmp_path: Path) -> None:
 
     def nodes() -> int:
-        return sum(node["Alive"] for node in ray.nodes()) - 1
+        return sum(bool(node["Alive"]) for node in ray.nodes()) - 1
 
     over = tmp_path / "over"
 
@@ -263,7 +265,7 @@ def test_simulated_nodes_come_and_go(simulated: str, tmp_path: Path) -> None:
         while not over.exists():
             time.sleep(0.1)
 
-    ray.init(address=simulated, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=simulated, log_to_driver=False, logging_level=logging.ERROR)
     try:
         assert nodes() == 0
         tasks = [ray.remote(num_cpus=1)(work).remote() for _ in range(2)]
@@ -288,7 +290,9 @@ def crd_schema(shared: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         getattr(yaml, "CSafeLoader", yaml.SafeLoader),
     )
     assert definition["spec"]["names"]["kind"] == manifest["kind"]
-    return next(one for one in definition["spec"]["versions"] if one["name"] == version)["schema"]["openAPIV3Schema"]
+    versions = {one["name"]: one for one in definition["spec"]["versions"]}
+    schema: dict[str, Any] = versions[version]["schema"]["openAPIV3Schema"]
+    return schema
 
 
 @pytest.mark.parametrize("name", MANIFESTS)

@@ -27,17 +27,15 @@ from ffsd_ray.launch.cluster.connection import connected
 from helpers.commands import wait_for
 from helpers.paths import PROJECT
 from helpers.ports import answers, free_port
+from helpers.small_run import small_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.thorough]
 
 RESOURCE = yaml.safe_load((PROJECT / "cluster" / "kuberay.yaml").read_text())
-JOB = """\
-name: small
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: baseline}
-scale: {gpus_per_worker: 2}
-"""
+JOB = small_job(
+    "method: {name: baseline}",
+    "scale: {gpus_per_worker: 2}",
+)
 #: As Kubernetes' API server has it.
 RESOURCE["metadata"]["namespace"] = "training"
 TOKEN = "of the head's service account"
@@ -77,7 +75,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "namespace").write_text("training")
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here to make a certificate with")
-    made = ["-keyout", folder / "key.pem", "-out", folder / "ca.crt", "-subj", "/CN=kubernetes"]
+    made = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "ca.crt"), "-subj", "/CN=kubernetes"]
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made, "-addext", "subjectAltName=IP:127.0.0.1"],
         check=True,

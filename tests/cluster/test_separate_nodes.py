@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from ffsd_ray.data import SOURCES
-
 from helpers.buckets import class_folders, trials, upload
 from helpers.comparison import assert_same_end
-from helpers.images import png, write_parquet
+from helpers.images import data_settings, images_of, png, write_parquet
 from helpers.machines import RayMachines, ray_machines
+from helpers.paths import PROJECT
 from helpers.s3_server import Server, serving
-from helpers.submitted import PROJECT, Submitted, copied
+from helpers.submitted import Submitted, copied
 
 pytest.importorskip("aiohttp_cors", reason="needs ray[default], which takes jobs")
 
@@ -48,12 +47,12 @@ TRIALS = [
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A bucket with images of both kinds."""
     folder = tmp_path_factory.mktemp("s3")
-    digits = SOURCES["digits"](image_size=12).read(progress=False)
+    digits = data_settings("digits", image_size=12).read(progress=False)
     with serving(folder) as server:
         (folder / "tables").mkdir()
-        for name, images in (("train-0", digits.train), ("test", digits.test)):
-            contents = [png(image) for image in images.images]
-            write_parquet(folder / "tables" / f"{name}.parquet", contents, images.labels.tolist())
+        for name, split in (("train-0", digits.train), ("test", digits.test)):
+            contents = [png(image) for image in images_of(split)]
+            write_parquet(folder / "tables" / f"{name}.parquet", contents, split.labels.tolist())
         class_folders(digits, folder / "pets")
         for name in ("tables", "pets"):
             upload(server, folder / name, name)

@@ -26,13 +26,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[Path]]]
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as root:  # sockets' paths must be short
         folders = [Path(root, name) for name in ("head", "a", "b")]
-        head, *nodes = ({"temp_dir": str(folder), "object_store_memory": 10**8} for folder in folders)
-        head |= {"num_cpus": 0, "include_dashboard": True}
+        head = {"temp_dir": str(folders[0]), "num_cpus": 0, "include_dashboard": True, "object_store_memory": 10**8}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             write_ray_address(cluster.address, str(folders[0]))  # as `ray start` does: where a submitted job looks
-            for node in nodes:
-                cluster.add_node(num_cpus=1, **node)
+            for folder in folders[1:]:
+                cluster.add_node(num_cpus=1, temp_dir=str(folder), object_store_memory=10**8)
             yield f"http://{cluster.webui_url}", folders
         finally:
             cluster.shutdown()

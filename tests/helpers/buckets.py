@@ -6,7 +6,7 @@ from ffsd_ray.data import Dataset
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.trial import TrialRecords
 
-from helpers.images import png
+from helpers.images import images_of, png
 from helpers.s3_server import Server
 
 
@@ -23,8 +23,9 @@ def upload(s3: Server, folder: Path, to: str) -> None:
 
 
 def class_folders(digits: Dataset, root: Path) -> None:
-    for part, images in (("train", digits.train), ("test", digits.test)):
+    for part, split in (("train", digits.train), ("test", digits.test)):
+        images = images_of(split)
         for index in range(40):
-            folder = root / part / f"class{int(images.labels[index]) % 2}"
+            folder = root / part / f"class{int(split.labels[index]) % 2}"
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{index}.png").write_bytes(png(images.images[index]))
+            (folder / f"{index}.png").write_bytes(png(images[index]))

@@ -1,5 +1,7 @@
 """Comparing two trainings of a trial bit for bit."""
 
+from typing import Any
+
 import torch
 
 from ffsd_ray.records.trial import TrialRecords
@@ -30,6 +32,13 @@ def assert_equal(a: object, b: object, where: str = "") -> None:
             assert_equal(x, y, f"{where}/{index}")
     else:
         assert a == b, where
+
+
+def latest_state(records: TrialRecords) -> dict[str, Any]:
+    """The content of the latest checkpoint, which must be there."""
+    state = records.latest_checkpoint()
+    assert state is not None
+    return state
 
 
 def assert_same_end(a: TrialRecords, b: TrialRecords) -> None:

@@ -11,9 +11,20 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
-from ffsd_ray.data import Dataset
+from ffsd_ray.data import SOURCES, Dataset, DataSettings, Images, Split
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def data_settings(name: str, /, **settings: Any) -> DataSettings:
+    """The settings of a data source, given as in a job file."""
+    return SOURCES[name](**settings)
+
+
+def images_of(split: Split | None) -> Tensor:
+    """The images of a split that lies in memory, uint8 [N, 3, S, S]."""
+    assert isinstance(split, Images)
+    return split.images
 
 
 def png(image: Tensor) -> bytes:
@@ -38,6 +49,6 @@ def write_parquet(
 
 def assert_same(one: Dataset, other: Dataset) -> None:
     for part in ("train", "test"):
-        assert torch.equal(getattr(one, part).images, getattr(other, part).images)
+        assert torch.equal(images_of(getattr(one, part)), images_of(getattr(other, part)))
         assert torch.equal(getattr(one, part).labels, getattr(other, part).labels)
     assert (one.classes, one.mean, one.std) == (other.classes, other.mean, other.std)

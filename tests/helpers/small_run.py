@@ -1,4 +1,4 @@
-"""A run of a small job named `small`, in a folder that holds its job file."""
+"""Small jobs named `small`, and their runs, in a folder that holds the job file."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,16 @@ from typing import Any
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.run import main
 from ffsd_ray.stamp import blank, stamped, stamped_json, trial_owner
+
+
+def small_job(*lines: str) -> str:
+    """A job file that trains in seconds: digits of 8×8 pixels on a resnet20, and these lines."""
+    return "\n".join(["name: small", "data: {name: digits, image_size: 8}", "backbone: {name: resnet20}", *lines, ""])
+
+
+def local_job(*lines: str) -> str:
+    """Such a job trained in this process, without Ray."""
+    return small_job(*lines, "context: local")
 
 
 def train(folder: Path, job: str) -> Path:

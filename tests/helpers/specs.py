@@ -1,14 +1,21 @@
 """Small trials that the tests share."""
 
+from typing import Any
+
 from ffsd_ray.config.trial import TrialSpec
-from ffsd_ray.methods import METHODS
+from ffsd_ray.methods import METHODS, MethodSettings
+
+
+def method_settings(name: str, **settings: Any) -> MethodSettings:
+    """The settings of a method, given as in a job file."""
+    return METHODS[name].Settings(name=name, **settings)
 
 
 def digits_spec(
-    method: dict, *, workers: int = 1, seed: int = 0, data: dict | None = None, **train: object
+    method: dict[str, Any], *, workers: int = 1, seed: int = 0, data: dict[str, Any] | None = None, **train: Any
 ) -> TrialSpec:
     """A few steps on digits at 12×12 pixels with one thread a worker; held-out images where the method wants some."""
-    held_out = {"validation": 0.1} if METHODS[method["name"]].Settings(**method).requires_validation else {}
+    held_out = {"validation": 0.1} if method_settings(**method).requires_validation else {}
     return TrialSpec.model_validate(
         {
             "data": {"name": "digits", "image_size": 12} | held_out | (data or {}),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 from ffsd_ray.config.load import load_job
@@ -10,7 +11,7 @@ from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
 
 #: What a trial ended with: its result; an error's message; None: begun and not finished; ...: not begun.
-Outcome = Mapping[str, Any] | str | None | type(...)
+Outcome = Mapping[str, Any] | str | EllipsisType | None
 
 
 def result(

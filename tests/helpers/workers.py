@@ -4,10 +4,11 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.records.store import Store
@@ -79,7 +80,7 @@ def undisturbed(records: TrialRecords, folder: Path) -> TrialRecords:
 
 def run_workers(world_size: int, work: Callable[..., None], *arguments: object) -> None:
     """`work(rank, world_size, *arguments)` in `world_size` processes of one gloo group."""
-    mp.spawn(_join, (world_size, free_port(), work, arguments), nprocs=world_size)
+    spawn(_join, (world_size, free_port(), work, arguments), nprocs=world_size)
 
 
 def _join(rank: int, world_size: int, port: int, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
@@ -91,7 +92,9 @@ def _join(rank: int, world_size: int, port: int, work: Callable[..., None], argu
     os._exit(0)  # gloo's threads now and then abort a process that takes itself apart in the usual way
 
 
-def _train(rank: int, world_size: int, spec: dict, folder: Path, stop_after: int | None, noticed: bool) -> None:
+def _train(
+    rank: int, world_size: int, spec: dict[str, Any], folder: Path, stop_after: int | None, noticed: bool
+) -> None:
     records = TrialRecords(Store(str(folder)))
     with contextlib.suppress(Stopped):
         train(TrialSpec.model_validate(spec), records, Worker(rank, world_size, stop_after, noticed))

@@ -25,28 +25,23 @@ from ffsd_ray.series import HistoryRow
 from helpers.commands import command, trials, wait_for
 from helpers.comparison import assert_same_end
 from helpers.holding import Hold
+from helpers.small_run import small_job
 from helpers.workers import undisturbed
 
 pytestmark = [pytest.mark.ray, pytest.mark.thorough]
 
-JOB = """\
-name: small
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: ffsd}
-train: {epochs: 2, batch_size: 6, lr: 0.02, steps_per_epoch: 100}
-scale: {threads: 1, workers: 2}
-records: {reuse: false}
-"""
-ELASTIC = """\
-name: small
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: ffsd}
-train: {epochs: 6, batch_size: 32, lr: 0.001}
-scale: {threads: 1, workers: {min: 1, max: 2}}
-records: {reuse: false}
-"""
+JOB = small_job(
+    "method: {name: ffsd}",
+    "train: {epochs: 2, batch_size: 6, lr: 0.02, steps_per_epoch: 100}",
+    "scale: {threads: 1, workers: 2}",
+    "records: {reuse: false}",
+)
+ELASTIC = small_job(
+    "method: {name: ffsd}",
+    "train: {epochs: 6, batch_size: 32, lr: 0.001}",
+    "scale: {threads: 1, workers: {min: 1, max: 2}}",
+    "records: {reuse: false}",
+)
 
 
 def written(folder: Path, text: str) -> Path:
@@ -78,7 +73,8 @@ def head() -> Iterator[Cluster]:
 
 
 def add_node(cluster: Cluster) -> Node:
-    return cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    node: Node = cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    return node
 
 
 def kill(cluster: Cluster, node: Node) -> None:
@@ -245,7 +241,7 @@ def workers(node: Node) -> list[psutil.Process]:
 
 
 def raylet(node: Node) -> int:
-    return node.all_processes["raylet"][0].process.pid
+    return int(node.all_processes["raylet"][0].process.pid)
 
 
 def drain(cluster: Cluster, node: Node, seconds: int) -> None:

@@ -12,19 +12,17 @@ import pytest
 from helpers.commands import command, run, trials, wait_for
 from helpers.comparison import assert_same_end
 from helpers.holding import Hold
+from helpers.small_run import small_job
 from helpers.workers import undisturbed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-JOB = """\
-name: small
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: ffsd}
-train: {epochs: 4, batch_size: 16, lr: 0.05, steps_per_epoch: 3}
-scale: {threads: 1, launcher: trainer}
-records: {reuse: false}
-"""
+JOB = small_job(
+    "method: {name: ffsd}",
+    "train: {epochs: 4, batch_size: 16, lr: 0.05, steps_per_epoch: 3}",
+    "scale: {threads: 1, launcher: trainer}",
+    "records: {reuse: false}",
+)
 #: What is trained goes on without them, or with new ones.
 REPLACED = {
     "trial": "ray::(run_trial|ImplicitFunc)",

@@ -19,21 +19,19 @@ from helpers.commands import command, run, trials, wait_for
 from helpers.comparison import assert_equal, assert_same_end, measured
 from helpers.holding import Hold
 from helpers.ray_state import alive
+from helpers.small_run import small_job
 from helpers.workers import undisturbed
 
 pytestmark = [pytest.mark.ray, pytest.mark.thorough]
 
-JOB = """\
-name: small
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-train: {epochs: 3, batch_size: 16, lr: 0.05, steps_per_epoch: 2}
-scale: {threads: 1, launcher: trial}
-records: {reuse: false}
-search:
-  grid:
-    method: [{name: baseline}, {name: ffsd}]
-"""
+JOB = small_job(
+    "train: {epochs: 3, batch_size: 16, lr: 0.05, steps_per_epoch: 2}",
+    "scale: {threads: 1, launcher: trial}",
+    "records: {reuse: false}",
+    "search:",
+    "  grid:",
+    "    method: [{name: baseline}, {name: ffsd}]",
+)
 ONE = ("--set", "search.grid={}", "--set", "method.name=ffsd")
 
 

@@ -18,9 +18,10 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from pyarrow import fs
 
 from ffsd_ray import load_model, storage
-from ffsd_ray.data import SOURCES, Dataset, load
+from ffsd_ray.data import Dataset, load
 from ffsd_ray.errors import DataError, RecordsError, StorageError, StorageFull
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
@@ -31,21 +32,19 @@ from helpers.buckets import class_folders, trials, upload
 from helpers.commands import wait_for
 from helpers.comparison import assert_same_end
 from helpers.holding import Hold
-from helpers.images import assert_same, png, write_parquet
+from helpers.images import assert_same, data_settings, images_of, png, write_parquet
 from helpers.ports import free_port
 from helpers.s3_server import SECRET, Server, serving
+from helpers.small_run import small_job
 from helpers.workers import undisturbed
 
-JOB = """\
-name: small
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-train: {epochs: 2, batch_size: 32, lr: 0.05, steps_per_epoch: 2}
-scale: {threads: 1}
-search:
-  grid:
-    method: [{name: baseline}, {name: ffsd}]
-"""
+JOB = small_job(
+    "train: {epochs: 2, batch_size: 32, lr: 0.05, steps_per_epoch: 2}",
+    "scale: {threads: 1}",
+    "search:",
+    "  grid:",
+    "    method: [{name: baseline}, {name: ffsd}]",
+)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +126,7 @@ def test_a_uri_with_credentials_is_refused_and_not_shown(uri: str, job: Path) ->
     assert "hidden" not in str(refused.value)
     assert "://" in str(refused.value)
     with pytest.raises(DataError, match=r"data\.root") as refused_data:
-        load(SOURCES["image_folder"](root=uri, cache=str(job.parent / "cache")))
+        load(data_settings("image_folder", root=uri, cache=str(job.parent / "cache")))
     assert "hidden" not in str(refused_data.value)
 
 
@@ -154,7 +153,7 @@ def test_a_server_that_comes_back_gets_the_write(monkeypatch: pytest.MonkeyPatch
     first, second = moto.ThreadedMotoServer("127.0.0.1", 0), moto.ThreadedMotoServer("127.0.0.1", port)
     first.start()  # both keep their objects in this process
     try:
-        made = storage.fs.S3FileSystem(
+        made = fs.S3FileSystem(
             region="us-east-1",
             endpoint_override="http://{}:{}".format(*first.get_host_and_port()),
             allow_bucket_creation=True,
@@ -294,7 +293,7 @@ def test_what_does_not_pass_is_not_waited_for(small_disk: Path, monkeypatch: pyt
 def test_a_local_filesystem_fails_while_training(disk: Path, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes before the second checkpoint is written, and is back after three tries."""
     tries = trying(monkeypatch)
-    write, sleep = TrialRecords.write_checkpoint, storage.time.sleep
+    write, sleep = TrialRecords.write_checkpoint, time.sleep
 
     def goes(self: TrialRecords, epoch: int, *arguments: Any, **options: Any) -> None:
         if epoch == 2:
@@ -308,7 +307,7 @@ def test_a_local_filesystem_fails_while_training(disk: Path, job: Path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(TrialRecords, "write_checkpoint", goes)
-        patch.setattr(storage.time, "sleep", comes_back)
+        patch.setattr(time, "sleep", comes_back)
         settings = ["train.epochs=3", "search.grid={}", "method.name=ffsd", "context=local"]
         assert main(command(job, str(disk / "runs"), *settings)[3:]) == 0
     assert tries.total() == 3
@@ -417,15 +416,15 @@ def test_a_full_disk(context: str, small_disk: Path, job: Path) -> None:
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return SOURCES["digits"](image_size=12).read(progress=False)
+    return data_settings("digits", image_size=12).read(progress=False)
 
 
 def test_a_folder_of_images_in_a_bucket(s3: Server, digits: Dataset, tmp_path: Path) -> None:
     class_folders(digits, tmp_path / "pets")
     upload(s3, tmp_path / "pets", "pets")
-    cache = {"image_size": 12, "cache": str(tmp_path / "cache")}
-    remote = SOURCES["image_folder"](root="s3://bucket/pets/", **cache)
-    locally = load(SOURCES["image_folder"](root=str(tmp_path / "pets"), **cache))
+    cache: dict[str, Any] = {"image_size": 12, "cache": str(tmp_path / "cache")}
+    remote = data_settings("image_folder", root="s3://bucket/pets/", **cache)
+    locally = load(data_settings("image_folder", root=str(tmp_path / "pets"), **cache))
     assert_same(load(remote), locally)
     before = s3.requests()
     assert_same(load(remote), locally)
@@ -433,12 +432,12 @@ def test_a_folder_of_images_in_a_bucket(s3: Server, digits: Dataset, tmp_path: P
 
     # what changes in the bucket changes here, to the last file and folder
     for index in range(3):
-        s3.put(f"pets/train/odd/{index}.png", png(digits.train.images[index]))
-        s3.put(f"pets/test/odd/{index}.png", png(digits.test.images[index]))
-    s3.put("pets/train/odd/0.png", png(digits.train.images[50]))
+        s3.put(f"pets/train/odd/{index}.png", png(images_of(digits.train)[index]))
+        s3.put(f"pets/test/odd/{index}.png", png(images_of(digits.test)[index]))
+    s3.put("pets/train/odd/0.png", png(images_of(digits.train)[50]))
     more = load(remote)
     assert (more.classes, len(more.train)) == (("class0", "class1", "odd"), 43)
-    assert any(torch.equal(image, digits.train.images[50]) for image in more.train.images)
+    assert any(torch.equal(image, images_of(digits.train)[50]) for image in images_of(more.train))
     for index in range(3):
         for part in ("train", "test"):
             s3.filesystem.delete_file(f"bucket/pets/{part}/odd/{index}.png")
@@ -450,18 +449,18 @@ def test_a_folder_of_images_in_a_bucket(s3: Server, digits: Dataset, tmp_path: P
 
 
 def test_parquet_files_in_a_bucket(s3: Server, digits: Dataset, tmp_path: Path) -> None:
-    for name, part, images in (
+    for name, part, split in (
         ("train-0", slice(0, 20), digits.train),
         ("train-1", slice(20, 40), digits.train),
         ("test-0", slice(0, 20), digits.test),
     ):
-        contents = [png(image) for image in images.images[part]]
-        write_parquet(tmp_path / f"{name}.parquet", contents, images.labels[part].tolist())
+        contents = [png(image) for image in images_of(split)[part]]
+        write_parquet(tmp_path / f"{name}.parquet", contents, split.labels[part].tolist())
         s3.put(f"tables/{name}.parquet", (tmp_path / f"{name}.parquet").read_bytes())
-    cache = {"image_size": 12, "cache": str(tmp_path / "cache")}
+    cache: dict[str, Any] = {"image_size": 12, "cache": str(tmp_path / "cache")}
     where = {"train": "train-*.parquet", "test": "test-0.parquet"}
-    locally = SOURCES["parquet"](**{key: str(tmp_path / name) for key, name in where.items()}, **cache)
-    remote = SOURCES["parquet"](**{key: f"s3://bucket/tables/{name}" for key, name in where.items()}, **cache)
+    locally = data_settings("parquet", **{key: str(tmp_path / name) for key, name in where.items()}, **cache)
+    remote = data_settings("parquet", **{key: f"s3://bucket/tables/{name}" for key, name in where.items()}, **cache)
     assert_same(load(remote), load(locally))
     streamed = load(remote.model_copy(update={"stream": True, "loader_processes": 0}))
     assert len(streamed.train) == 40
@@ -477,14 +476,16 @@ def test_parquet_files_in_a_bucket(s3: Server, digits: Dataset, tmp_path: Path) 
 def test_images_that_are_not_there(s3: Server, tmp_path: Path) -> None:
     cache = str(tmp_path / "cache")
     with pytest.raises(DataError, match=r"data\.root: s3://bucket/none: no such folder"):
-        load(SOURCES["image_folder"](root="s3://bucket/none", cache=cache))
+        load(data_settings("image_folder", root="s3://bucket/none", cache=cache))
     with pytest.raises(DataError, match=r"data\.train: s3://bucket/none/\*\.parquet: no such file"):
-        load(SOURCES["parquet"](train="s3://bucket/none/*.parquet", test="s3://bucket/none/t.parquet", cache=cache))
+        load(
+            data_settings("parquet", train="s3://bucket/none/*.parquet", test="s3://bucket/none/t.parquet", cache=cache)
+        )
 
 
 def test_an_objects_name_is_no_way_out_of_the_cache(s3: Server, tmp_path: Path) -> None:
     client = pytest.importorskip("boto3").client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
     client.put_object(Bucket="bucket", Key="trap/train/../../../out.png", Body=b"1")
     with pytest.raises(DataError, match=r"holds an object named 'train/\.\./"):
-        load(SOURCES["image_folder"](root="s3://bucket/trap", cache=str(tmp_path / "cache")))
+        load(data_settings("image_folder", root="s3://bucket/trap", cache=str(tmp_path / "cache")))
     assert not list(tmp_path.rglob("out.png"))

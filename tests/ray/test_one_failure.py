@@ -11,6 +11,7 @@ import pytest
 from ffsd_ray.records.run import RunRecords
 
 from helpers.paths import PROJECT
+from helpers.small_run import small_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -53,17 +54,14 @@ class Failing(Baseline):
         exec(self.settings.way)
         return super().forward(*arguments)
 '''
-JOB = """\
-name: small
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-train: {epochs: 1, batch_size: 64, steps_per_epoch: 1}
-scale: {threads: 1, launcher: LAUNCHER}
-failures: {max_retries: 0}
-search:
-  grid:
-    method: [{name: baseline}WAYS]
-"""
+JOB = small_job(
+    "train: {epochs: 1, batch_size: 64, steps_per_epoch: 1}",
+    "scale: {threads: 1, launcher: LAUNCHER}",
+    "failures: {max_retries: 0}",
+    "search:",
+    "  grid:",
+    "    method: [{name: baseline}WAYS]",
+)
 
 
 @pytest.mark.parametrize("launcher", ["trial", "trainer"])

@@ -1,7 +1,7 @@
 """What a killed process had reserved is freed, and who waits for what others hold is told: on a real cluster."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray
@@ -33,7 +33,7 @@ class Controller:
     """As Ray Train's: reserves what the workers of a trial need."""
 
     def reserve(self, trial: str | None) -> str:
-        owner = ray.get_runtime_context().get_actor_id()
+        owner = str(ray.get_runtime_context().get_actor_id())
         name = str(PlacementGroupName(trial, owner, "1")) if trial else "somebody else's"
         self.group = placement_group([{"CPU": 1}, {"CPU": 1}], name=name)
         return owner
@@ -49,12 +49,17 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ray.shutdown()
 
 
+def started() -> Any:
+    """A controller in a process of its own."""
+    return cast("Any", Controller).remote()  # by Ray's types a decorated class stays what it was
+
+
 def free() -> float:
-    return ray.available_resources().get("CPU", 0.0)
+    return float(ray.available_resources().get("CPU", 0.0))
 
 
 def reserved_and_killed(trial: str | None) -> None:
-    controller: Any = Controller.remote()
+    controller = started()
     owner = ray.get(controller.reserve.remote(trial))
     wait_for(lambda: free() == 0, "two reserved CPUs")
     ray.kill(controller)
@@ -73,7 +78,7 @@ def test_what_a_killed_controller_had_reserved_is_free_again(cluster: None) -> N
 
 def test_who_waits_for_what_others_hold_is_told_so_once(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     reserved_and_killed(None)
-    waiting: Any = Controller.remote()
+    waiting = started()
     ray.get(waiting.reserve.remote("4567"))
     view = View()
     watch = OrphanedPlacementGroups(view, LABELS)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from ffsd_ray.records.run import RunRecords
 from ffsd_ray.run import main
 
 from helpers.commands import wait_for
+from helpers.comparison import latest_state
 from helpers.ray_state import alive
 
 pytestmark = [pytest.mark.ray, pytest.mark.thorough]
@@ -76,7 +77,7 @@ search:
     for identity in run.trials():
         records = run.trial(identity)
         assert [row["epoch"] for row in records.history()] == [1, 2, 3, 4, 5, 6]
-        lineage = records.latest_checkpoint()["progress"]["lineage"]
+        lineage = latest_state(records)["progress"]["lineage"]
         expected = "; ".join(f"exploited from {note['from']} at {note['epoch']}" for note in lineage)
         assert records.result()["ended"] == (expected or "completed")
         if not lineage:

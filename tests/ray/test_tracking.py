@@ -27,15 +27,13 @@ from ffsd_ray.series import HistoryRow
 
 from helpers.commands import command, run, wait_for
 from helpers.holding import Hold
+from helpers.small_run import small_job
 
-JOB = """\
-name: small
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: baseline}
-train: {epochs: 2, batch_size: 16, lr: 0.05, steps_per_epoch: 2}
-scale: {threads: 1}
-"""
+JOB = small_job(
+    "method: {name: baseline}",
+    "train: {epochs: 2, batch_size: 16, lr: 0.05, steps_per_epoch: 2}",
+    "scale: {threads: 1}",
+)
 LABEL = "baseline, seed 0"
 EPOCHS = 4
 
@@ -165,6 +163,7 @@ def test_mlflow_has_every_epoch_once(resumed: Run) -> None:
 
     client = MlflowClient(resumed.mlflow)
     experiment = client.get_experiment_by_name("students")
+    assert experiment is not None
     [found] = client.search_runs([experiment.experiment_id])
     assert (found.info.run_name, found.info.status) == (LABEL, "FINISHED")
     assert found.data.tags.items() >= {"job": "small", "seed": "0", "label": LABEL}.items()

@@ -197,7 +197,9 @@ def test_the_page_and_the_best_job(acting: RunRecords, tmp_path: Path, capsys: p
 class Cells:
     """A table of one line of these cells, under the same names."""
 
-    title, captions, damages = "cells", (), ()
+    title = "cells"
+    captions: tuple[str, ...] = ()
+    damages: tuple[str, ...] = ()
 
     def __init__(self, *cells: str) -> None:
         self._cells = cells

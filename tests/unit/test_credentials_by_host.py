@@ -4,32 +4,30 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ffsd_ray.config.tracking import MlflowSettings, WatchSettings
 from ffsd_ray.credentials import same_server
-from ffsd_ray.data import SOURCES, load
+from ffsd_ray.data import load
 from ffsd_ray.errors import DataError, RecordsError, StorageError, UserError
 from ffsd_ray.evaluate import main as evaluate
 from ffsd_ray.launch.tracking.setup import check_services
 from ffsd_ray.records.store import Store
 from ffsd_ray.run import main as run
 
-from helpers.small_run import train, trial
+from helpers.images import data_settings
+from helpers.small_run import local_job, train, trial
 
 SECRET = "hush0123456789"
 AWS = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": f"session-{SECRET}"}
 ELSEWHERE = "https://storage.example"
-JOB = """\
-name: small
-context: local
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: baseline}
-train: {epochs: 1, batch_size: 32, lr: 0.05, steps_per_epoch: 1}
-scale: {threads: 1}
-"""
+JOB = local_job(
+    "method: {name: baseline}",
+    "train: {epochs: 1, batch_size: 32, lr: 0.05, steps_per_epoch: 1}",
+    "scale: {threads: 1}",
+)
 
 
 class Stranger:
@@ -85,9 +83,10 @@ def test_keys_of_s3_go_to_no_server_that_a_uri_names(
     with pytest.raises(RecordsError, match=f"AWS_ACCESS_KEY_ID.*set AWS_ENDPOINT_URL={stranger.address}") as refused:
         Store(uri)
     assert SECRET not in str(refused.value)
-    for source, keys in (("image_folder", {"root": uri}), ("parquet", {"train": uri, "test": uri})):
+    asked: dict[str, dict[str, Any]] = {"image_folder": {"root": uri}, "parquet": {"train": uri, "test": uri}}
+    for source, keys in asked.items():
         with pytest.raises(DataError, match="AWS_ENDPOINT_URL"):
-            load(SOURCES[source](**keys, image_size=8, cache=str(tmp_path / "cache")))
+            load(data_settings(source, **keys, image_size=8, cache=str(tmp_path / "cache")))
     assert stranger.requests == []
 
 

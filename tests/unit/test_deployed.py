@@ -24,9 +24,11 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
 from ffsd_ray.data import load as load_data
 from ffsd_ray.data.batches import normalise
-from ffsd_ray.data.decode import decode
+from ffsd_ray.data.picture import decode
 from ffsd_ray.deployed import Card, load_model, pack
 from ffsd_ray.errors import RecordsError
+
+from helpers.images import images_of
 
 DIGITS = {
     "data": {"name": "digits"},
@@ -51,7 +53,7 @@ def network(digits: Dataset) -> nn.Module:
     """A resnet20 with random convolutions whose last layer was fitted to the digits."""
     torch.manual_seed(0)
     net = BACKBONES["resnet20"](10)
-    inputs, labels = normalise(digits.train.images, digits.mean, digits.std), digits.train.labels
+    inputs, labels = normalise(images_of(digits.train), digits.mean, digits.std), digits.train.labels
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None  # statistics of these images alone
@@ -59,15 +61,15 @@ def network(digits: Dataset) -> nn.Module:
         net(inputs)
         last = net.eval()(inputs).maps[-1].mean(dim=(2, 3))
         fitted = torch.linalg.lstsq(nn.functional.pad(last, (0, 1), value=1.0), nn.functional.one_hot(labels).float())
-        net.fc.weight.copy_(fitted.solution[:-1].T)
-        net.fc.bias.copy_(fitted.solution[-1])
+        net.get_parameter("fc.weight").copy_(fitted.solution[:-1].T)
+        net.get_parameter("fc.bias").copy_(fitted.solution[-1])
     return net
 
 
 def count_right(network: nn.Module, dataset: Dataset) -> int:
     """Of the test images, in one batch."""
     with torch.inference_mode():
-        logits = network(normalise(dataset.test.images, dataset.mean, dataset.std)).logits
+        logits = network(normalise(images_of(dataset.test), dataset.mean, dataset.std)).logits
     return int((logits.argmax(dim=1) == dataset.test.labels).sum())
 
 
@@ -197,7 +199,7 @@ def test_evaluate_does_as_the_trial_did(
     path = tmp_path / "leader.safetensors"
     path.write_bytes(pack(network.state_dict(), card_of(spec, digits, 0.0)))
     row = evaluate.evaluate(load_model(path), spec, digits.test, "test")
-    inputs = normalise(digits.test.images, digits.mean, digits.std)
+    inputs = normalise(images_of(digits.test), digits.mean, digits.std)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=spec.train.precision == "bf16"):
         logits = network(inputs).logits.float()
     right = (logits.argmax(dim=1) == digits.test.labels).double()
@@ -224,7 +226,7 @@ def test_evaluate_on_other_images(
     assert "1437 train images" in (shown := capsys.readouterr().out)
     assert "nothing to compare with" in shown
     # The test digits as files, and one picture to train on, which is not looked at.
-    for index, (image, label) in enumerate(zip(digits.test.images, digits.test.labels.tolist(), strict=True)):
+    for index, (image, label) in enumerate(zip(images_of(digits.test), digits.test.labels.tolist(), strict=True)):
         for part in ("train", "test") if index < 40 else ("test",):
             folder = tmp_path / "pictures" / part / str(label)
             folder.mkdir(parents=True, exist_ok=True)
@@ -301,11 +303,11 @@ def test_classify_a_digit(
     file: Path, network: nn.Module, digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with torch.inference_mode():
-        logits = network(normalise(digits.test.images, digits.mean, digits.std)).logits
+        logits = network(normalise(images_of(digits.test), digits.mean, digits.std)).logits
     names, pictures = [], []
     for index in (0, 1):
         pictures.append(tmp_path / f"digit{index}.png")
-        Image.fromarray(digits.test.images[index].permute(1, 2, 0).numpy()).save(pictures[-1])
+        Image.fromarray(images_of(digits.test)[index].permute(1, 2, 0).numpy()).save(pictures[-1])
         best = logits[index].softmax(dim=0).topk(3)
         names.append(
             ", ".join(f"{i} {p:.1%}" for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True))

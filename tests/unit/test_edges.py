@@ -19,14 +19,12 @@ from ffsd_ray.records.store import Store
 from ffsd_ray.run import main
 from ffsd_ray.storage import open_location
 
-JOB = """\
-name: small
-context: local
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: baseline}
-train: {epochs: 1, batch_size: 256, steps_per_epoch: 1}
-"""
+from helpers.small_run import local_job
+
+JOB = local_job(
+    "method: {name: baseline}",
+    "train: {epochs: 1, batch_size: 256, steps_per_epoch: 1}",
+)
 
 
 @pytest.fixture

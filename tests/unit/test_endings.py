@@ -17,18 +17,16 @@ from ffsd_ray.interruption import Interrupted, postponed
 from ffsd_ray.launch.scratch import scratch_folder
 
 from helpers.commands import wait_for
+from helpers.small_run import small_job
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-JOB = """\
-name: small
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: baseline}
-train: {epochs: 5000, batch_size: 256, steps_per_epoch: 1}
-scale: {launcher: trial}
-records: {reuse: false}
-seed: [0, 1]
-"""
+JOB = small_job(
+    "method: {name: baseline}",
+    "train: {epochs: 5000, batch_size: 256, steps_per_epoch: 1}",
+    "scale: {launcher: trial}",
+    "records: {reuse: false}",
+    "seed: [0, 1]",
+)
 
 
 class Running:

@@ -28,6 +28,7 @@ from ffsd_ray.run import main as run
 from ffsd_ray.stamp import KEY, blank, stamped
 
 from helpers.images import png
+from helpers.small_run import local_job
 
 SPEC = TrialSpec.model_validate(
     {"data": {"name": "digits", "image_size": 8}, "backbone": {"name": "resnet20"}, "method": {"name": "baseline"}}
@@ -237,14 +238,11 @@ def test_what_is_no_file_is_not_read(kind: str, tmp_path: Path, capsys: pytest.C
         assert classify([path, path]) == 2
     assert classify([str(saved(tmp_path / "x.safetensors", {})), path]) == 2
     job = tmp_path / "job.yaml"
-    job.write_text(
-        "name: small\ncontext: local\ndata: {name: digits, image_size: 8}\nbackbone: {name: resnet20}\n"
-        f"method: {{name: kd, teacher_weights: {json.dumps(path)}}}\n"
-    )
+    job.write_text(local_job(f"method: {{name: kd, teacher_weights: {json.dumps(path)}}}"))
     capsys.readouterr()
     assert run([str(job), "--dry-run"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"{job}:5:")
+    assert err.startswith(f"{job}:4:")
     assert "method.teacher_weights" in err
 
 
@@ -254,8 +252,7 @@ def test_a_teacher_file_is_held_to_the_same(tmp_path: Path, capsys: pytest.Captu
     file = saved(tmp_path / "teacher.safetensors", {}, tensors)
     job = tmp_path / "job.yaml"
     job.write_text(
-        "name: small\ncontext: local\ndata: {name: digits, image_size: 8}\nbackbone: {name: resnet20}\n"
-        f"method: {{name: kd, teacher_weights: {file}}}\ntrain: {{epochs: 1, steps_per_epoch: 1}}\n"
+        local_job(f"method: {{name: kd, teacher_weights: {file}}}", "train: {epochs: 1, steps_per_epoch: 1}")
     )
     assert run([str(job), "--storage", str(tmp_path / "runs")]) == 1
     assert "expected finite weights" in capsys.readouterr().out

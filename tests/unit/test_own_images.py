@@ -6,8 +6,9 @@ import pytest
 from torchvision.transforms.v2.functional import to_pil_image
 
 from ffsd_ray import classify, load_model
-from ffsd_ray.data import SOURCES
 from ffsd_ray.run import main
+
+from helpers.images import data_settings, images_of
 
 JOB = """\
 name: pets
@@ -29,13 +30,13 @@ def test_missing_images_leave_no_run_behind(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_train_on_a_folder_and_classify_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    digits = SOURCES["digits"](image_size=24).read(progress=False)
-    for part, images in (("train", digits.train), ("test", digits.test)):
+    digits = data_settings("digits", image_size=24).read(progress=False)
+    for part, split in (("train", digits.train), ("test", digits.test)):
         for name, label in (("zero", 0), ("one", 1)):
             folder = tmp_path / "pets" / part / name
             folder.mkdir(parents=True)
-            for index in (images.labels == label).nonzero()[:60, 0].tolist():
-                to_pil_image(images.images[index]).save(folder / f"{index}.png")
+            for index in (split.labels == label).nonzero()[:60, 0].tolist():
+                to_pil_image(images_of(split)[index]).save(folder / f"{index}.png")
     job = tmp_path / "pets.yaml"
     job.write_text(JOB.replace("PETS", str(tmp_path / "pets")))
     assert main([str(job), "--storage", str(tmp_path / "runs"), "--set", f"data.cache={tmp_path / 'cache'}"]) == 0

@@ -28,7 +28,6 @@ from ffsd_ray.classify import main as classify
 from ffsd_ray.config.load import load_job
 from ffsd_ray.config.trial import KINDS, TrialSpec
 from ffsd_ray.credentials import hidden, secret_in
-from ffsd_ray.data import SOURCES
 from ffsd_ray.data import load as load_data
 from ffsd_ray.errors import DamagedRecords, DataError, JobError, RecordsError
 from ffsd_ray.evaluate import main as evaluate
@@ -40,8 +39,10 @@ from ffsd_ray.report.__main__ import main as report
 from ffsd_ray.report.maps import main as maps
 from ffsd_ray.stamp import blank, stamped
 
-from helpers.images import png
-from helpers.small_run import again, owner_of, train, trial, write_stamped
+from helpers.comparison import latest_state
+from helpers.images import data_settings, png
+from helpers.plans import LAUGHS
+from helpers.small_run import again, local_job, owner_of, train, trial, write_stamped
 from helpers.synthetic_records import result, write_run
 
 PACKAGE = Path(ffsd_ray.__file__).parent
@@ -125,9 +126,6 @@ def test_names_lead_nowhere_else(old: str, new: str, at: str, tmp_path: Path) ->
     assert not {name for name in set(sys.modules) - before if not name.startswith(("torch", "ffsd_ray", "PIL"))}
 
 
-LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{after}: &{after} [{', '.join([f'*{before}'] * 10)}]\n" for before, after in ["ab", "bc", "cd", "de", "ef"]
-)
 LONG = f"a: &a '{'x' * 100_000}'\nb: [{', '.join(['*a'] * 40_000)}]\n"
 CHAIN = f"a: &a {'[' * 80}{']' * 80}\nb: {'[' * 80}*a{']' * 80}\n"
 
@@ -169,8 +167,12 @@ def test_a_trials_spec_holds_nothing_of_free_form() -> None:
             if "Any" in str(field.annotation) or "dict" in str(field.annotation):
                 yield f"{model.__name__}.{name}"
 
-    models = [TrialSpec, *KINDS["data"].values(), *KINDS["method"].values()]
-    models += [TrialSpec.model_fields[name].annotation for name in ("backbone", "train", "scale")]  # type: ignore[misc]
+    models: list[type[BaseModel]] = [TrialSpec, *KINDS["data"].values(), *KINDS["method"].values()]
+    for name in ("backbone", "train", "scale"):
+        section = TrialSpec.model_fields[name].annotation
+        assert isinstance(section, type)
+        assert issubclass(section, BaseModel)
+        models.append(section)
     assert [name for model in models for name in free(model)] == []
 
 
@@ -204,15 +206,11 @@ def test_the_package_neither_evaluates_nor_unpickles() -> None:
 
 # ---- nothing is unpickled from storage
 
-JOB = """\
-name: small
-context: local
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: kd}
-train: {epochs: 2, batch_size: 32, lr: 0.05, steps_per_epoch: 1}
-scale: {threads: 1}
-"""
+JOB = local_job(
+    "method: {name: kd}",
+    "train: {epochs: 2, batch_size: 32, lr: 0.05, steps_per_epoch: 1}",
+    "scale: {threads: 1}",
+)
 
 
 class Bomb:
@@ -252,8 +250,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path) -> Path:
-    shutil.copytree(trained, tmp_path / "copy")
-    return tmp_path / "copy"
+    return shutil.copytree(trained, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("make", [raw, zipped])
@@ -331,7 +328,7 @@ def test_images_are_not_unpickled(tmp_path: Path, capsys: pytest.CaptureFixture[
     for name in (*(f"data_batch_{index}" for index in range(1, 6)), "test_batch", "batches.meta"):
         (base / name).write_bytes(raw(flag))
     with pytest.raises(DataError, match=r"data\.root: .*no cifar10 there"):
-        load_data(SOURCES["cifar10"](root=str(tmp_path / "data")))
+        load_data(data_settings("cifar10", root=str(tmp_path / "data")))
     assert not flag.exists()
 
 
@@ -343,7 +340,7 @@ def test_the_cache_of_images_is_not_unpickled(tmp_path: Path) -> None:
             (tmp_path / "root" / part / name / "1.png").write_bytes(
                 png(torch.full((3, 8, 8), ord(name), dtype=torch.uint8))
             )
-    settings = SOURCES["image_folder"](root=str(tmp_path / "root"), image_size=8, cache=str(cache))
+    settings = data_settings("image_folder", root=str(tmp_path / "root"), image_size=8, cache=str(cache))
     load_data(settings)
     [entry] = cache.glob("*.safetensors")
     whole = entry.read_bytes()
@@ -383,15 +380,14 @@ def in_a_child(work: Callable[[], None]) -> int:
 
 
 def write(records: TrialRecords, epoch: int) -> None:
-    none_yet = {"rows": [], "best": {}, "best_weights": {}, "lineage": []}
+    none_yet: dict[str, Any] = {"rows": [], "best": {}, "best_weights": {}, "lineage": []}
     weights = torch.full((50_000,), float(epoch))
     state = {"epoch": epoch, "method": {"weights": weights}, "optimisers": {}, "progress": none_yet}
     records.write_checkpoint(epoch, state, keep_earlier=False)
 
 
 def assert_whole(records: TrialRecords, *epochs: int) -> None:
-    state = records.latest_checkpoint()
-    assert state is not None
+    state = latest_state(records)
     assert state["epoch"] in epochs
     assert torch.equal(state["method"]["weights"], torch.full((50_000,), float(state["epoch"])))
 
@@ -418,7 +414,7 @@ def test_killed_at_every_call_of_the_system_while_a_checkpoint_is_written(tmp_pa
 
         status = in_a_child(work)
         assert_whole(records, 1, 2)
-        found.add(records.latest_checkpoint()["epoch"])  # type: ignore[index]
+        found.add(latest_state(records)["epoch"])
         if not status:
             break
         kills += 1
@@ -433,7 +429,7 @@ def test_killed_at_any_moment_while_checkpoints_are_written(tmp_path: Path) -> N
     write(records, 1)
     draw = random.Random(0)
     for _ in range(40):
-        first = records.latest_checkpoint()["epoch"]  # type: ignore[index]
+        first = latest_state(records)["epoch"]
 
         def work(first: int = first) -> None:
             signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.001, 0.03))  # ends a process that does not catch it

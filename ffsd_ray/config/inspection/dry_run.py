@@ -197,7 +197,7 @@ def cpu_rate(trial: TrialSpec) -> float:
             passes += 1
     finally:
         torch.set_num_threads(threads)
-    return counter.get_total_flops() * passes / elapsed
+    return float(counter.get_total_flops()) * passes / elapsed
 
 
 def _count(number: float, noun: str) -> str:

@@ -48,7 +48,7 @@ def _counted(method: MethodSettings, name: str, classes: int, size: int) -> floa
         with FlopCounterMode(display=False) as counter:
             for phase in group.phases:
                 torch.stack(list(group(views, labels, phase.name).terms.values())).sum().backward()
-    return counter.get_total_flops() / _COUNTED_IMAGES
+    return float(counter.get_total_flops()) / _COUNTED_IMAGES
 
 
 class Component(NamedTuple):
@@ -97,7 +97,7 @@ def _branched(branches: Branches, name: str, size: int) -> tuple[Component, Comp
 def _macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, *shape, device="meta"))
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def meta_group(method: MethodSettings, name: str, classes: int, size: int) -> Method:

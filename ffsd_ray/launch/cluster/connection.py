@@ -241,7 +241,8 @@ def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
         given = dict(word.removeprefix("--").partition("=")[::2] for word in process.info["cmdline"] or ())
         if given.get("gcs-address") == gcs_address and "autoscaling-config" in given:
             with open(os.path.expanduser(given["autoscaling-config"])) as file:
-                return yaml.safe_load(file)
+                config: dict[str, Any] = yaml.safe_load(file)
+                return config
     return {}
 
 

@@ -40,7 +40,7 @@ def resolve_gpu_shares(trials: Sequence[TrialSpec]) -> list[TrialSpec]:
     return [_with_share(spec, shares.get(spec.configuration().identity())) for spec in trials]
 
 
-def _share_of(reading: ray.ObjectRef) -> float:
+def _share_of(reading: ray.ObjectRef[Reading]) -> float:
     """The share of a reading; a whole GPU where the trial failed, since it will report its error itself."""
     try:
         return share(ray.get(reading))

@@ -27,7 +27,9 @@ class MlflowRuns(MLflowLoggerCallback):
         self._known[trial] = set()
         client = MlflowClient(self.tracking_uri)
         quoted = location.replace("'", "''")
-        for run in client.search_runs([self.mlflow_util.experiment_id], f"tags.records = '{quoted}'", max_results=1):
+        experiment = self.mlflow_util.experiment_id
+        assert experiment is not None  # `setup` has found or made it
+        for run in client.search_runs([experiment], f"tags.records = '{quoted}'", max_results=1):
             self._trial_runs[trial] = run.info.run_id
             self._known[trial] = {metric.step for metric in client.get_metric_history(run.info.run_id, "seconds")}
             client.update_run(run.info.run_id, status="RUNNING")

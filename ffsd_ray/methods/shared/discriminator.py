@@ -25,7 +25,8 @@ class Discriminator(nn.Module):
 def generator_loss(discriminator: nn.Module, own: Tensor) -> Tensor:
     """The least-squares GAN loss of the generator: the network's map should be taken for the peer's."""
     held = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
-    return (functional_call(discriminator, held, (own,)) - 1).square().mean()
+    verdict: Tensor = functional_call(discriminator, held, (own,))
+    return (verdict - 1).square().mean()
 
 
 def discriminator_loss(discriminator: nn.Module, peer: Tensor, own: Tensor) -> Tensor:
@@ -33,5 +34,6 @@ def discriminator_loss(discriminator: nn.Module, peer: Tensor, own: Tensor) -> T
 
     Each batch by itself, as in `generator_loss`: its batch norm sees the same statistics in both.
     """
-    of_peer, of_own = discriminator(peer.detach()), discriminator(own.detach())
+    of_peer: Tensor = discriminator(peer.detach())
+    of_own: Tensor = discriminator(own.detach())
     return (of_peer - 1).square().mean() + of_own.square().mean()

@@ -56,17 +56,15 @@ def test_golden_forward(name: str) -> None:
     images = torch.sin(0.01 * torch.arange(2 * 3 * size * size, dtype=torch.float64)).view(2, 3, size, size)
     features = net(images)
     assert sum(p.numel() for p in net.parameters()) == golden["params"]
-    close = {"atol": 1e-9, "rtol": 0}
     first = torch.tensor(golden["logits_first5"], dtype=torch.float64)
-    torch.testing.assert_close(features.logits[0, :5], first, **close)
+    torch.testing.assert_close(features.logits[0, :5], first, atol=1e-9, rtol=0)
     assert features.logits.abs().sum().item() == pytest.approx(golden["logits_sum_abs"], abs=1e-8)
     for feature_map, expected in zip(features.maps, golden["maps"], strict=True):
         assert list(feature_map.shape[1:]) == expected["shape"]
         assert feature_map.mean().item() == pytest.approx(expected["mean"], abs=1e-9)
         assert feature_map.square().mean().item() == pytest.approx(expected["mean_square"], abs=1e-9)
-        torch.testing.assert_close(
-            feature_map[0, 0, 0, :3], torch.tensor(expected["first3"], dtype=torch.float64), **close
-        )
+        first = torch.tensor(expected["first3"], dtype=torch.float64)
+        torch.testing.assert_close(feature_map[0, 0, 0, :3], first, atol=1e-9, rtol=0)
     assert map_shapes(BACKBONES[name], size) == tuple(tuple(m["shape"]) for m in golden["maps"])
 
 
@@ -77,7 +75,7 @@ def classes_of(name: str) -> int:
 
 def test_convolutions_start_as_published() -> None:
     torch.manual_seed(0)
-    weight = BACKBONES["resnet56"](100).layer3[4].conv1.weight
+    weight = BACKBONES["resnet56"](100).get_parameter("layer3.4.conv1.weight")
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 64)), rel=0.02)
 
 
@@ -235,7 +233,7 @@ def test_torchvision_resnet18_is_ours() -> None:
     """The same weights: the same logits and maps, so the maps found are the ends of the stages."""
     torch.manual_seed(0)
     ours, theirs = backbone("resnet18")(10).train(), backbone("torchvision:resnet18")(10).train()
-    theirs.net.load_state_dict(ours.state_dict())
+    theirs.get_submodule("net").load_state_dict(ours.state_dict())
     images = torch.randn(2, 3, 64, 64)
     for mode in (True, False):
         expected, found = ours.train(mode)(images), theirs.train(mode)(images)
@@ -248,7 +246,7 @@ def test_channels_last_maps_are_permuted() -> None:
     torch.manual_seed(0)
     net = backbone("torchvision:swin_t")(10).eval()
     whole = torchvision.models.swin_t(num_classes=10).eval()
-    whole.load_state_dict(net.net.state_dict())
+    whole.load_state_dict(net.get_submodule("net").state_dict())
     images = torch.randn(1, 3, 32, 32)
     with torch.inference_mode():
         features = net(images)

@@ -5,6 +5,7 @@ import os
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,17 +29,16 @@ from ffsd_ray.bench.variations import variations
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data.batches import normalise
 
+from helpers.images import data_settings, images_of
+from helpers.small_run import small_job
 from helpers.specs import digits_spec
 
 CPU = torch.device("cpu")
-JOB = """
-name: small
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: ffsd}
-train: {epochs: 2, batch_size: 8}
-search: {grid: {method.students: [2, 3]}}
-"""
+JOB = small_job(
+    "method: {name: ffsd}",
+    "train: {epochs: 2, batch_size: 8}",
+    "search: {grid: {method.students: [2, 3]}}",
+)
 
 
 @pytest.fixture
@@ -48,8 +48,9 @@ def job(tmp_path: Path) -> Path:
     return file
 
 
-def smallest(**changes: object) -> TrialSpec:
-    return digits_spec({"name": "ffsd"}, data={"image_size": 8}, **{"batch_size": 8, "steps_per_epoch": None} | changes)
+def smallest(**changes: Any) -> TrialSpec:
+    train = {"batch_size": 8, "steps_per_epoch": None} | changes
+    return digits_spec({"name": "ffsd"}, data={"image_size": 8}, **train)
 
 
 @pytest.mark.thorough
@@ -81,7 +82,12 @@ def test_a_job_leaves_a_dated_record(job: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_beside_as_many_baselines() -> None:
-    methods = [{"name": "baseline"}, {"name": "ffsd"}, {"name": "okddip"}, {"name": "end2", "ensemble": 2}]
+    methods: list[dict[str, Any]] = [
+        {"name": "baseline"},
+        {"name": "ffsd"},
+        {"name": "okddip"},
+        {"name": "end2", "ensemble": 2},
+    ]
     specs = {m["name"]: digits_spec(m, data={"image_size": 8}, batch_size=8) for m in methods}
     effort = TimingBudget(repeats=1, seconds=0, memory=False)
     found = compare(specs, lambda spec: synthetic_data(10, 8, train=8, test=1), CPU, effort)["settings"]
@@ -163,7 +169,7 @@ def written(out: Path, times_literal: float) -> Record:
     """The record of a CPU suite in which everything was measured, with made-up figures."""
     record = Record(out, "cpu suite, smoke", "as a test has it", CPU)
 
-    def setting(precision: str, *, literal: bool = False) -> dict:
+    def setting(precision: str, *, literal: bool = False) -> dict[str, Any]:
         step = {"n": 9, "median": 1.5 if literal else 1.5 / times_literal, "quartiles": [0.1, 2.0]}
         return {
             "spec": {"train": {"precision": precision}},
@@ -217,28 +223,29 @@ def test_a_record_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
     assert main(["--suite", "cpu", "--device", "cpu", "--smoke", "--out", str(out)]) == 2
 
 
-def good(value: int) -> dict:
+def good(value: int) -> dict[str, int]:
     return {"value": value}
 
 
-def raising() -> dict:
+def raising() -> dict[str, int]:
     raise RuntimeError("CUDA out of memory")
 
 
-def dying() -> dict:
+def dying() -> dict[str, int]:
     os._exit(1)
 
 
-def slow() -> dict:
+def slow() -> dict[str, int]:
     time.sleep(60)
     return {}
 
 
-def measure(points: list[Point], record: Record, **limits: float | None) -> tuple[list[str], list[str]]:
+def measure(
+    points: list[Point], record: Record, budget: float | None = None, limit: float | None = None
+) -> tuple[list[str], list[str]]:
     """Points left out, and points begun, in their order."""
     begun: list[str] = []
-    limits = {"budget": None, "limit": None} | limits
-    left = run_suite(points, record, say=lambda name, outcome: begun.append(name), **limits)  # type: ignore[arg-type]
+    left = run_suite(points, record, say=lambda name, outcome: begun.append(name), budget=budget, limit=limit)
     return left, begun
 
 
@@ -312,7 +319,8 @@ def test_an_epoch_from_a_part_of_it() -> None:
     """What an epoch begins with is counted once."""
 
     def cost(steps: int) -> Timing:
-        return Timing(*(3.0 + 0.5 * steps + off for off in (0.0, -0.1, 0.1)), 3)
+        median = 3.0 + 0.5 * steps
+        return Timing(median, median - 0.1, median + 0.1, 3)
 
     assert _whole(cost(1), cost(11), 11, 101).median == pytest.approx(cost(101).median)
     assert _whole(cost(1), cost(11), 11, 11) == pytest.approx(cost(11))
@@ -327,7 +335,7 @@ def test_bytes_of_a_step() -> None:
 
 def test_reference_sees_the_same_images() -> None:
     """Its transforms with nothing to augment give what training sees; ablations have no literal form here."""
-    spec = smallest(precision="bf16").model_copy(update={"data": data.SOURCES["digits"](image_size=8, crop_padding=0)})  # type: ignore[call-arg]
+    spec = smallest(precision="bf16").changed(data=data_settings("digits", image_size=8, crop_padding=0))
     literal = reference_spec(spec)
     assert literal is not None
     assert literal.train.precision == "fp32"
@@ -335,7 +343,7 @@ def test_reference_sees_the_same_images() -> None:
     reference = Reference(literal, dataset, CPU)
     reference.epoch(1)
     samples = reference._samples
-    plain = normalise(dataset.train.select(torch.arange(3)).images, dataset.mean, dataset.std)  # type: ignore[attr-defined]
+    plain = normalise(images_of(dataset.train)[:3], dataset.mean, dataset.std)
     torch.testing.assert_close(torch.stack([samples[index][0] for index in range(3)]), plain)
     for method in ({"name": "dml"}, {"name": "ffsd", "fusion": False}, {"name": "ffsd", "diversity": "l2"}):
         assert reference_spec(digits_spec(method)) is None

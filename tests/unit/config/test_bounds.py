@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ffsd_ray import memory
+from ffsd_ray.backbones import backbone
 from ffsd_ray.config.inspection import memory as needs
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.load import load_job
@@ -132,7 +133,7 @@ def test_the_estimate() -> None:
     assert small.images == 1437 * 3 * 8 * 8
     assert small.weights == 4 * 4 * 272_474
     assert large.step == 2 * small.step
-    net = needs.backbone("resnet20")(10)
+    net = backbone("resnet20")(10)
     images = torch.randn(128, 3, 8, 8)
     saved: dict[int, torch.Tensor] = {}
 

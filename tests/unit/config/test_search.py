@@ -1,6 +1,7 @@
 """From a job to its trials: the grid, `also`, seeds, overrides, identities, and what tells trials apart."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from rich.console import Console
 from ffsd_ray.backbones import BACKBONES
 from ffsd_ray.config.inspection.dry_run import describe, training_flops
 from ffsd_ray.config.inspection.flops import flops_per_image
-from ffsd_ray.config.load import Plan, load_job, value_at, varying
+from ffsd_ray.config.load import value_at, varying
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import load as read_images
 from ffsd_ray.errors import JobError
@@ -19,6 +20,7 @@ from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.methods.dml import DmlSettings
 from ffsd_ray.methods.ffsd import FfsdSettings
 
+from helpers.plans import LoadJob, values
 from helpers.specs import digits_spec
 
 BASE: dict[str, Any] = {
@@ -31,43 +33,34 @@ BASE: dict[str, Any] = {
 
 
 @pytest.fixture
-def load(tmp_path):
-    def load(*overrides: str, **sections: Any) -> Plan:
-        path = tmp_path / "job.yaml"
-        path.write_text(yaml.safe_dump(BASE | sections, sort_keys=False))
-        return load_job(path, overrides)
-
-    return load
+def load(tmp_path: Path) -> LoadJob:
+    return LoadJob(tmp_path, BASE)
 
 
-def values(plan: Plan, *keys: str) -> list[tuple[Any, ...]]:
-    return [tuple(value_at(trial, key) for key in keys) for trial in plan.trials]
-
-
-def test_without_a_search_a_trial_a_seed(load):
+def test_without_a_search_a_trial_a_seed(load: LoadJob) -> None:
     assert values(load(), "seed") == [(0,)]
     assert values(load(seed=5), "seed") == [(5,)]
     assert values(load(seed=[3, 1, 2]), "seed") == [(3,), (1,), (2,)]
 
 
-def test_grid_combines_every_axis_with_every_seed(load):
+def test_grid_combines_every_axis_with_every_seed(load: LoadJob) -> None:
     grid = {"seed": [0, 1], "method.students": [2, 3], "train.lr": [0.1, 1]}
     found = values(load(search={"grid": grid}), "method.students", "train.lr", "seed")
     assert found == [(n, lr, seed) for n in (2, 3) for lr in (0.1, 1.0) for seed in (0, 1)]
 
 
-def test_seeds_of_the_grid_take_the_place_of_the_jobs(load):
+def test_seeds_of_the_grid_take_the_place_of_the_jobs(load: LoadJob) -> None:
     assert values(load(seed=[7, 8], search={"grid": {"seed": [1, 2, 3]}}), "seed") == [(1,), (2,), (3,)]
     assert len(load(seed=[7, 8], search={"grid": {"train.lr": [1, 2, 3]}}).trials) == 6
 
 
-def test_whole_sections_go_in_before_their_keys(load):
+def test_whole_sections_go_in_before_their_keys(load: LoadJob) -> None:
     grid = {"method.students": [2, 3], "method": [{"name": "dml"}, {"name": "ffsd", "students": 9}]}
     found = values(load(search={"grid": grid}), "method.name", "method.students", "method.temperature")
     assert found == [("dml", 2, 2.0), ("dml", 3, 2.0), ("ffsd", 2, 2.0), ("ffsd", 3, 2.0)]
 
 
-def test_sections_may_come_from_the_grid_alone(load):
+def test_sections_may_come_from_the_grid_alone(load: LoadJob) -> None:
     grid = {
         "method": [{"name": "baseline"}, {"name": "dml"}, {"name": "ffsd", "students": 3}],
         "backbone": [{"name": "resnet20"}, {"name": "resnet32"}],
@@ -77,7 +70,7 @@ def test_sections_may_come_from_the_grid_alone(load):
     assert plan.job.method is None
 
 
-def test_the_grid_may_complete_a_section(load):
+def test_the_grid_may_complete_a_section(load: LoadJob) -> None:
     """The job's own section is wrong without the grid's keys, the trials' are not."""
     plan = load(
         data={"name": "image_folder"},
@@ -88,7 +81,7 @@ def test_the_grid_may_complete_a_section(load):
     assert plan.job.train.epochs == 500
 
 
-def test_kinds_as_an_axis_keep_the_keys_both_have(load):
+def test_kinds_as_an_axis_keep_the_keys_both_have(load: LoadJob) -> None:
     plan = load(search={"grid": {"method.name": ["baseline", "dml", "ffsd"]}})
     found = values(plan, "method.name", "method.students", "method.temperature", "method.lambda_div")
     assert found == [("baseline", None, None, None), ("dml", 4, 3.0, None), ("ffsd", 4, 3.0, 1.0)]
@@ -106,19 +99,19 @@ def test_kinds_as_an_axis_keep_the_keys_both_have(load):
         ({"method.name": "dml"}, ("dml", 4, 3.0, None)),
     ],
 )
-def test_also_merges_and_replaces(load, entry, expected):
+def test_also_merges_and_replaces(load: LoadJob, entry: dict[str, Any], expected: tuple[Any, ...]) -> None:
     plan = load(search={"also": [entry]})
     keys = ("method.name", "method.students", "method.temperature", "method.lambda_div")
     assert values(plan, *keys) == [("ffsd", 4, 3.0, 1.0), expected]
 
 
-def test_also_starts_from_the_job_and_not_from_the_grid(load):
+def test_also_starts_from_the_job_and_not_from_the_grid(load: LoadJob) -> None:
     search = {"grid": {"train.lr": [1, 2]}, "also": [{"method": {"name": "baseline"}}]}
     found = values(load(search=search), "method.name", "train.lr")
     assert found == [("ffsd", 1.0), ("ffsd", 2.0), ("baseline", 0.1)]
 
 
-def test_seeds_of_also(load):
+def test_seeds_of_also(load: LoadJob) -> None:
     def seeds(search: dict[str, Any], **sections: Any) -> list[int]:
         plan = load(search=search, **sections)
         return [trial.seed for trial in plan.trials if trial.method.name == "baseline"]
@@ -130,12 +123,12 @@ def test_seeds_of_also(load):
     assert seeds({"also": [baseline | {"seed": [9, 8]}]}) == [9, 8]
 
 
-def test_the_same_trial_comes_once_and_where_it_came_first(load):
+def test_the_same_trial_comes_once_and_where_it_came_first(load: LoadJob) -> None:
     search = {"grid": {"train.lr": [1, 0.1, 1.0]}, "also": [{}, {"train.lr": 2}, {"scale.cpus_per_worker": 1}]}
     assert values(load(search=search), "train.lr") == [(1.0,), (0.1,), (2.0,)]
 
 
-def test_overrides(load):
+def test_overrides(load: LoadJob) -> None:
     plan = load("train.epochs=2", "seed=[1, 2]", "records={storage: elsewhere}", "scale.workers=2")
     assert values(plan, "train.epochs", "seed", "scale.workers") == [(2, 1, 2), (2, 2, 2)]
     assert plan.job.records.storage == "elsewhere"
@@ -147,7 +140,7 @@ def test_overrides(load):
     assert values(load("train.milestones=[1]", "train.milestones="), "train.milestones") == [(None,)]
 
 
-def test_overriding_a_kind_keeps_the_keys_both_have(load):
+def test_overriding_a_kind_keeps_the_keys_both_have(load: LoadJob) -> None:
     keys = ("method.name", "method.students", "method.temperature")
     assert values(load("method.name=dml"), *keys) == [("dml", 4, 3.0)]
     assert values(load("method.name=baseline"), *keys) == [("baseline", None, None)]
@@ -155,7 +148,7 @@ def test_overriding_a_kind_keeps_the_keys_both_have(load):
     assert values(load("method.name=baseline", "method.name=ffsd", "method.students=3"), *keys) == [("ffsd", 3, 2.0)]
 
 
-def test_overriding_the_search(load):
+def test_overriding_the_search(load: LoadJob) -> None:
     search = {"grid": {"method.students": [2, 3, 4], "seed": [0, 1]}}
     keys = ("method.students", "seed")
     assert values(load("search.grid.seed=[5]", search=search), *keys) == [(2, 5), (3, 5), (4, 5)]
@@ -171,7 +164,7 @@ def identity(**changes: dict[str, Any]) -> str:
     return TrialSpec.model_validate(TRIAL | changes).identity()
 
 
-def test_identity_is_what_is_computed():
+def test_identity_is_what_is_computed() -> None:
     same = [
         {},
         {"method": dict(reversed(BASE["method"].items()))},
@@ -198,7 +191,7 @@ def test_identity_is_what_is_computed():
     assert len({identity(**changes) for changes in on_gpus}) == 1
 
 
-def test_what_varies(load):
+def test_what_varies(load: LoadJob) -> None:
     assert varying(load().trials) == []
     grid = {"seed": [0, 1], "method.students": [2, 3]}
     also = [{"method": {"name": "baseline"}}]
@@ -210,7 +203,7 @@ def test_what_varies(load):
     assert value_at(plan.trials[0], "backbone") == plan.trials[0].backbone
 
 
-def test_defaults_of_another_kind_do_not_vary(load):
+def test_defaults_of_another_kind_do_not_vary(load: LoadJob) -> None:
     methods = [{"name": "dml"}, {"name": "ffsd", "students": 3}]
     data = [{"name": "digits"}, {"name": "cifar10"}]  # crop_padding 2 and 4, flip false and true by default
     plan = load(method=None, data=None, search={"grid": {"method": methods, "data": data}})
@@ -218,7 +211,7 @@ def test_defaults_of_another_kind_do_not_vary(load):
 
 
 @pytest.mark.thorough
-def test_flops_are_counted_forward_and_backward():
+def test_flops_are_counted_forward_and_backward() -> None:
     build = "resnet20"
     baseline = flops_per_image(BaselineSettings(), build, 10, 32)
     # resnet20 with 1×1 shortcuts has 40.8 million multiplications and additions an image; backward is twice forward,
@@ -232,13 +225,13 @@ def test_flops_are_counted_forward_and_backward():
             macs += weight.numel() * side**2
         elif weight is not None and weight.dim() == 2:
             macs += weight.numel()
-    assert baseline == 6 * macs - 2 * net.conv1.weight.numel() * 32**2
+    assert baseline == 6 * macs - 2 * net.get_parameter("conv1.weight").numel() * 32**2
     assert flops_per_image(DmlSettings(students=3), build, 10, 32) == 3 * baseline
     ffsd = [flops_per_image(FfsdSettings(students=n), build, 10, 32) for n in (2, 3)]
     assert 3 * baseline < ffsd[0] < ffsd[1]
 
 
-def test_dry_run_shows_trials_and_totals(load):
+def test_dry_run_shows_trials_and_totals(load: LoadJob) -> None:
     console = Console(width=160, record=True)
     methods = [{"name": "baseline"}, {"name": "ffsd", "students": 3}]
     also = [{"scale": {"gpus_per_worker": 0.5}}, {"data": {"name": "image_folder", "root": "x"}}]
@@ -255,7 +248,7 @@ def test_dry_run_shows_trials_and_totals(load):
     assert seen["baseline"] == flops_per_image(BaselineSettings(), "resnet20", 10, 16) * 1437 * 4
 
 
-def test_dry_run_counts_the_images_that_are_trained_on(load):
+def test_dry_run_counts_the_images_that_are_trained_on(load: LoadJob) -> None:
     [trial] = load("train.batch_size=100", "data.validation=0.1").trials
     dataset = read_images(trial.data)
     assert dataset.val is not None
@@ -275,11 +268,11 @@ def test_a_spec_survives_its_records(method: str) -> None:
     assert back.identity() == spec.identity()
 
 
-def test_a_sweep_moves_one_key_at_a_time(load) -> None:
+def test_a_sweep_moves_one_key_at_a_time(load: LoadJob) -> None:
     """Each key over its values while the others stay; the common default is one trial; a grid crosses it."""
     sweep = {"method.lambda_div": [0.1, 1.0, 10.0], "method.temperature": [2, 3]}
     plan = load(search={"sweep": sweep})
-    found = [(trial.method.lambda_div, trial.method.temperature) for trial in plan.trials]
+    found = values(plan, "method.lambda_div", "method.temperature")
     assert found == [(0.1, 3), (1.0, 3), (10.0, 3), (1.0, 2)]
     crossed = load(search={"grid": {"method.students": [2, 3]}, "sweep": sweep}, seed=[0, 1])
     assert len(crossed.trials) == 2 * 4 * 2

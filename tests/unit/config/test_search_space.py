@@ -17,12 +17,14 @@ from ffsd_ray.config.inspection.dry_run import describe
 from ffsd_ray.config.labels import trial_labels
 from ffsd_ray.config.load import Plan, load_job, value_at, varying, with_values
 from ffsd_ray.config.scale import ScaleSettings
-from ffsd_ray.config.search import Distribution, Optuna
+from ffsd_ray.config.search import Distribution, Optuna, Ranking
 from ffsd_ray.config.smoke import smoke
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import JobError
 from ffsd_ray.launch.driver import Driver
 from ffsd_ray.run import main
+
+from helpers.plans import LoadJob, values
 
 BASE: dict[str, Any] = {
     "name": "job",
@@ -34,36 +36,33 @@ BASE: dict[str, Any] = {
 
 
 @pytest.fixture
-def load(tmp_path):
-    def load(*overrides: str, **sections: Any) -> Plan:
-        path = tmp_path / "job.yaml"
-        path.write_text(yaml.safe_dump(BASE | sections, sort_keys=False))
-        return load_job(path, overrides)
-
-    return load
+def load(tmp_path: Path) -> LoadJob:
+    return LoadJob(tmp_path, BASE)
 
 
-@pytest.fixture
-def refused(tmp_path):
-    """What is said about the base job with a line `text` behind it: one problem, at the arrow in the text."""
+class Refused:
+    """Loads a job file that is refused for one problem."""
 
-    def refused(text: str, **sections: Any) -> str:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, text: str, **sections: Any) -> str:
+        """The message on the base job with a line `text` behind it; it points to the arrow in the text."""
         before = yaml.safe_dump(BASE | sections, sort_keys=False)
-        path = tmp_path / "job.yaml"
+        path = self._folder / "job.yaml"
         path.write_text(before + text.replace("→", "") + "\n")
         with pytest.raises(JobError) as caught:
             load_job(path)
-        message = str(caught.value).replace(f"{tmp_path}/", "")
+        message = str(caught.value).replace(f"{self._folder}/", "")
         print(message)
         assert message.endswith("\n1 problem")
         assert message.startswith(f"job.yaml:{before.count(chr(10)) + 1}:{text.index('→') + 1}  ")
         return message
 
-    return refused
 
-
-def values(plan: Plan, *keys: str) -> list[tuple[Any, ...]]:
-    return [tuple(value_at(trial, key) for key in keys) for trial in plan.trials]
+@pytest.fixture
+def refused(tmp_path: Path) -> Refused:
+    return Refused(tmp_path)
 
 
 def table(plan: Plan) -> str:
@@ -75,7 +74,7 @@ def table(plan: Plan) -> str:
 LAMBDAS = {"method.lambda_div": {"log_uniform": [1e-8, 1e-2]}, "method.alpha": {"uniform": [0.5, 2]}}
 
 
-def test_draws_are_crossed_with_everything_else(load) -> None:
+def test_draws_are_crossed_with_everything_else(load: LoadJob) -> None:
     search = {"random": LAMBDAS, "samples": 3, "grid": {"method.students": [2, 3]}}
     found = values(load(search=search, seed=[0, 1]), "method.students", "method.lambda_div", "method.alpha", "seed")
     drawn = list(dict.fromkeys(row[1:3] for row in found))
@@ -83,7 +82,7 @@ def test_draws_are_crossed_with_everything_else(load) -> None:
     assert found == [(n, *pair, seed) for n in (2, 3) for pair in drawn for seed in (0, 1)]
 
 
-def test_a_keys_draws_depend_on_the_sampling_seed_and_the_key_alone(load) -> None:
+def test_a_keys_draws_depend_on_the_sampling_seed_and_the_key_alone(load: LoadJob) -> None:
     def divs(**search: Any) -> list[float]:
         plan = load(search={"random": LAMBDAS, "samples": 4} | search)
         return [value for (value,) in values(plan, "method.lambda_div")]
@@ -121,7 +120,7 @@ def test_the_draws_stay_as_they_are() -> None:
     assert draw("method.lambda_div", Distribution(log_uniform=[1e-8, 1e-2]), 3, 0) == [2.424e-05, 3.94e-06, 0.003023]
 
 
-def test_whole_sections_can_be_drawn(load) -> None:
+def test_whole_sections_can_be_drawn(load: LoadJob) -> None:
     nets = [{"name": "resnet20"}, {"name": "resnet32"}]
     plan = load(search={"random": {"backbone": nets, "train.lr": {"uniform": [0.1, 1]}}, "samples": 12})
     assert {name for (name,) in values(plan, "backbone.name")} == {"resnet20", "resnet32"}
@@ -134,7 +133,7 @@ VARIANTS = {
 }
 
 
-def test_variants_are_an_axis_with_names(load) -> None:
+def test_variants_are_an_axis_with_names(load: LoadJob) -> None:
     plan = load(search={"variants": VARIANTS, "grid": {"method.students": [2, 3]}}, seed=[0, 1])
     assert len(plan.trials) == 3 * 2 * 2
     found = values(plan, "variant", "method.name", "method.formulation", "train.lr", "method.students")[::2]
@@ -154,7 +153,7 @@ def test_variants_are_an_axis_with_names(load) -> None:
     assert labels[plan.trials[-1].identity()] == "printed, students=3, seed 1"
 
 
-def test_a_variants_name_is_no_part_of_identity_and_goes_into_the_records(load) -> None:
+def test_a_variants_name_is_no_part_of_identity_and_goes_into_the_records(load: LoadJob) -> None:
     named = load(search={"variants": {"a": {}, "b": {"train.lr": 1}}})
     plain = load(search={"grid": {"train.lr": [0.1, 1]}})
     assert [trial.identity() for trial in named.trials] == [trial.identity() for trial in plain.trials]
@@ -163,18 +162,18 @@ def test_a_variants_name_is_no_part_of_identity_and_goes_into_the_records(load) 
     assert (back.variant, back) == ("b", trial)
 
 
-def test_a_variant_merges_into_a_section_of_the_grid(load) -> None:
+def test_a_variant_merges_into_a_section_of_the_grid(load: LoadJob) -> None:
     grid = {"method": [{"name": "dml", "students": 4}, {"name": "ffsd", "students": 5}]}
     plan = load(search={"grid": grid, "variants": {"soft": {"method": {"temperature": 4.0}}}})
     assert values(plan, "method.name", "method.students", "method.temperature") == [("dml", 4, 4.0), ("ffsd", 5, 4.0)]
 
 
-def test_sections_may_come_from_variants_alone(load) -> None:
+def test_sections_may_come_from_variants_alone(load: LoadJob) -> None:
     variants = {"one": {"method": {"name": "baseline"}}, "two": {"method": {"name": "dml"}}}
     assert values(load(method=None, search={"variants": variants}), "method.name") == [("baseline",), ("dml",)]
 
 
-def test_only_keeps_what_satisfies_every_constraint(load) -> None:
+def test_only_keeps_what_satisfies_every_constraint(load: LoadJob) -> None:
     grid = {"backbone.name": ["resnet20", "resnet32", "resnet56"], "method.students": [2, 3, 4]}
     only = [
         {"when": {"backbone.name": "resnet56"}, "then": {"method.students": [2, 3]}},
@@ -186,16 +185,16 @@ def test_only_keeps_what_satisfies_every_constraint(load) -> None:
     assert found == [*kept, ("resnet20", 9)]
 
 
-def test_only_sees_defaults_and_variants_and_leaves_absent_keys_alone(load) -> None:
+def test_only_sees_defaults_and_variants_and_leaves_absent_keys_alone(load: LoadJob) -> None:
     grid = {"train.lr": [0.1, 1.0], "method": [{"name": "baseline"}, {"name": "dml"}]}
     # temperature is dml's default; a baseline has none
-    only = [{"when": {"train.lr": 1}, "then": {"method.temperature": 2}}]
+    only: list[dict[str, dict[str, Any]]] = [{"when": {"train.lr": 1}, "then": {"method.temperature": 2}}]
     assert len(load(search={"grid": grid, "only": only}).trials) == 4
     only = [{"when": {"train.lr": 1}, "then": {"method.temperature": 3}}]
     found = values(load(search={"grid": grid, "only": only}), "train.lr", "method.name")
     assert found == [(0.1, "baseline"), (1.0, "baseline"), (0.1, "dml")]
     only = [{"when": {"variant": "b"}, "then": {"seed": 0}}]
-    variants = {"a": {}, "b": {"train.lr": 2}}
+    variants: dict[str, Any] = {"a": {}, "b": {"train.lr": 2}}
     found = values(load(search={"variants": variants, "only": only}, seed=[0, 1]), "variant", "seed")
     assert found == [("a", 0), ("a", 1), ("b", 0)]
 
@@ -233,19 +232,19 @@ def test_only_sees_defaults_and_variants_and_leaves_absent_keys_alone(load) -> N
         ("grid: {→variant: [a]}", "search.grid.variant", "Unknown key"),
     ],
 )
-def test_wrong_search_spaces(refused, search: str, key: str, said: str) -> None:
+def test_wrong_search_spaces(refused: Refused, search: str, key: str, said: str) -> None:
     message = refused(f"search: {{{search}}}")
     assert f"  {key}" in message.splitlines()[0]
     assert said in message
 
 
-def test_a_key_is_set_in_one_place(load) -> None:
+def test_a_key_is_set_in_one_place(load: LoadJob) -> None:
     variants = {"a": {"train": {"lr": 1}}, "b": {"train.lr": 2}}
     with pytest.raises(JobError, match=r"variants\.a\.train\.lr(.|\n)*variants\.b\.train\.lr(.|\n)*2 problems"):
         load(search={"variants": variants, "grid": {"train.lr": [1]}})
 
 
-def test_what_the_search_sets_cannot_be_set_over_it(load) -> None:
+def test_what_the_search_sets_cannot_be_set_over_it(load: LoadJob) -> None:
     random = {"random": {"train.lr": {"uniform": [0.1, 1]}}, "samples": 2}
     for search in (random, {"variants": {"a": {"train": {"lr": 1}}, "b": {"train.lr": 2}}}):
         with pytest.raises(JobError, match=r"sets `train\.lr` in every trial"):
@@ -272,9 +271,10 @@ PBT = "name: pbt, mutate: {train.lr: {log_uniform: [0.01, 1]}, method.alpha: [1,
         (f"{PBT}, metric: train/ensemble_any/top1", "train/ensemble_any/top1", "max"),
     ],
 )
-def test_schedulers_and_what_they_rank_by(load, scheduler: str, column: str, direction: str) -> None:
+def test_schedulers_and_what_they_rank_by(load: LoadJob, scheduler: str, column: str, direction: str) -> None:
     plan = load(f"search.scheduler={{{scheduler}}}", search={"grid": SCHEDULED})
     ranking = plan.job.search.scheduler
+    assert isinstance(ranking, Ranking)
     assert ranking.column(plan.trials[0].method.primary_series) == column
     assert ranking.direction == direction
     # what is recorded reads back as it was
@@ -330,19 +330,19 @@ def test_schedulers_and_what_they_rank_by(load, scheduler: str, column: str, dir
         ),
     ],
 )
-def test_wrong_schedulers(refused, scheduler: str, key: str, said: str) -> None:
+def test_wrong_schedulers(refused: Refused, scheduler: str, key: str, said: str) -> None:
     message = refused(f"search: {{{scheduler}, grid: {{method.alpha: [1, 2, 3]}}}}")
     assert f"  {key}" in message.splitlines()[0]
     assert said in message
 
 
-def test_ranking_needs_held_out_images_or_says_that_it_does_without(refused) -> None:
+def test_ranking_needs_held_out_images_or_says_that_it_does_without(refused: Refused) -> None:
     for scheduler in ("→scheduler: {name: asha}", "scheduler: {name: asha, metric: →val/leader/loss}"):
         message = refused(f"search: {{{scheduler}}}", data={"name": "digits"})
         assert "set data.validation or by_test: true" in message
 
 
-def test_a_population_is_alike(refused, load) -> None:
+def test_a_population_is_alike(refused: Refused, load: LoadJob) -> None:
     text = f"search: {{scheduler: {{{PBT}}},\n grid: {{method.lambda_fea: [1, 2], seed: [0, 1]"
     with pytest.raises(JobError, match=r"differ in method\.students"):
         load(search=yaml.safe_load(f"{{scheduler: {{{PBT}}}, grid: {{method.students: [2, 3]}}}}"))
@@ -358,7 +358,7 @@ def test_a_population_is_alike(refused, load) -> None:
     assert len(load(**yaml.safe_load(text + "}}")).trials) == 4
 
 
-def test_optuna_chooses_from_the_distributions(load) -> None:
+def test_optuna_chooses_from_the_distributions(load: LoadJob) -> None:
     random = {
         "method.students": {"integers": [2, 4]},
         "method.alpha": {"uniform": [0, 2]},
@@ -370,7 +370,8 @@ def test_optuna_chooses_from_the_distributions(load) -> None:
     assert isinstance(plan.job.search.searcher, Optuna)
     assert plan.template is not None
     chosen = with_values(plan.template, {"method.students": 4, "method.alpha": 1.23456789, "backbone.name": "resnet32"})
-    assert (chosen.method.students, chosen.method.alpha, chosen.backbone.name) == (4, 1.235, "resnet32")
+    keys = ("method.students", "method.alpha", "backbone.name")
+    assert [value_at(chosen, key) for key in keys] == [4, 1.235, "resnet32"]
     assert (chosen.seed, chosen.scale.cpus_per_worker) == (5, 4)
     text = table(plan)
     assert "30 trials, chosen by Optuna" in text
@@ -381,13 +382,16 @@ def test_optuna_chooses_from_the_distributions(load) -> None:
     assert short.template.train.epochs == 2
 
 
-def test_a_chosen_trial_is_named_by_what_was_chosen(load, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chosen_trial_is_named_by_what_was_chosen(
+    load: LoadJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Numbers, text and flags alike; here something else than Ray chooses."""
     random = {"train.lr": {"log_uniform": [0.01, 1]}, "train.nesterov": [True, False], "backbone.name": ["resnet20"]}
     optuna = {"name": "optuna"}
     plan = load(search={"random": random | {"method.formulation": ["paper"]}, "samples": 1, "searcher": optuna})
-    template, named = plan.template, {}
+    template = plan.template
     assert template is not None
+    named: dict[str, str] = {}
     values = {"train.lr": 0.0123456, "train.nesterov": True, "backbone.name": "resnet20", "method.formulation": "paper"}
 
     def choose(driver: Driver, trials: Sequence[TrialSpec]) -> None:
@@ -399,10 +403,10 @@ def test_a_chosen_trial_is_named_by_what_was_chosen(load, tmp_path, monkeypatch:
     assert list(named.values()) == ['ffsd n=2 (paper), lr=0.01235, nesterov=true, resnet20, formulation="paper"']
 
 
-def test_a_chosen_kind_drops_the_keys_it_has_not(load) -> None:
+def test_a_chosen_kind_drops_the_keys_it_has_not(load: LoadJob) -> None:
     [trial] = load().trials
     changed = with_values(trial, {"method.name": "dml", "method.students": 3})
-    assert (changed.method.name, changed.method.students) == ("dml", 3)
+    assert (changed.method.name, value_at(changed, "method.students")) == ("dml", 3)
     assert with_values(trial, {}) == trial
 
 
@@ -416,12 +420,12 @@ def test_a_chosen_kind_drops_the_keys_it_has_not(load) -> None:
         (f"→scheduler: {{{PBT}}}", "Population based training"),
     ],
 )
-def test_wrong_with_optuna(refused, search: str, said: str) -> None:
+def test_wrong_with_optuna(refused: Refused, search: str, said: str) -> None:
     optuna = "searcher: {name: optuna}, samples: 4, random: {method.alpha: {uniform: [0, 2]}}"
     assert said in refused(f"search: {{{optuna}, {search}}}")
 
 
-def test_optuna_wants_one_seed_something_to_choose_and_plain_values(load) -> None:
+def test_optuna_wants_one_seed_something_to_choose_and_plain_values(load: LoadJob) -> None:
     optuna = {"searcher": {"name": "optuna"}, "samples": 2, "random": {"train.lr": [1, 2]}}
     with pytest.raises(JobError, match="one seed"):
         load(search=optuna, seed=[0, 1])
@@ -435,13 +439,13 @@ def test_optuna_wants_one_seed_something_to_choose_and_plain_values(load) -> Non
         load(search=optuna, data={"name": "digits"})
 
 
-def test_early_stopping_and_optuna_need_ray(load) -> None:
+def test_early_stopping_and_optuna_need_ray(load: LoadJob) -> None:
     with pytest.raises(JobError, match=r"search\.scheduler\.name = \"asha\"\n  Works through Ray only"):
         load(context="local", search={"scheduler": {"name": "asha"}})
 
 
 @pytest.mark.thorough
-def test_resources_follow_the_number_of_networks(load) -> None:
+def test_resources_follow_the_number_of_networks(load: LoadJob) -> None:
     scale = {"for_networks": 3, "cpus_per_worker": 2, "gpus_per_worker": 0.3, "memory_per_worker_gib": 6, "threads": 2}
     methods = [{"name": "baseline"}, *({"name": "ffsd", "students": n} for n in (2, 3, 6, 20)), {"name": "dml"}]
     plan = load(scale=scale, method=None, search={"grid": {"method": methods}})
@@ -464,7 +468,7 @@ def test_resources_follow_the_number_of_networks(load) -> None:
     assert "1 × 5 CPU + 0.7 GPU + 14 GiB" in text
 
 
-def test_threads_follow_the_resolved_cpus_where_they_are_not_set(load) -> None:
+def test_threads_follow_the_resolved_cpus_where_they_are_not_set(load: LoadJob) -> None:
     plan = load(scale={"for_networks": 3, "cpus_per_worker": 3}, search={"grid": {"method.students": [2, 5]}})
     assert [trial.scale.worker_threads for trial in plan.trials] == [3, 6]
 
@@ -478,7 +482,7 @@ def test_a_gpu_share_never_packs_more_than_fit_and_stays_whole_above_one() -> No
     assert ScaleSettings(gpus_per_worker="auto", for_networks=4).resolved(8).gpus_per_worker == "auto"
 
 
-def test_a_measured_gpu_share(load, refused) -> None:
+def test_a_measured_gpu_share(load: LoadJob, refused: Refused) -> None:
     [auto] = load(scale={"gpus_per_worker": "auto"}).trials
     [whole] = load(scale={"gpus_per_worker": 1}).trials
     assert auto.scale.uses_gpu
@@ -489,7 +493,7 @@ def test_a_measured_gpu_share(load, refused) -> None:
     assert "there are 2; use trainer" in refused("scale: {workers: 2, launcher: →trial}")
 
 
-def test_the_dry_run_says_what_a_scheduler_does(load) -> None:
+def test_the_dry_run_says_what_a_scheduler_does(load: LoadJob) -> None:
     asha = load(search={"scheduler": {"name": "asha", "grace_epochs": 5}, "grid": SCHEDULED})
     text = table(asha)
     assert "at most 120 epochs" in text
@@ -512,7 +516,7 @@ def test_the_schema_knows_the_search_space(tmp_path: Path) -> None:
     }
     scale = {"gpus_per_worker": "auto", "launcher": "trial", "for_networks": 3, "memory_per_worker_gib": 1.5}
     validator.validate(BASE | {"search": search, "scale": scale})
-    for wrong in [
+    wrongs: list[dict[str, Any]] = [
         {"search": {"random": {"train.lr": {"uniform": [0]}}}},
         {"search": {"random": {"train.lr": {}}}},
         {"search": {"random": {"train.lr": {"uniform": [0, 1], "choice": [1]}}}},
@@ -521,5 +525,6 @@ def test_the_schema_knows_the_search_space(tmp_path: Path) -> None:
         {"search": {"only": [{"when": {"seed": 1}}]}},
         {"scale": {"gpus_per_worker": "some"}},
         {"scale": {"gpus_per_worker": -1}},
-    ]:
+    ]
+    for wrong in wrongs:
         assert not validator.is_valid(BASE | wrong), wrong

@@ -1,5 +1,7 @@
 """The stream of training batches, literally compared, and the shares of evaluation."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,7 @@ def numbered(count: int, size: int = 8) -> Images:
     return Images(pixels, torch.arange(count))
 
 
-def batches(images: Images, **settings) -> TrainBatches:
+def batches(images: Images, **settings: Any) -> TrainBatches:
     return TrainBatches(images, MEAN, STD, **{"crop_padding": 2, "flip": True, "batch_size": 64, "seed": 3, **settings})
 
 

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ffsd_ray.data import SOURCES, Dataset, load
+from ffsd_ray.data import Dataset, load
 from ffsd_ray.data.class_folders import SUFFIXES
+from ffsd_ray.data.image_folder import ImageFolder
 from ffsd_ray.data.picture import FORMATS
 from ffsd_ray.errors import DataError
 from ffsd_ray.run import main
 
+from helpers.images import data_settings
 from helpers.paths import PROJECT
 
 
@@ -35,8 +37,13 @@ def tree(root: Path, splits: tuple[str, ...] = ("train", "test"), classes: tuple
 
 
 def read(root: Path, **settings: Any) -> Dataset:
-    chosen = {"root": str(root), "image_size": 16, "crop_padding": 2, "cache": f"{root}-cache"} | settings
-    return load(SOURCES["image_folder"](**chosen))
+    chosen: dict[str, Any] = {
+        "root": str(root),
+        "image_size": 16,
+        "crop_padding": 2,
+        "cache": f"{root}-cache",
+    } | settings
+    return load(data_settings("image_folder", **chosen))
 
 
 def counts(root: Path) -> list[int]:
@@ -264,16 +271,16 @@ def test_a_submitted_job_brings_the_users_images(tmp_path: Path) -> None:
 
 def test_the_order_of_a_clean_folder_is_torchvisions(tmp_path: Path) -> None:
     """So that results of earlier versions stand."""
-    from torchvision.datasets import ImageFolder
+    from torchvision import datasets
 
     root = tree(tmp_path / "pets", ())
     for below in ("x", "x-y", "x/z", "X"):
         pictures(root / "a" / below, 3)
     pictures(root / "B", 12, ".JPG")
-    items = [item for item in SOURCES["image_folder"](root=str(root)).encoded().items]
-    assert sorted((item.where, item.label) for item in items) == sorted(ImageFolder(root).samples)
+    items = [item for item in ImageFolder(root=str(root)).encoded().items]
+    assert sorted((item.where, item.label) for item in items) == sorted(datasets.ImageFolder(root).samples)
     in_order = [(item.where, item.label) for item in sorted(items, key=lambda item: (item.label, 0))]
-    trained = {item.where for item in SOURCES["image_folder"](root=str(root)).encoded().train}
+    trained = {item.where for item in ImageFolder(root=str(root)).encoded().train}
     assert [path for path, _ in in_order if path in trained] == [
-        p for p, _ in ImageFolder(root).samples if p in trained
+        p for p, _ in datasets.ImageFolder(root).samples if p in trained
     ]

@@ -17,20 +17,23 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2.functional import center_crop, resize
 
-import ffsd_ray.data.decode
 from ffsd_ray.data import SOURCES, Dataset, DataSettings, Images, load
+from ffsd_ray.data.cifar import Cifar100
+from ffsd_ray.data.picture import decode
 from ffsd_ray.errors import DataAway, DataError
 
-from helpers.images import assert_same, png, write_parquet
+from helpers.images import assert_same, data_settings, images_of, png, write_parquet
 
 
 @pytest.fixture(scope="module")
 def digits() -> Images:
-    return SOURCES["digits"](image_size=12).read(progress=False).train
+    split = data_settings("digits", image_size=12).read(progress=False).train
+    assert isinstance(split, Images)
+    return split
 
 
 @pytest.fixture
-def files(tmp_path: Path, digits: Images) -> dict[str, str]:
+def files(tmp_path: Path, digits: Images) -> dict[str, Any]:
     """Settings for train.parquet (40 digits) and test.parquet (20 digits) in `tmp_path`, cached there too."""
     for name, part in (("train", slice(0, 40)), ("test", slice(40, 60))):
         contents = [png(image) for image in digits.images[part]]
@@ -38,7 +41,7 @@ def files(tmp_path: Path, digits: Images) -> dict[str, str]:
     return settings_of(tmp_path)
 
 
-def settings_of(folder: Path) -> dict[str, str]:
+def settings_of(folder: Path) -> dict[str, Any]:
     return {
         "train": str(folder / "train.parquet"),
         "test": str(folder / "test.parquet"),
@@ -47,17 +50,18 @@ def settings_of(folder: Path) -> dict[str, str]:
 
 
 def read(**settings: Any) -> Dataset:
-    return load(SOURCES["parquet"](**settings))
+    return load(data_settings("parquet", **settings))
 
 
 def assert_sound(dataset: Dataset) -> None:
-    for images in (dataset.train, dataset.test):
-        assert images.images.dtype == torch.uint8
-        assert images.images.shape == (len(images), 3, dataset.image_size, dataset.image_size)
-        assert images.images.is_contiguous()
-        assert images.labels.dtype == torch.int64
-        assert images.labels.shape == (len(images),)
-    scaled = dataset.train.images.double() / 255
+    for split in (dataset.train, dataset.test):
+        images = images_of(split)
+        assert images.dtype == torch.uint8
+        assert images.shape == (len(split), 3, dataset.image_size, dataset.image_size)
+        assert images.is_contiguous()
+        assert split.labels.dtype == torch.int64
+        assert split.labels.shape == (len(split),)
+    scaled = images_of(dataset.train).double() / 255
     assert dataset.mean == pytest.approx(scaled.mean((0, 2, 3)).tolist(), rel=1e-9)
     assert dataset.std == pytest.approx(scaled.std((0, 2, 3), correction=0).tolist(), rel=1e-9)
 
@@ -74,9 +78,9 @@ def test_each_source_is_found_by_its_name() -> None:
 
 @pytest.mark.parametrize("name", ["digits", "cifar10", "parquet"])
 def test_padding_as_large_as_the_images_is_refused(name: str) -> None:
-    paths = {"train": "a", "test": "b", "image_size": 32} if name == "parquet" else {}
+    paths: dict[str, Any] = {"train": "a", "test": "b", "image_size": 32} if name == "parquet" else {}
     with pytest.raises(ValidationError, match=r"crop_padding 32 must be smaller than the images"):
-        SOURCES[name](crop_padding=32, **paths)
+        data_settings(name, crop_padding=32, **paths)
 
 
 def test_where_files_lie_is_no_part_of_a_trials_identity() -> None:
@@ -84,11 +88,8 @@ def test_where_files_lie_is_no_part_of_a_trials_identity() -> None:
         "cifar100": {"cache", "root", "download"},
         "parquet": {"cache", "fingerprint", "loader_processes", "max_skipped"},
     }.items():
-        found = {
-            field
-            for field, info in SOURCES[name].model_fields.items()
-            if (info.json_schema_extra or {}).get("identity") is False
-        }
+        extras = {field: info.json_schema_extra for field, info in SOURCES[name].model_fields.items()}
+        found = {field for field, extra in extras.items() if isinstance(extra, dict) and extra.get("identity") is False}
         assert found == fields
 
 
@@ -97,7 +98,7 @@ def test_where_files_lie_is_no_part_of_a_trials_identity() -> None:
 
 @pytest.mark.parametrize("size", [8, 16, 32])
 def test_digits_at_any_size(size: int) -> None:
-    dataset = load(SOURCES["digits"](image_size=size))
+    dataset = load(data_settings("digits", image_size=size))
     assert_sound(dataset)
     assert dataset.image_size == size
     assert (len(dataset.train), len(dataset.test), dataset.num_classes) == (1437, 360, 10)
@@ -106,14 +107,14 @@ def test_digits_at_any_size(size: int) -> None:
 
 
 def test_digits_are_scikit_learns(digits: Images) -> None:
-    dataset = load(SOURCES["digits"](image_size=8))
+    dataset = load(data_settings("digits", image_size=8))
     source = load_digits()
     pixels = (torch.from_numpy(source.images).float() * 255 / 16).round().to(torch.uint8)
     expected = sorted(
         (label, *image.flatten().tolist()) for label, image in zip(source.target.tolist(), pixels, strict=True)
     )
-    both = [*zip(dataset.train.labels.tolist(), dataset.train.images, strict=True)]
-    both += zip(dataset.test.labels.tolist(), dataset.test.images, strict=True)
+    both = [*zip(dataset.train.labels.tolist(), images_of(dataset.train), strict=True)]
+    both += zip(dataset.test.labels.tolist(), images_of(dataset.test), strict=True)
     assert all(torch.equal(image[0], image[1]) and torch.equal(image[0], image[2]) for _, image in both)
     assert sorted((label, *image[0].flatten().tolist()) for label, image in both) == expected
 
@@ -122,13 +123,13 @@ def test_digits_are_scikit_learns(digits: Images) -> None:
 
 
 def test_validation_is_stratified_and_follows_its_seed() -> None:
-    whole = load(SOURCES["digits"]())
-    first, again, other = (load(SOURCES["digits"](validation=0.25, validation_seed=seed)) for seed in (0, 0, 1))
+    whole = load(data_settings("digits"))
+    first, again, other = (load(data_settings("digits", validation=0.25, validation_seed=seed)) for seed in (0, 0, 1))
     assert first.val is not None
     assert other.val is not None
     assert_same(first, again)
-    assert not torch.equal(first.val.images, other.val.images)
-    assert torch.equal(first.test.images, whole.test.images)
+    assert not torch.equal(images_of(first.val), images_of(other.val))
+    assert torch.equal(images_of(first.test), images_of(whole.test))
     assert len(first.val) == 360
     counts = whole.train.labels.bincount()
     assert torch.equal(first.val.labels.bincount() + first.train.labels.bincount(), counts)
@@ -136,7 +137,7 @@ def test_validation_is_stratified_and_follows_its_seed() -> None:
     assert first.mean == whole.mean  # normalisation does not change with the split
 
 
-def test_a_validation_split_that_cannot_be_made_is_an_error(files: dict[str, str]) -> None:
+def test_a_validation_split_that_cannot_be_made_is_an_error(files: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"data.validation = 0.01: cannot hold out this share of 40 images"):
         read(**files, validation=0.01)
 
@@ -150,7 +151,7 @@ def test_missing_cifar_files(name: str, root: str, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=rf"data.root: .*missing: no {name} there .*`data.download: true`") as caught:
-        load(SOURCES[name](root=root))
+        load(data_settings(name, root=root))
     assert "~" not in str(caught.value)
 
 
@@ -158,24 +159,26 @@ def test_cifar_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.Monkey
     """Which another try may mend, so that a worker is started again; missing files none can."""
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     with pytest.raises(DataAway, match=r"data.download: cifar10 cannot be fetched: .*refused"):
-        load(SOURCES["cifar10"](root=str(tmp_path), download=True))
+        load(data_settings("cifar10", root=str(tmp_path), download=True))
 
 
 def test_cifar_is_known_before_it_is_read() -> None:
-    known = {name: (SOURCES[name]().known_classes, SOURCES[name]().known_size) for name in ("cifar10", "cifar100")}
+    known = {
+        name: (data_settings(name).known_classes, data_settings(name).known_size) for name in ("cifar10", "cifar100")
+    }
     assert known == {"cifar10": (10, 32), "cifar100": (100, 32)}
-    assert SOURCES["cifar100"].statistics == ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+    assert Cifar100.statistics == ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
 
 # ---- Parquet
 
 
-def test_parquet_gives_the_images_in_order(files: dict[str, str], digits: Images) -> None:
+def test_parquet_gives_the_images_in_order(files: dict[str, Any], digits: Images) -> None:
     dataset = read(**files)
     assert_sound(dataset)
-    assert torch.equal(dataset.train.images, digits.images[:40])
+    assert torch.equal(images_of(dataset.train), digits.images[:40])
     assert torch.equal(dataset.train.labels, digits.labels[:40])
-    assert torch.equal(dataset.test.images, digits.images[40:60])
+    assert torch.equal(images_of(dataset.test), digits.images[40:60])
     assert dataset.classes == tuple("0123456789")
 
 
@@ -200,7 +203,7 @@ def test_column_and_class_names(
 
 
 def test_a_pattern_reads_its_files_in_order(
-    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = read(**files)
     table = pq.read_table(files["train"])
@@ -216,14 +219,14 @@ def test_image_size_scales_and_cuts_out_the_centre(tmp_path: Path, digits: Image
         write_parquet(tmp_path / f"{name}.parquet", [png(image) for image in images], [0, 1, 2])
     dataset = read(**settings_of(tmp_path), image_size=9)
     assert_sound(dataset)
-    for image, got in zip(images, dataset.train.images, strict=True):
+    for image, got in zip(images, images_of(dataset.train), strict=True):
         assert torch.equal(got, center_crop(resize(image, [9], antialias=True), [9, 9]))
 
 
 def test_grey_images_become_rgb(tmp_path: Path, digits: Images) -> None:
     for name in ("train", "test"):
         write_parquet(tmp_path / f"{name}.parquet", [png(image[:1]) for image in digits.images[:3]], [0, 1, 2])
-    assert torch.equal(read(**settings_of(tmp_path)).train.images, digits.images[:3])
+    assert torch.equal(images_of(read(**settings_of(tmp_path)).train), digits.images[:3])
 
 
 Damage = Callable[[list[Any], list[Any]], dict[str, Any] | None]
@@ -281,7 +284,7 @@ def damage(row: int, *, content: Any = ..., label: Any = ...) -> Damage:
         (lambda contents, labels: {"metadata": {"classes": "a,b"}}, r"train.parquet, row \d+ .* from 0 to 1$"),
     ],
 )
-def test_spoilt_rows_are_named(spoil: Damage, message: str, files: dict[str, str]) -> None:
+def test_spoilt_rows_are_named(spoil: Damage, message: str, files: dict[str, Any]) -> None:
     table = pq.read_table(files["train"])
     contents, labels = table["img"].combine_chunks().field("bytes").to_pylist(), table["label"].to_pylist()
     settings = spoil(contents, labels) or {}
@@ -290,7 +293,7 @@ def test_spoilt_rows_are_named(spoil: Damage, message: str, files: dict[str, str
         read(**files)
 
 
-def test_other_spoilt_files(files: dict[str, str], tmp_path: Path, digits: Images) -> None:
+def test_other_spoilt_files(files: dict[str, Any], tmp_path: Path, digits: Images) -> None:
     contents = [png(image) for image in digits.images[:2]]
     (tmp_path / "text.parquet").write_text("no Parquet")
     write_parquet(tmp_path / "beyond.parquet", contents, [0, 10])
@@ -321,7 +324,7 @@ def test_other_spoilt_files(files: dict[str, str], tmp_path: Path, digits: Image
             read(**files | {key: str(tmp_path / name) for key, name in names.items()})
 
 
-def test_padding_is_checked_against_images_of_unknown_size(files: dict[str, str]) -> None:
+def test_padding_is_checked_against_images_of_unknown_size(files: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"data.crop_padding: crop_padding 12 must be smaller .* 12×12"):
         read(**files, crop_padding=12)
 
@@ -358,10 +361,10 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(data: bytes, size: int | None) -> Tensor:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(ffsd_ray.data.decode, "decode", refused)
+    monkeypatch.setattr("ffsd_ray.data.decode.decode", refused)
 
 
-def test_a_second_reading_decodes_nothing(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_reading_decodes_nothing(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     first = read(**files)
     no_decoding(monkeypatch)
     assert_same(read(**files, validation=0.0, crop_padding=3, flip=False), first)
@@ -369,28 +372,29 @@ def test_a_second_reading_decodes_nothing(files: dict[str, str], monkeypatch: py
         read(**files, image_size=16)
 
 
-def test_changed_files_are_read_anew(files: dict[str, str], digits: Images) -> None:
+def test_changed_files_are_read_anew(files: dict[str, Any], digits: Images) -> None:
     read(**files)
     write_parquet(
         Path(files["train"]), [png(image) for image in digits.images[100:130]], digits.labels[100:130].tolist()
     )
-    assert torch.equal(read(**files).train.images, digits.images[100:130])
+    assert torch.equal(images_of(read(**files).train), digits.images[100:130])
 
 
-def test_splits_exchanged_are_not_taken_from_the_cache(files: dict[str, str]) -> None:
+def test_splits_exchanged_are_not_taken_from_the_cache(files: dict[str, Any]) -> None:
     one = read(**files)
     other = read(train=files["test"], test=files["train"], cache=files["cache"])
-    assert torch.equal(one.train.images, other.test.images)
+    assert torch.equal(images_of(one.train), images_of(other.test))
 
 
 @pytest.mark.parametrize("how", ["emptied", "cut", "a bit turned", "other content"])
-def test_a_damaged_cache_is_made_anew(how: str, files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_cache_is_made_anew(how: str, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     first = read(**files)
     (cached,) = Path(files["cache"]).glob("*.safetensors")
     content = bytearray(cached.read_bytes())
     if how == "a bit turned":
         content[-100] ^= 1
-    cached.write_bytes({"emptied": b"", "cut": content[:-7], "other content": b"x" * 99}.get(how, content))
+    damaged = {"emptied": b"", "cut": bytes(content[:-7]), "other content": b"x" * 99}
+    cached.write_bytes(damaged.get(how, bytes(content)))
     assert_same(read(**files), first)
     no_decoding(monkeypatch)
     assert_same(read(**files), first)  # and was written again
@@ -398,7 +402,7 @@ def test_a_damaged_cache_is_made_anew(how: str, files: dict[str, str], monkeypat
 
 
 def test_the_cache_lies_in_the_users_cache_folder(
-    files: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    files: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     del files["cache"]
@@ -410,28 +414,27 @@ def test_the_cache_lies_in_the_users_cache_folder(
     assert list((tmp_path / ".cache" / "ffsd_ray").glob("*.safetensors"))
 
 
-def test_a_cache_that_cannot_be_written(files: dict[str, str]) -> None:
+def test_a_cache_that_cannot_be_written(files: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"data.cache: .*train.parquet: cannot be written"):
         read(**files | {"cache": files["train"]})
 
 
-def read_and_count(files: dict[str, str], start: Any, decoded: Any) -> None:
+def read_and_count(files: dict[str, Any], start: Any, decoded: Any) -> None:
     """In a process of its own: read once all are ready, and count the images decoded over all processes."""
-    decode = ffsd_ray.data.decode.decode
 
     def counted(data: bytes, size: int | None) -> Tensor:
         with decoded.get_lock():
             decoded.value += 1
         return decode(data, size)
 
-    ffsd_ray.data.decode.decode = counted
+    pytest.MonkeyPatch().setattr("ffsd_ray.data.decode.decode", counted)
     start.wait()
     dataset = read(**files)
     sys.exit(0 if len(dataset.train) == 40 else 1)
 
 
 @pytest.mark.thorough
-def test_processes_that_start_at_once_decode_once(files: dict[str, str]) -> None:
+def test_processes_that_start_at_once_decode_once(files: dict[str, Any]) -> None:
     context = multiprocessing.get_context("spawn")
     start, decoded = context.Barrier(2), context.Value("i", 0)
     processes = [context.Process(target=read_and_count, args=(files, start, decoded)) for _ in range(2)]
@@ -454,7 +457,7 @@ def write_folder(root: Path, images: Images, indices: range, classes: Sequence[s
 
 
 def read_folder(root: Path, **settings: Any) -> Dataset:
-    return load(SOURCES["image_folder"](root=str(root), image_size=12, cache=f"{root}-cache", **settings))
+    return load(data_settings("image_folder", root=str(root), image_size=12, cache=f"{root}-cache", **settings))
 
 
 @pytest.mark.parametrize("held_out", ["test", "val"])
@@ -464,8 +467,8 @@ def test_a_folder_with_splits(held_out: str, tmp_path: Path, digits: Images) -> 
     dataset = read_folder(tmp_path)
     assert_sound(dataset)
     assert dataset.classes == ("one", "two")
-    assert torch.equal(dataset.train.images, digits.images[[*range(0, 20, 2), *range(1, 20, 2)]])
-    assert torch.equal(dataset.test.images, digits.images[[*range(20, 30, 2), *range(21, 30, 2)]])
+    assert torch.equal(images_of(dataset.train), digits.images[[*range(0, 20, 2), *range(1, 20, 2)]])
+    assert torch.equal(images_of(dataset.test), digits.images[[*range(20, 30, 2), *range(21, 30, 2)]])
     assert dataset.test.labels.tolist() == [0] * 5 + [1] * 5
 
 
@@ -476,7 +479,7 @@ def test_a_folder_of_class_folders_is_split(tmp_path: Path, digits: Images, monk
     assert_sound(dataset)
     assert dataset.classes == ("one", "three", "two")
     assert dataset.test.labels.bincount().tolist() == [5, 5, 5]
-    pixels = torch.cat([dataset.train.images, dataset.test.images]).flatten(1).tolist()
+    pixels = torch.cat([images_of(dataset.train), images_of(dataset.test)]).flatten(1).tolist()
     assert sorted(pixels) == sorted(digits.images[:50].flatten(1).tolist())
     no_decoding(monkeypatch)
     assert_same(read_folder(root, test_fraction=0.3), dataset)
@@ -537,7 +540,7 @@ def test_slices_of_real_data_sets(
     assert dataset.num_classes == (10 if folder == "cifar10" else 20)
     assert all(0.3 < mean < 0.6 and 0.2 < std < 0.35 for mean, std in zip(dataset.mean, dataset.std, strict=True))
     scaled = read(**settings_of(tmp_path), image_size=24)
-    assert scaled.train.images.shape == (600, 3, 24, 24)
+    assert images_of(scaled.train).shape == (600, 3, 24, 24)
 
 
 @pytest.mark.parametrize(
@@ -555,28 +558,28 @@ def test_slices_of_real_data_sets(
     ],
 )
 def test_foreign_metadata_of_another_form_are_passed_over(
-    metadata: bytes, files: dict[str, str], tmp_path: Path
+    metadata: bytes, files: dict[str, Any], tmp_path: Path
 ) -> None:
     table = pq.read_table(files["train"]).replace_schema_metadata({b"huggingface": metadata})
     pq.write_table(table, tmp_path / "foreign.parquet")
     path = str(tmp_path / "foreign.parquet")
-    dataset = load(SOURCES["parquet"](train=path, test=path, cache=str(tmp_path / "cache")))
+    dataset = load(data_settings("parquet", train=path, test=path, cache=str(tmp_path / "cache")))
     assert dataset.classes == tuple(map(str, range(len(dataset.classes))))
 
 
-def test_a_parquet_file_of_validation_images(files: dict[str, str], tmp_path: Path) -> None:
-    settings = {"train": files["train"], "val": files["test"], "test": files["test"], "cache": str(tmp_path / "cache")}
-    dataset = load(SOURCES["parquet"](**settings))
+def test_a_parquet_file_of_validation_images(files: dict[str, Any], tmp_path: Path) -> None:
+    settings = files | {"val": files["test"], "cache": str(tmp_path / "cache")}
+    dataset = load(data_settings("parquet", **settings))
     assert dataset.val is not None
-    assert torch.equal(dataset.val.images, dataset.test.images)
-    stream = load(SOURCES["parquet"](**settings, stream=True, image_size=8))
+    assert torch.equal(images_of(dataset.val), images_of(dataset.test))
+    stream = load(data_settings("parquet", **settings, stream=True, image_size=8))
     assert stream.val is not None
     assert len(stream.val) == len(dataset.val)
     with pytest.raises(ValidationError, match=r"validation images are those of data\.val"):
-        SOURCES["parquet"](**settings, validation=0.2)
+        data_settings("parquet", **settings, validation=0.2)
 
 
-def test_one_label_alone_is_nothing_to_tell_apart(files: dict[str, str], tmp_path: Path) -> None:
+def test_one_label_alone_is_nothing_to_tell_apart(files: dict[str, Any], tmp_path: Path) -> None:
     table = pq.read_table(files["train"])
     zeros = pa.array([0] * len(table))
     pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", zeros), tmp_path / "zeros.parquet")
@@ -584,4 +587,4 @@ def test_one_label_alone_is_nothing_to_tell_apart(files: dict[str, str], tmp_pat
     with pytest.raises(
         DataError, match=r"data\.train: .*zeros\.parquet: every image is of class .* two classes or more"
     ):
-        load(SOURCES["parquet"](train=path, test=path, cache=str(tmp_path / "cache")))
+        load(data_settings("parquet", train=path, test=path, cache=str(tmp_path / "cache")))

@@ -10,7 +10,7 @@ import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +22,14 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import ffsd_ray.data.decode
-from ffsd_ray.data import SOURCES, Dataset, load
+from ffsd_ray.data import Dataset, load
 from ffsd_ray.data.batches import TrainBatches
 from ffsd_ray.data.decode import DamagedImage, decode_named
 from ffsd_ray.data.picture import MAX_PIXELS, PictureError, decode, upright
 from ffsd_ray.errors import DataError
 from ffsd_ray.run import main
+
+from helpers.images import IMAGE_TYPE, data_settings
 
 RAMP = np.tile(np.linspace(0, 255, 16).astype(np.uint8), (8, 1))
 DEEP = RAMP.astype(np.uint16) * 257
@@ -40,7 +42,9 @@ def encoded(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     return content.getvalue()
 
 
-def tiff(pixels: np.ndarray | bytes, *, order: str = "<", **entries: tuple[int, Sequence[int] | bytes]) -> bytes:
+def tiff(
+    pixels: np.ndarray | bytes, *, order: Literal["<", ">"] = "<", **entries: tuple[int, Sequence[int] | bytes]
+) -> bytes:
     """A TIFF file of a 16 × 8 grey picture; an entry is named t and its tag: (type, numbers or raw bytes)."""
     content = pixels if isinstance(pixels, bytes) else pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
     content += bytes(len(content) % 2)
@@ -408,7 +412,7 @@ def test_a_thread_of_a_picture_is_refused() -> None:
 def seeds() -> dict[str, bytes]:
     picture, exif = Image.fromarray(COLOURS), Image.Exif()
     exif[0x0112], exif[0x011A], exif[0x010F] = 6, 72.0, "maker"
-    two = {"save_all": True, "append_images": [picture.rotate(90)]}
+    two: dict[str, Any] = {"save_all": True, "append_images": [picture.rotate(90)]}
     return {
         "JPEG": encoded(picture, "JPEG", exif=exif),
         "progressive JPEG": encoded(picture.convert("CMYK"), "JPEG", progressive=True),
@@ -538,8 +542,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(root: Path, /, **settings: Any) -> Dataset:
-    defaults = {"root": str(root), "image_size": 16, "cache": str(root.parent / "cache"), "loader_processes": 0}
-    return load(SOURCES["image_folder"](**defaults | settings))
+    cache = str(root.parent / "cache")
+    defaults: dict[str, Any] = {"root": str(root), "image_size": 16, "cache": cache, "loader_processes": 0}
+    return load(data_settings("image_folder", **defaults | settings))
 
 
 def spoil(root: Path, *indices: int) -> list[Path]:
@@ -552,12 +557,11 @@ def spoil(root: Path, *indices: int) -> list[Path]:
 
 def parquet_of(root: Path, nulls: Sequence[int] = ()) -> dict[str, Any]:
     """The same pictures as rows, in the same order; those of `nulls` without bytes. Settings."""
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     for split in ("train", "test"):
         files = sorted((root / split).rglob("*.png"))
         images = [{"bytes": None if int(f.stem) in nulls else f.read_bytes(), "path": f.name} for f in files]
         labels = [("cat", "dog").index(file.parent.name) for file in files]
-        table = pa.table({"image": pa.array(images, kind), "label": labels})
+        table = pa.table({"image": pa.array(images, IMAGE_TYPE), "label": labels})
         pq.write_table(table.replace_schema_metadata({"classes": "cat,dog"}), root.parent / f"{split}.parquet")
     return {
         "train": str(root.parent / "train.parquet"),
@@ -597,14 +601,14 @@ def test_all_damaged_pictures_are_told_at_once(root: Path) -> None:
 def test_rows_of_parquet_are_told_like_files(stream: bool, root: Path) -> None:
     """Null rows before training, of a stream too; the damaged ones of a stream when they are met."""
     with pytest.raises(DataError, match=r"train.parquet, row 2 \(from 0\): expected a whole picture .*it is empty"):
-        load(SOURCES["parquet"](**parquet_of(root, nulls=[4]), stream=stream))
+        load(data_settings("parquet", **parquet_of(root, nulls=[4]), stream=stream))
     with pytest.raises(DataError, match=r"^2 of 30 images are damaged") as caught:
-        load(SOURCES["parquet"](**parquet_of(root, nulls=[4, 21]), stream=stream))
+        load(data_settings("parquet", **parquet_of(root, nulls=[4, 21]), stream=stream))
     rows = [line.split(":")[0].rsplit("/")[-1] for line in str(caught.value).splitlines()[1:]]
     assert rows == ["train.parquet, row 2 (from 0)", "test.parquet, row 5 (from 0)"]
     spoil(root, 4)
     settings = parquet_of(root, nulls=[21])
-    skipping = load(SOURCES["parquet"](**settings, stream=stream, on_error="skip", max_skipped=0.1))
+    skipping = load(data_settings("parquet", **settings, stream=stream, on_error="skip", max_skipped=0.1))
     assert [name.split(":")[0].rsplit("/")[-1] for name in skipping.skipped] == rows
     assert (len(skipping.train), len(skipping.test)) == (19, 9)
 
@@ -656,7 +660,7 @@ def test_skipped_pictures_are_named_as_the_job_does(stream: bool, root: Path) ->
         "train": f"file://{root.parent}/tr*.parquet",
         "test": f"file://{root.parent}/test.parquet",
     }
-    assert load(SOURCES["parquet"](**files | skipping)).skipped == (
+    assert load(data_settings("parquet", **files | skipping)).skipped == (
         f"file://{root.parent}/train.parquet, row 11 (from 0): it is empty, it holds no bytes",
     )
 

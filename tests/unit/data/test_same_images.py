@@ -10,11 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ffsd_ray import data, evaluate, run
-from ffsd_ray.data import SOURCES
+from ffsd_ray import data, evaluate
+from ffsd_ray.data.image_folder import ImageFolder
+from ffsd_ray.data.parquet import Parquet
 from ffsd_ray.errors import DataError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.run import main
+
+from helpers.images import IMAGE_TYPE, images_of
 
 JOB = """\
 name: pets
@@ -37,12 +40,12 @@ def tree(root: Path, classes: str = "ab", shade: int = 0) -> Path:
     return root
 
 
-def settings(root: Path) -> Any:
-    return SOURCES["image_folder"](root=str(root), image_size=16, crop_padding=2, cache=str(root.parent / "cache"))
+def settings(root: Path) -> ImageFolder:
+    return ImageFolder(root=str(root), image_size=16, crop_padding=2, cache=str(root.parent / "cache"))
 
 
 def fingerprint(root: Path) -> str:
-    return settings(root).with_fingerprint(progress=False).fingerprint
+    return str(settings(root).with_fingerprint(progress=False).fingerprint)
 
 
 def train(folder: Path, *options: str, root: str = "pets") -> int:
@@ -94,20 +97,19 @@ def test_a_changed_picture_is_decoded_anew(tmp_path: Path) -> None:
     root = tree(tmp_path / "pets")
     before = data.load(settings(root))
     repaint_in_place(root / "train" / "a" / "0.bmp")
-    assert data.load(settings(root)).train.images[0, :, 0, 0].tolist() == [1, 2, 3]
-    assert before.train.images[0, :, 0, 0].tolist() == [0, 0, 0]
+    assert images_of(data.load(settings(root)).train)[0, :, 0, 0].tolist() == [1, 2, 3]
+    assert images_of(before.train)[0, :, 0, 0].tolist() == [0, 0, 0]
 
 
 def test_parquet_files_count_by_their_content(tmp_path: Path) -> None:
     def written(name: str, labels: list[int]) -> str:
         rows = [{"bytes": b"x", "path": None}] * len(labels)
-        struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-        pq.write_table(pa.table({"image": pa.array(rows, struct), "label": labels}), tmp_path / name)
+        pq.write_table(pa.table({"image": pa.array(rows, IMAGE_TYPE), "label": labels}), tmp_path / name)
         return str(tmp_path / name)
 
-    def of(**files: str) -> str:
-        found = SOURCES["parquet"](**files, cache=str(tmp_path / "cache")).with_fingerprint(progress=False)
-        return found.fingerprint
+    def of(*, train: str, test: str, val: str | None = None) -> str:
+        found = Parquet(train=train, test=test, val=val, cache=str(tmp_path / "cache")).with_fingerprint(progress=False)
+        return str(found.fingerprint)
 
     one, same, other = written("1", [0, 1]), written("2", [0, 1]), written("3", [1, 0])
     assert of(train=one, test=other) == of(train=same, test=other)
@@ -178,7 +180,7 @@ def test_the_dry_run_names_the_identities_of_the_run(tmp_path: Path, capsys: pyt
 def test_nothing_is_loaded_where_nothing_is_left_to_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = str(tree(tmp_path / "pets"))
     assert train(tmp_path, root=root) == 0
-    monkeypatch.setattr(run.data, "load", lambda *args, **options: pytest.fail("images are loaded"))
+    monkeypatch.setattr(data, "load", lambda *args, **options: pytest.fail("images are loaded"))
     assert train(tmp_path, "--resume", root=root) == 0
     assert train(tmp_path, "--set", "name=again", root=root) == 0, "taken over from the first"
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -25,14 +26,15 @@ from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, res
 from ffsd_ray import evaluate
 from ffsd_ray.bench import loader
 from ffsd_ray.config.trial import TrialSpec
-from ffsd_ray.data import SOURCES, Dataset, load
+from ffsd_ray.data import Dataset, load
 from ffsd_ray.data.batches import Batch, EvalBatches, TrainBatches, normalise
 from ffsd_ray.data.counter_rng import random_bits, shift, uniforms
 from ffsd_ray.data.streaming import ATTEMPTS, IMAGENET_MEAN, IMAGENET_STD, crop_box
 from ffsd_ray.deployed import load_model
 from ffsd_ray.errors import DataError
 
-from helpers.comparison import assert_equal, assert_same_end
+from helpers.comparison import assert_equal, assert_same_end, latest_state
+from helpers.images import data_settings
 from helpers.specs import digits_spec
 from helpers.workers import train_with
 
@@ -57,13 +59,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
-def streamed(root: Path, **settings) -> Dataset:
-    defaults = {"root": str(root), "image_size": SIZE, "stream": True, "loader_processes": 0}
-    return load(SOURCES["image_folder"](**defaults | settings))
+def streamed(root: Path, **settings: Any) -> Dataset:
+    defaults: dict[str, Any] = {"root": str(root), "image_size": SIZE, "stream": True, "loader_processes": 0}
+    return load(data_settings("image_folder", **defaults | settings))
 
 
-def batches(dataset: Dataset, **settings) -> TrainBatches:
-    defaults = {"crop_padding": 4, "flip": True, "batch_size": 16, "seed": 3}
+def batches(dataset: Dataset, **settings: Any) -> TrainBatches:
+    defaults: dict[str, Any] = {"crop_padding": 4, "flip": True, "batch_size": 16, "seed": 3}
     return TrainBatches(dataset.train, dataset.mean, dataset.std, **defaults | settings)
 
 
@@ -141,7 +143,7 @@ def test_an_epoch_entered_in_the_middle_or_cut_short(root: Path) -> None:
 
 def test_the_resident_order_is_the_streams(root: Path, tmp_path: Path) -> None:
     """Both ways see the same images in the same order; an epoch holds each once."""
-    resident = load(SOURCES["image_folder"](root=str(root), image_size=SIZE, cache=str(tmp_path)))
+    resident = load(data_settings("image_folder", root=str(root), image_size=SIZE, cache=str(tmp_path)))
     for some, others in zip(batches(streamed(root)).epoch(1), batches(resident).epoch(1), strict=True):
         assert torch.equal(some.labels, others.labels)
     labels = torch.cat([batch.labels for batch in batches(streamed(root)).epoch(1)])
@@ -160,7 +162,7 @@ def test_crops_are_torchvisions(root: Path) -> None:
         shown = torch.cat([batch.views[view] for batch in found])
         for sample, key, got in zip(order.tolist(), keys, shown, strict=True):
             image = files[sample]
-            box = crop_box(*image.shape[1:], uniforms(key, 4 * ATTEMPTS).tolist())
+            box = crop_box(image.shape[1], image.shape[2], uniforms(key, 4 * ATTEMPTS).tolist())
             expected = resized_crop(image, *box, [SIZE, SIZE], antialias=True)
             flips.append(bool(shift(key, 63)))
             expected = expected.flip(-1) if flips[-1] else expected
@@ -181,8 +183,8 @@ def test_crop_boxes_are_distributed_as_torchvisions(height: int, width: int) -> 
     ours = torch.tensor([crop_box(height, width, drawn) for drawn in draws.tolist()])
     torch.manual_seed(0)
     transform, image = v2.RandomResizedCrop(8), [torch.empty(3, height, width)]
-    theirs = [transform.make_params(image) for _ in range(4000)]
-    theirs = torch.tensor([[p[name] for name in ("top", "left", "height", "width")] for p in theirs])
+    made = [transform.make_params(image) for _ in range(4000)]
+    theirs = torch.tensor([[p[name] for name in ("top", "left", "height", "width")] for p in made])
     assert bool((ours[:, :2] >= 0).all() and (ours[:, 2:] > 0).all())
     assert bool((ours[:, 0] + ours[:, 2] <= height).all() and (ours[:, 1] + ours[:, 3] <= width).all())
     if min(height, width) >= 64:
@@ -252,11 +254,11 @@ def test_normalisation_is_imagenets_unless_said(root: Path, tmp_path: Path) -> N
 
 def test_settings_that_cannot_be() -> None:
     with pytest.raises(ValidationError, match="A stream needs the size"):
-        SOURCES["parquet"](train="a", test="b", stream=True)
+        data_settings("parquet", train="a", test="b", stream=True)
     with pytest.raises(ValidationError, match="random crops have no padding; leave it out"):
-        SOURCES["image_folder"](root="a", stream=True, crop_padding=2)
+        data_settings("image_folder", root="a", stream=True, crop_padding=2)
     with pytest.raises(ValidationError, match="std"):
-        SOURCES["image_folder"](root="a", std=[0.1, 0, 0.1])
+        data_settings("image_folder", root="a", std=[0.1, 0, 0.1])
 
 
 def test_a_validation_split_is_the_resident_ones(root: Path, tmp_path: Path) -> None:
@@ -295,7 +297,7 @@ def test_parquet_streams_as_the_folder_does(root: Path, tmp_path: Path) -> None:
     files = write_parquet(root, tmp_path)
 
     def read() -> Dataset:
-        return load(SOURCES["parquet"](**files, stream=True, image_size=SIZE, loader_processes=0))
+        return load(data_settings("parquet", **files, stream=True, image_size=SIZE, loader_processes=0))
 
     expected = list(batches(streamed(root)).epoch(1))
     assert_same_stream(list(batches(read()).epoch(1)), expected)
@@ -334,13 +336,13 @@ def test_a_broken_row_is_named(root: Path, tmp_path: Path) -> None:
     rows = pq.read_table(files["train"]).to_pylist()
     rows[9]["image"]["bytes"] = b"no picture"
     pq.write_table(pa.Table.from_pylist(rows), files["train"])
-    dataset = load(SOURCES["parquet"](**files, stream=True, image_size=SIZE, loader_processes=0))
+    dataset = load(data_settings("parquet", **files, stream=True, image_size=SIZE, loader_processes=0))
     with pytest.raises(DataError, match=r"train.parquet, row 9 \(from 0\): expected a whole picture"):
         list(batches(dataset).epoch(1))
     rows[5]["label"] = -1
     pq.write_table(pa.Table.from_pylist(rows), files["train"])
     with pytest.raises(DataError, match=r"train.parquet, row 5 \(from 0\): label is -1"):
-        load(SOURCES["parquet"](**files, stream=True, image_size=SIZE))
+        load(data_settings("parquet", **files, stream=True, image_size=SIZE))
 
 
 # ---- the processes
@@ -398,8 +400,8 @@ def test_a_trial_on_a_stream_resumed_is_never_stopped(workers: int, root: Path, 
 def test_a_trial_does_not_depend_on_its_decoding_processes(root: Path, tmp_path: Path) -> None:
     here, there = (stream_spec(root, loader_processes=processes) for processes in (0, 1))
     assert here.identity() == there.identity()
-    ends = [train_with(spec, tmp_path / str(index)).latest_checkpoint() for index, spec in enumerate((here, there))]
-    assert_equal(*ends)
+    one, other = (train_with(spec, tmp_path / name) for name, spec in (("here", here), ("there", there)))
+    assert_equal(latest_state(one), latest_state(other))
 
 
 def test_the_leader_of_a_stream(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

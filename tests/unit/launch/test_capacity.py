@@ -100,7 +100,7 @@ def test_gpus_are_packed_by_measured_memory() -> None:
 
 
 def test_the_largest_node_is_the_one_with_most_gpus() -> None:
-    nodes = {
+    nodes: dict[str, dict[str, float]] = {
         "node 192.0.2.1": {"CPU": 64, "memory": 2.5 * GIB},
         "node type a100": {"CPU": 8, "GPU": 1, "memory": 16 * GIB},
     }

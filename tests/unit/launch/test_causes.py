@@ -21,15 +21,13 @@ from ffsd_ray.run import main
 from ffsd_ray.train import local, trainer
 from ffsd_ray.train.engine import Engine
 
-JOB = """\
-name: small
-context: local
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: baseline}
-train: {epochs: 1, batch_size: 256, steps_per_epoch: 1}
-seed: [0, 1, 2]
-"""
+from helpers.small_run import local_job
+
+JOB = local_job(
+    "method: {name: baseline}",
+    "train: {epochs: 1, batch_size: 256, steps_per_epoch: 1}",
+    "seed: [0, 1, 2]",
+)
 
 
 def test_the_exception_inside_those_of_ray() -> None:

@@ -1,19 +1,22 @@
 """The ablations of FFSD: each changes exactly the terms it names, and leaves every other as it was."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from ffsd_ray.losses import attention, mimic
-from ffsd_ray.methods import Method
-from ffsd_ray.methods.ffsd import Ffsd, FfsdSettings
+from ffsd_ray.methods import Losses, Method
+from ffsd_ray.methods.ffsd import Ffsd
+from ffsd_ray.nets.self_distillation import SelfDistillation
 from ffsd_ray.train.build import build_method
 
-from helpers.specs import digits_spec
+from helpers.specs import digits_spec, method_settings
 
 #: What each ablation of the three students' group takes away, by the ends of the terms' names, and what it adds.
 MODULES = {"module_attention", "module_feature"}
-ABLATIONS = {
+ABLATIONS: dict[str, tuple[dict[str, Any], set[str], set[str]]] = {
     "diversity none": (
         {"diversity": "none"},
         {
@@ -72,11 +75,12 @@ ABLATIONS = {
 }
 
 
-def first_terms(method: dict) -> dict[str, Tensor]:
-    return build(method)([images()], torch.arange(16) % 10, "all").terms
+def first_terms(method: dict[str, Any]) -> dict[str, Tensor]:
+    losses: Losses = build(method)([images()], torch.arange(16) % 10, "all")
+    return losses.terms
 
 
-def build(method: dict) -> Method:
+def build(method: dict[str, Any]) -> Method:
     group = build_method(digits_spec({"students": 3} | method), 10, 12)
     group.begin_epoch(10)
     return group
@@ -135,10 +139,10 @@ def test_diversity_on_every_stage_is_equation_9(formulation: str) -> None:
 
 def test_either_reading_of_no_self_distillation_is_marked() -> None:
     for changes in ({"self_distillation": "none"}, {"self_distillation": "leader"}, {"diversity": "attention_all"}):
-        (choice,) = FfsdSettings(**changes).assumptions
+        (choice,) = method_settings("ffsd", **changes).assumptions
         assert "Eq. 9" in choice
     for changes in ({}, {"self_distillation": "students"}, {"diversity": "none"}):
-        assert not FfsdSettings(**changes).assumptions
+        assert not method_settings("ffsd", **changes).assumptions
 
 
 def test_l2_diversity_is_equation_6() -> None:
@@ -159,7 +163,10 @@ def test_l2_on_the_last_stage_reaches_earlier_ones_through_the_module() -> None:
     terms = group([images()], torch.arange(16) % 10, "all").terms
     first, second = (group.features(student, images()).maps for student in list(group.students)[:2])
     fresh = build({"name": "ffsd", "diversity": "l2_last", "lambda_div": 2.0})
-    earlier = fresh.student_modules[0].targets(first[-1])
+    assert isinstance(fresh, Ffsd)
+    module = fresh.student_modules[0]
+    assert isinstance(module, SelfDistillation)
+    earlier = module.targets(first[-1])
     pairs = zip(second[:-1], earlier, strict=True)
     expected = -2.0 * sum(mimic(attention(a), attention(b), "published").item() for a, b in pairs)
     assert terms["student2/diversity_earlier"].item() == pytest.approx(expected, rel=1e-5)

@@ -12,6 +12,7 @@ from ffsd_ray.backbones import BACKBONES, map_shapes
 from ffsd_ray.bench.reference.algorithm1 import LiteralAlgorithm1
 from ffsd_ray.config.optimisation import TrainSettings
 from ffsd_ray.data.batches import Batch
+from ffsd_ray.losses import Formulation
 from ffsd_ray.methods import Blueprint
 from ffsd_ray.methods.ffsd import Ffsd, FfsdSettings
 from ffsd_ray.nets.self_distillation import SelfDistillation
@@ -27,11 +28,15 @@ def group(settings: FfsdSettings, classes: int, size: int) -> Ffsd:
 
 def recorded_modules(ffsd: Ffsd) -> dict[str, torch.nn.Module]:
     """The golden file's module names; the decoder's parameters stand there behind the leader's."""
+    side = ffsd.leadership
+    assert side.decoder is not None
+    assert side.fusion is not None
+    assert ffsd.leader_module is not None
     return {
         "student1": ffsd.students[0],
         "student2": ffsd.students[1],
-        "leader": torch.nn.ModuleList([ffsd.leadership.leader, ffsd.leadership.decoder]),
-        "fusion": ffsd.leadership.fusion,
+        "leader": torch.nn.ModuleList([side.leader, side.decoder]),
+        "fusion": side.fusion,
         "self_distillation2": ffsd.student_modules[0],
         "self_distillation_leader": ffsd.leader_module,
     }
@@ -78,7 +83,7 @@ def test_three_published_steps(shared: Path) -> None:
 
 @pytest.mark.parametrize("students", [2, 4])
 @pytest.mark.parametrize("formulation", ["published", "paper"])
-def test_single_backward_is_algorithm_1(students: int, formulation: str) -> None:
+def test_single_backward_is_algorithm_1(students: int, formulation: Formulation) -> None:
     fused = group(FfsdSettings(students=students, formulation=formulation), 10, 16).double()
     literal = copy.deepcopy(fused)
     settings = TrainSettings()
@@ -102,7 +107,7 @@ def test_single_backward_is_algorithm_1(students: int, formulation: str) -> None
 
 @pytest.mark.parametrize("students", [2, 4])
 @pytest.mark.parametrize("formulation", ["published", "paper"])
-def test_first_step_in_float32(students: int, formulation: str) -> None:
+def test_first_step_in_float32(students: int, formulation: Formulation) -> None:
     fused = group(FfsdSettings(students=students, formulation=formulation), 10, 16)
     literal = copy.deepcopy(fused)
     settings = TrainSettings()
@@ -118,12 +123,13 @@ def test_first_step_in_float32(students: int, formulation: str) -> None:
 def test_terms_reach_their_own_members_only() -> None:
     """The gradient of each term, alone, lands in the parameters that the paper says it trains."""
     ffsd = group(FfsdSettings(students=3), 10, 16)
-    owners = {
+    side = ffsd.leadership
+    owners: dict[str, list[torch.nn.Module | None]] = {
         "student1": [ffsd.students[0]],
         "student2": [ffsd.students[1]],
         "student3": [ffsd.students[2]],
-        "leader": [ffsd.leadership.leader, ffsd.leadership.decoder],
-        "fusion": [ffsd.leadership.fusion],
+        "leader": [side.leader, side.decoder],
+        "fusion": [side.fusion],
         "student2/module": [ffsd.student_modules[0]],
         "student3/module": [ffsd.student_modules[1]],
         "leader/module": [ffsd.leader_module],
@@ -133,7 +139,10 @@ def test_terms_reach_their_own_members_only() -> None:
         ffsd.zero_grad()
         term.backward(retain_graph=True)
         owner = name.split("_")[0] if "/module" in name else name.split("/")[0]
-        touched = {key for key, nets in owners.items() for net in nets for p in net.parameters() if p.grad is not None}
+        trained = {
+            key: [p for net in nets if net is not None for p in net.parameters()] for key, nets in owners.items()
+        }
+        touched = {key for key, parameters in trained.items() if any(p.grad is not None for p in parameters)}
         assert touched == {owner}, name
 
 

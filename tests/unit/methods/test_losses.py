@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,17 +18,16 @@ from helpers.paths import GOLDEN
 CARRIED = GOLDEN / "ffsd_published_losses.json"
 
 
-def tensor(values: list) -> torch.Tensor:
+def tensor(values: list[Any]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
 @pytest.fixture(params=["carried", "whole"])
-def golden(request: pytest.FixtureRequest) -> dict:
+def golden(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The extract that the tests carry, and the whole file where it is present."""
-    if request.param == "carried":
-        return json.loads(CARRIED.read_text())
-    shared = request.getfixturevalue("shared")
-    return json.loads((shared / "golden" / "ffsd_published_losses.json").read_text())
+    file = CARRIED if request.param == "carried" else request.getfixturevalue("shared") / "golden" / CARRIED.name
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
 
 
 def diversity(student: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
@@ -34,7 +35,7 @@ def diversity(student: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
     return distance(unit(attention(student)), target.attention, "published")
 
 
-PIECES = {
+PIECES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "diversity_last_stage": diversity,
     "attention_mimic": lambda a, b: mimic(attention(a), attention(b), "published"),
     "feature_mimic": lambda a, b: mimic(a, b, "published"),
@@ -42,7 +43,7 @@ PIECES = {
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_published_pieces_and_gradients(golden: dict, piece: str) -> None:
+def test_published_pieces_and_gradients(golden: dict[str, Any], piece: str) -> None:
     for case in golden["cases"]:
         student = tensor(case["features_student"]).requires_grad_()
         value = PIECES[piece](student, tensor(case["features_previous"]))
@@ -51,14 +52,14 @@ def test_published_pieces_and_gradients(golden: dict, piece: str) -> None:
         torch.testing.assert_close(student.grad, tensor(case[piece]["grad_features_student"]), atol=1e-9, rtol=0)
 
 
-def test_diversity_target_maps(golden: dict) -> None:
+def test_diversity_target_maps(golden: dict[str, Any]) -> None:
     for case in golden["cases"]:
         for formulation in ("published", "paper"):  # the paper gives no formula for them
             maps = diversity_target(tensor(case["features_previous"]), formulation).maps
             torch.testing.assert_close(maps, tensor(case["diversity_target_features"]), atol=1e-9, rtol=0)
 
 
-def test_soft_kl(golden: dict) -> None:
+def test_soft_kl(golden: dict[str, Any]) -> None:
     case = golden["kl_T2"]
     student = tensor(case["student_logits"]).requires_grad_()
     value = soft_kl(student, tensor(case["target_logits"]), case["temperature"])
@@ -67,7 +68,7 @@ def test_soft_kl(golden: dict) -> None:
     torch.testing.assert_close(student.grad, tensor(case["grad_student_logits"]), atol=1e-9, rtol=0)
 
 
-def test_warmup(golden: dict) -> None:
+def test_warmup(golden: dict[str, Any]) -> None:
     published, paper = (warmup(FfsdSettings(), kind) for kind in ("published", "paper"))
     for epoch, factor in golden["lambda_warmup_factor_by_epoch_from_1"]:
         assert published.at(epoch) == pytest.approx(factor, abs=1e-12)

@@ -15,7 +15,7 @@ from ffsd_ray.methods.kdcl import Kdcl, convex_weights, general_weights
 from ffsd_ray.train.build import build_method
 
 from helpers.forms import CLASSES, EPOCH, EVERY, KNOWN, group_of, spec_of
-from helpers.specs import digits_spec
+from helpers.specs import digits_spec, method_settings
 
 
 def ramp(length: int = 80) -> float:
@@ -47,15 +47,15 @@ def expect_kd(method: Any, views: list[Tensor], y: Tensor) -> dict[str, Tensor]:
 def expect_at(method: Any, views: list[Tensor], y: Tensor) -> dict[str, Tensor]:
     student, teacher = method.student(views[0]), method.teachers[0](views[0])
     stages = [((looks(a) - looks(b)) ** 2).mean() for a, b in zip(student.maps, teacher.maps, strict=True)]
-    return {"student/ce": ce(student.logits, y), "student/attention": 1000 * sum(stages)}
+    return {"student/ce": ce(student.logits, y), "student/attention": 1000 * torch.stack(stages).sum()}
 
 
 def expect_dml(method: Any, views: list[Tensor], y: Tensor) -> dict[str, Tensor]:
     logits = [net(views[0]).logits for net in method.students]
-    terms = {}
+    terms: dict[str, Tensor] = {}
     for i, own in enumerate(logits):
         others = [kd(own, other, 2) for j, other in enumerate(logits) if j != i]
-        terms |= {f"student{i + 1}/ce": ce(own, y), f"student{i + 1}/mutual_kl": sum(others) / len(others)}
+        terms |= {f"student{i + 1}/ce": ce(own, y), f"student{i + 1}/mutual_kl": torch.stack(others).mean()}
     return terms
 
 
@@ -63,7 +63,7 @@ def expect_leader(method: Any, x: Tensor, y: Tensor, students: list[Features], t
     """FFSD's terms of leader and fusion module (published), λ_fea = 10 past its warm-up."""
     side = method.leadership
     leader, together = side.leader(x), torch.cat([s.maps[-1] for s in students], 1)
-    fused, mean = side.fusion(together), sum(s.logits for s in students) / len(students)
+    fused, mean = side.fusion(together), torch.stack([s.logits for s in students]).mean(0)
     pairs = {"fused_map": (leader.maps[-1], fused.maps[-1]), "decoded_map": (side.decoder(leader.maps[-1]), together)}
     return {
         "leader/ce": ce(leader.logits, y),
@@ -80,7 +80,7 @@ def expect_dml_and_leader(method: Any, views: list[Tensor], y: Tensor) -> dict[s
 
 
 def expect_afd(method: Any, views: list[Tensor], y: Tensor) -> dict[str, Tensor]:
-    terms = {}
+    terms: dict[str, Tensor] = {}
     for i, (net, judge) in enumerate(zip(method.students, method.discriminators, strict=True)):
         own, peer = net(views[0]), method.students[(i + 1) % 3](views[0])
         terms |= {
@@ -93,7 +93,7 @@ def expect_afd(method: Any, views: list[Tensor], y: Tensor) -> dict[str, Tensor]
 
 
 def expect_amln(method: Any, views: list[Tensor], y: Tensor) -> dict[str, Tensor]:
-    terms = {}
+    terms: dict[str, Tensor] = {}
     for i, net in enumerate(method.students):
         own, peer = net(views[0]), method.students[(i + 1) % 3](views[0])
         judges, containers = method.discriminators[i], method.containers[i]
@@ -255,7 +255,7 @@ def test_attention_of_other_sizes_and_numbers_of_maps() -> None:
 
 def test_defaults_are_those_of_the_comparison() -> None:
     """What Table II's job file leaves to the methods: members, target and form. Losses' settings: see the formulas."""
-    assert {name: METHODS[name].Settings().label() for name in KNOWN} == {
+    assert {name: method_settings(name).label() for name in KNOWN} == {
         "baseline": "baseline",
         "kd": "kd",
         "at": "at",
@@ -315,12 +315,12 @@ def test_kdcl_linear_is_near_the_best_mixture(scale: float) -> None:
 
 def test_end2_temperature_and_large_concentrations() -> None:
     """T held, then linear to 1, epoch by epoch; with concentrations of e^20 the loss still has its digits."""
-    method = METHODS["end2"].Settings(ensemble=2, hold_epochs=2, anneal_epochs=3)
+    method = method_settings("end2", ensemble=2, hold_epochs=2, anneal_epochs=3)
     group = build_method(digits_spec(method.model_dump()), CLASSES, 12)
     found = []
     for epoch in range(1, 8):
         group.begin_epoch(epoch)
-        found.append(float(group.temperature))  # type: ignore[arg-type]
+        found.append(group.get_buffer("temperature").item())
     assert found == pytest.approx([10, 10, 10, 7, 4, 1, 1])
     from ffsd_ray.methods.end2 import dirichlet_nll
 
@@ -334,5 +334,5 @@ def test_end2_temperature_and_large_concentrations() -> None:
     z, members, t, gamma = z.double() - 20, members.double(), 2.5, 0.01
     p = (1 - gamma) * ((members / t).softmax(2) - 1 / CLASSES) + 1 / CLASSES
     density = torch.distributions.Dirichlet((z / t).exp(), validate_args=False).log_prob(p)
-    found = dirichlet_nll(z, members, torch.tensor(t, dtype=torch.float64), gamma)
-    assert found.item() == pytest.approx(-(t**2) * density.mean().item(), rel=1e-12)
+    loss = dirichlet_nll(z, members, torch.tensor(t, dtype=torch.float64), gamma)
+    assert loss.item() == pytest.approx(-(t**2) * density.mean().item(), rel=1e-12)

@@ -13,7 +13,6 @@ from ffsd_ray import data
 from ffsd_ray.config.inspection.flops import components
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data.batches import TrainBatches
-from ffsd_ray.methods import METHODS
 from ffsd_ray.methods.shared.branch_group import BranchGroup
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
@@ -21,8 +20,9 @@ from ffsd_ray.train.build import build_method
 from ffsd_ray.train.context import LocalContext
 from ffsd_ray.train.trainer import Trainer, train
 
-from helpers.comparison import assert_same_end
+from helpers.comparison import assert_same_end, latest_state
 from helpers.forms import ADDED, CLASSES, EPOCH, EVERY, EVERY_AND_ADDED, FORMS, TRAINED, group_of, spec_of
+from helpers.specs import method_settings
 from helpers.workers import run_workers, train_with
 
 
@@ -55,7 +55,7 @@ def test_resumed_is_never_stopped(form: str, tmp_path: Path) -> None:
     assert stopped.state() == "unfinished"
     assert_same_end(whole, train_with(spec, tmp_path / "stopped"))
     if form == "kdcl general":
-        mixture = whole.latest_checkpoint()["method"]["mixture"]  # type: ignore[index]
+        mixture = latest_state(whole)["method"]["mixture"]
         assert not torch.equal(mixture, torch.full((3,), 1 / 3))
 
 
@@ -138,7 +138,7 @@ def test_costs_of_the_parts(form: str) -> None:
     spec = spec_of(form)
     method = build_method(spec, CLASSES, 12)
     parts = {part.name: part for part in components(spec.method, "resnet20", CLASSES, 12)}
-    [one] = components(METHODS["baseline"].Settings(), "resnet20", CLASSES, 12)
+    [one] = components(method_settings("baseline"), "resnet20", CLASSES, 12)
     if isinstance(method, BranchGroup) or form == "okddip":
         trunk, branch = parts["resnet20 trunk"], parts["resnet20 branch"]
         assert (trunk.number, trunk.macs + branch.macs) == (1, one.macs)
@@ -152,18 +152,18 @@ def test_costs_of_the_parts(form: str) -> None:
 
 def test_assumptions_are_those_in_force() -> None:
     """KD and AT with a teacher of another backbone, as compared."""
-    settings: dict[str, Any] = {name: METHODS[name].Settings() for name in {form["name"] for form in FORMS.values()}}
+    settings: dict[str, Any] = {name: method_settings(name) for name in {form["name"] for form in FORMS.values()}}
     assert {name for name, found in settings.items() if not found.assumptions} == {"dml", "at"}
-    assert not METHODS["ffsd"].Settings().assumptions
-    assert not METHODS["at"].Settings(teacher="wrn-16-2").assumptions
+    assert not method_settings("ffsd").assumptions
+    assert not method_settings("at", teacher="wrn-16-2").assumptions
     assert any("branch 1" in choice for choice in settings["one"].assumptions)
     for target in ("min_logit", "general"):
-        assert any(f"here {target}" in choice for choice in METHODS["kdcl"].Settings(target=target).assumptions)
-    assert any("best epoch" in choice for choice in METHODS["kdcl"].Settings(target="general").assumptions)
+        assert any(f"here {target}" in choice for choice in method_settings("kdcl", target=target).assumptions)
+    assert any("best epoch" in choice for choice in method_settings("kdcl", target="general").assumptions)
     for changes in ({"diversity": "l2"}, {"diversity": "l2_last"}, {"fusion": False}):
-        assert METHODS["ffsd"].Settings(**changes).assumptions
+        assert method_settings("ffsd", **changes).assumptions
     for name in ("dml", "one"):
-        found = METHODS[name].Settings(leader=True).assumptions
+        found = method_settings(name, leader=True).assumptions
         assert any(choice.startswith(f"{name.upper()} + leader") for choice in found)
     choices = [choice for found in settings.values() for choice in found.assumptions]
     assert len(set(choices)) == len(choices)

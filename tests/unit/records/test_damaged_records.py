@@ -23,18 +23,14 @@ from ffsd_ray.report.maps import main as maps
 from ffsd_ray.report.methods import main as methods
 from ffsd_ray.stamp import blank, stamped
 
-from helpers.small_run import again, owner_of, train, trial, write_json, write_stamped
+from helpers.small_run import again, local_job, owner_of, train, trial, write_json, write_stamped
 
-JOB = """\
-name: small
-context: local
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: ffsd}
-train: {epochs: 1, batch_size: 32, lr: 0.05, steps_per_epoch: 2}
-scale: {threads: 1}
-search: {also: [{method: {name: kd}}]}
-"""
+JOB = local_job(
+    "method: {name: ffsd}",
+    "train: {epochs: 1, batch_size: 32, lr: 0.05, steps_per_epoch: 2}",
+    "scale: {threads: 1}",
+    "search: {also: [{method: {name: kd}}]}",
+)
 
 #: Every way of reading a run: its function, and what follows RUN; OUT is a path without its suffix.
 COMMANDS: dict[str, tuple[Any, list[str]]] = {
@@ -63,8 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path) -> Path:
     """The same to be damaged: links, of which a run replaces those that it writes, and a test those of `place`."""
-    shutil.copytree(trained, tmp_path / "copy", copy_function=os.link)
-    return tmp_path / "copy"
+    return shutil.copytree(trained, tmp_path / "copy", copy_function=os.link)
 
 
 def resumed(folder: Path, *arguments: str) -> int:
@@ -294,7 +289,7 @@ def write_history(file: Path, content: bytes) -> None:
 def table(**columns: list[Any]) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 HISTORIES = {

@@ -21,6 +21,8 @@ from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
 from ffsd_ray.run import main
 
+from helpers.small_run import local_job
+
 DRIVER = """
 import sys, time
 from ffsd_ray.records import driver_lock as sole
@@ -30,14 +32,7 @@ with sole.sole_driver(Store(sys.argv[1]), print):
     print("drives", flush=True)
     time.sleep(600)
 """
-JOB = """
-name: small
-context: local
-data: {name: digits, image_size: 12}
-backbone: {name: resnet20}
-method: {name: baseline}
-train: {epochs: 1, batch_size: 64, steps_per_epoch: 2}
-"""
+JOB = local_job("method: {name: baseline}", "train: {epochs: 1, batch_size: 64, steps_per_epoch: 2}")
 
 
 @pytest.fixture
@@ -88,7 +83,8 @@ def test_another_machines_driver_is_watched(
     driver.kill()
     driver.wait()
     monkeypatch.setattr(sole, "WATCH", 3.0)
-    began, said = time.monotonic(), []
+    began = time.monotonic()
+    said: list[str] = []
     with sole_driver(store, said.append):
         assert "watching it: 3 s" in said[0]
         assert time.monotonic() - began > 2

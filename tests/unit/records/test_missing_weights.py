@@ -8,17 +8,13 @@ import pytest
 
 from ffsd_ray.records.trial import MODEL_BEST, MODEL_LAST
 
-from helpers.small_run import again, train, trial, write_json
+from helpers.small_run import again, local_job, train, trial, write_json
 
-JOB = """\
-name: small
-context: local
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-train: {epochs: 2, batch_size: 64, steps_per_epoch: 2}
-scale: {threads: 1}
-search: {grid: {method: [{name: baseline}, {name: dml}]}}
-"""
+JOB = local_job(
+    "train: {epochs: 2, batch_size: 64, steps_per_epoch: 2}",
+    "scale: {threads: 1}",
+    "search: {grid: {method: [{name: baseline}, {name: dml}]}}",
+)
 
 
 @pytest.fixture(scope="module")

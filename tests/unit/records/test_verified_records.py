@@ -27,19 +27,15 @@ from ffsd_ray.report.methods import main as methods
 from ffsd_ray.report.tables.table import result_table
 from ffsd_ray.stamp import check_stamp
 
-from helpers.small_run import again, train, write_json
+from helpers.small_run import again, local_job, train, write_json
 
 #: Two trials that differ in nothing but their seeds: their files are of the same shape.
-JOB = """\
-name: small
-context: local
-data: {name: digits, image_size: 8}
-backbone: {name: resnet20}
-method: {name: baseline}
-train: {epochs: 2, batch_size: 32, lr: 0.05, steps_per_epoch: 2}
-scale: {threads: 1}
-seed: [0, 1]
-"""
+JOB = local_job(
+    "method: {name: baseline}",
+    "train: {epochs: 2, batch_size: 32, lr: 0.05, steps_per_epoch: 2}",
+    "scale: {threads: 1}",
+    "seed: [0, 1]",
+)
 CHECKPOINT = "checkpoints/epoch-000002.pt"
 FILES = [
     "spec.json", "environment.json", "history.parquet", "result.json", "model_best.safetensors",
@@ -55,8 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path) -> Path:
     """The same to be damaged."""
-    shutil.copytree(trained, tmp_path / "copy")
-    return tmp_path / "copy"
+    return shutil.copytree(trained, tmp_path / "copy")
 
 
 def run_of(folder: Path) -> RunRecords:
@@ -77,12 +72,13 @@ def verified(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, lis
     return status, lines, summary
 
 
-def read(file: Path) -> object:
-    """A file of a trial, or job.json, as reports and training read it."""
+def read(file: Path) -> None:
+    """Read a file of a trial, or job.json, as reports and training do."""
     if file.name == "job.json":
-        return RunRecords(Store(str(file.parent))).specs()
+        RunRecords(Store(str(file.parent))).specs()
+        return
     in_trial = file.parent.name != "checkpoints"
-    return TrialRecords(Store(str(file.parent if in_trial else file.parents[1]))).check(
+    TrialRecords(Store(str(file.parent if in_trial else file.parents[1]))).check(
         file.name if in_trial else f"checkpoints/{file.name}"
     )
 

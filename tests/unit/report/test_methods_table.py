@@ -44,9 +44,7 @@ def run(tmp_path: Path) -> RunRecords:
 
 def test_lines(run: RunRecords) -> None:
     text = methods_table(run).text()
-    rows = {
-        row[0].partition(" [")[0]: dict(zip(text.head[1:], row[1:], strict=True)) for row in text.sections[0].rows
-    }
+    rows = {row[0].partition(" [")[0]: dict(zip(text.head[1:], row[1:], strict=True)) for row in text.sections[0].rows}
     assert list(rows) == ["baseline", "ffsd n=2", "okddip branches n=3", "dml n=2"]
     assert list(rows["baseline"].values()) == [
         *("2", "80.00 ± 0.00", "", "1.00", "1.00", "1.00", "1100 ± 141", "", "1", "1"),

@@ -9,7 +9,6 @@ from PIL import Image
 
 from ffsd_ray import data
 from ffsd_ray.config.trial import TrialSpec
-from ffsd_ray.data import SOURCES
 from ffsd_ray.data.batches import TrainBatches
 from ffsd_ray.data.resident import Images
 from ffsd_ray.deployed import load_model
@@ -19,6 +18,7 @@ from ffsd_ray.run import main
 from ffsd_ray.train.before_training import check_before_training
 from ffsd_ray.train.build import joins_last_batch
 
+from helpers.images import data_settings
 from helpers.specs import digits_spec
 from helpers.workers import train_with
 
@@ -163,7 +163,7 @@ def test_one_batch_that_cannot_be_trained_is_refused(tmp_path: Path, capsys: pyt
     tree(tmp_path / "pets", count=1)
     pictures = sorted((tmp_path / "pets" / "train").glob("*/*.png"))
     assert len(pictures) == 2
-    dataset = data.load(SOURCES["image_folder"](root=str(tmp_path / "pets"), image_size=32, crop_padding=2))
+    dataset = data.load(data_settings("image_folder", root=str(tmp_path / "pets"), image_size=32, crop_padding=2))
     trial = spec({"name": "one"}, "resnet20", 32, 16, workers=2)
     with pytest.raises(
         DataError, match=r"train\.batch_size = 16: the last batch of an epoch has 2 images for 2 workers"
@@ -172,7 +172,7 @@ def test_one_batch_that_cannot_be_trained_is_refused(tmp_path: Path, capsys: pyt
 
 
 def test_images_too_small_for_a_backbone_are_known_once_they_are_read() -> None:
-    dataset = data.load(SOURCES["digits"](image_size=8))
+    dataset = data.load(data_settings("digits", image_size=8))
     with pytest.raises(DataError, match=r"backbone\.name = vgg-16: images of 8×8 are too small for it"):
         check_before_training(spec({"name": "baseline"}, "vgg-16", 32, 16), dataset)
 

@@ -1,6 +1,7 @@
 """Workers that come and go: inside an epoch, and with another number of them than before."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from helpers.workers import run_workers, train_with
 STEPS, PARTS = 20, 4
 
 
-def elastic(parts: int = PARTS, **train: object) -> TrialSpec:
+def elastic(parts: int = PARTS, **train: Any) -> TrialSpec:
     spec = digits_spec({"name": "ffsd"}, **train).model_dump()
     spec["scale"]["workers"] = {"min": 1, "max": parts}
     return TrialSpec.model_validate(spec)
@@ -69,9 +70,12 @@ def _steps(rank: int, workers: int, folder: Path, first: int, last: int) -> None
         range(last - first), zip(*(each.drawn(1, first) for each in batches), strict=True), strict=False
     ):
         found = executor.train(drawn)
-        total = sum(
-            sum(each.terms.values()).detach() * w / PARTS for (each, _), (_, w) in zip(found, drawn, strict=True)
-        )
+        total = torch.stack(
+            [
+                torch.stack(list(each.terms.values())).sum().detach() * w / PARTS
+                for (each, _), (_, w) in zip(found, drawn, strict=True)
+            ]
+        ).sum()
         if workers > 1:
             dist.all_reduce(total)
         seen.append(total.item())

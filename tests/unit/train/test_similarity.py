@@ -7,6 +7,8 @@ import torch
 
 from ffsd_ray import data
 from ffsd_ray.data.batches import EvalBatches
+from ffsd_ray.methods.dml import Dml
+from ffsd_ray.methods.ffsd import Ffsd
 from ffsd_ray.train.build import build_method
 from ffsd_ray.train.similarity import cosines, similarity
 
@@ -26,6 +28,7 @@ def test_cosines_by_hand() -> None:
 
 def test_similarity_averages_over_images_whatever_the_batches() -> None:
     method = build_method(digits_spec({"name": "dml", "students": 3}), 10, 12)
+    assert isinstance(method, Dml)
     images = torch.randn(5, 3, 12, 12)
     labels = torch.zeros(5, dtype=torch.long)
     device = torch.device("cpu")
@@ -44,6 +47,7 @@ def test_similarity_averages_over_images_whatever_the_batches() -> None:
 
 def test_equal_students_have_similarity_one() -> None:
     method = build_method(digits_spec({"name": "ffsd"}), 10, 12)
+    assert isinstance(method, Ffsd)
     method.students[1].load_state_dict(method.students[0].state_dict())
     found = similarity(method, [(torch.randn(3, 3, 12, 12), torch.zeros(3))], torch.device("cpu"))
     assert found == pytest.approx({"maps": 1, "attention": 1})
