@@ -159,7 +159,7 @@ def test_l2_on_the_last_stage_reaches_earlier_ones_through_the_module() -> None:
     terms = group([images()], torch.arange(16) % 10, "all").terms
     first, second = (group.features(student, images()).maps for student in list(group.students)[:2])
     fresh = build({"name": "ffsd", "diversity": "l2_last", "lambda_div": 2.0})
-    earlier = fresh.student_modules[0].targets(first[-1])
+    earlier = fresh.student_self_distillation[0].targets(first[-1])
     pairs = zip(second[:-1], earlier, strict=True)
     expected = -2.0 * sum(mimic(attention(a), attention(b), "published").item() for a, b in pairs)
     assert terms["student2/diversity_earlier"].item() == pytest.approx(expected, rel=1e-5)

@@ -30,10 +30,10 @@ def recorded_modules(ffsd: Ffsd) -> dict[str, torch.nn.Module]:
     return {
         "student1": ffsd.students[0],
         "student2": ffsd.students[1],
-        "leader": torch.nn.ModuleList([ffsd.leadership.leader, ffsd.leadership.decoder]),
-        "fusion": ffsd.leadership.fusion,
-        "self_distillation2": ffsd.student_modules[0],
-        "self_distillation_leader": ffsd.leader_module,
+        "leader": torch.nn.ModuleList([ffsd.leader_module.leader, ffsd.leader_module.decoder]),
+        "fusion": ffsd.leader_module.fusion,
+        "self_distillation2": ffsd.student_self_distillation[0],
+        "self_distillation_leader": ffsd.leader_self_distillation,
     }
 
 
@@ -122,11 +122,11 @@ def test_terms_reach_their_own_members_only() -> None:
         "student1": [ffsd.students[0]],
         "student2": [ffsd.students[1]],
         "student3": [ffsd.students[2]],
-        "leader": [ffsd.leadership.leader, ffsd.leadership.decoder],
-        "fusion": [ffsd.leadership.fusion],
-        "student2/module": [ffsd.student_modules[0]],
-        "student3/module": [ffsd.student_modules[1]],
-        "leader/module": [ffsd.leader_module],
+        "leader": [ffsd.leader_module.leader, ffsd.leader_module.decoder],
+        "fusion": [ffsd.leader_module.fusion],
+        "student2/module": [ffsd.student_self_distillation[0]],
+        "student3/module": [ffsd.student_self_distillation[1]],
+        "leader/module": [ffsd.leader_self_distillation],
     }
     losses = ffsd([torch.randn(8, 3, 16, 16)], torch.randint(10, (8,)), "all")
     for name, term in losses.terms.items():
