@@ -95,7 +95,7 @@ class TrialSpec(Settings):
                 f"Batch norm needs 2 images a worker or more, so {2 * self.scale.most_workers} "
                 f"for {self.scale.most_workers} workers",
             )
-        if self.method.requires_validation and not self.data.may_hold_out:
+        if self.method.requires_validation and not self.data.may_have_validation:
             yield Problem(
                 ("data", "validation"), 0, f"{self.method.name} learns from held-out images: above 0, e.g. 0.1"
             )

@@ -88,7 +88,7 @@ def _check_metric(ranking: Ranking, trials: Sequence[TrialSpec], check: _Check) 
         check.say("metric", "These are the test images: rank by val/..., or set by_test: true")
     elif split != "test" and ranking.by_test:
         check.say("by_test", f"True ranks by the test images, and {metric} is none of theirs; leave one of them out")
-    elif split == "val" and any(not trial.data.may_hold_out for trial in trials):
+    elif split == "val" and any(not trial.data.may_have_validation for trial in trials):
         check.say("metric", "No images are held out to rank by: set data.validation or by_test: true")
     for trial in trials if metric is not None else ():
         known = columns(trial)

@@ -66,7 +66,7 @@ def _steps(rank: int, workers: int, folder: Path, first: int, last: int) -> None
     executor = Executor(method, group, built, batches[0], "eager", workers=PARTS, parts=parts)
     seen = []
     for _, drawn in zip(
-        range(last - first), zip(*(each.drawn(1, first) for each in batches), strict=True), strict=False
+        range(last - first), zip(*(each.inputs(1, first) for each in batches), strict=True), strict=False
     ):
         found = executor.train(drawn)
         total = sum(
