@@ -30,7 +30,7 @@ from ffsd_ray.launch.ray_internals import keep_secrets_from_runtime_environments
 from ffsd_ray.launch.scratch import scratch_folder
 from ffsd_ray.launch.search.optuna_search import Announce, completed, optuna, spec_of
 from ffsd_ray.launch.search.schedulers import ranked, scheduler
-from ffsd_ray.launch.tracking.async_logger import InBackground
+from ffsd_ray.launch.tracking.async_logger import AsyncLogger
 from ffsd_ray.launch.tracking.setup import watchers
 from ffsd_ray.launch.trial import run_trial, trains_here, trial_resources
 from ffsd_ray.progress_view import View
@@ -98,7 +98,7 @@ class Driver:
         return [spec for spec in trials if spec.identity() not in refused]
 
     def _tuner(
-        self, trials: Sequence[TrialSpec], cluster: Cluster, scratch: str, trackers: Sequence[InBackground]
+        self, trials: Sequence[TrialSpec], cluster: Cluster, scratch: str, trackers: Sequence[AsyncLogger]
     ) -> tune.Tuner:
         job = self.job
         mutable = list(job.search.scheduler.mutate) if isinstance(job.search.scheduler, Pbt) else []
@@ -152,7 +152,7 @@ class Driver:
         """A Tune trial's configuration, see `run_trial`."""
         return {
             "spec": spec.model_dump(),
-            "own_cluster": cluster.own,
+            "own_cluster": cluster.local,
             "trials": self.run.store.child("trials").location,
             # of a population any epoch may be taken over by another trial
             "keep_checkpoints": self.job.records.keep_checkpoints == "all" or bool(mutable),

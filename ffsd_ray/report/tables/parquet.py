@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffsd_ray.config.load import value_at, varying
-from ffsd_ray.config.source.problems import shown
+from ffsd_ray.config.source.problems import format_value
 from ffsd_ray.errors import JobError
 from ffsd_ray.report.tables.table import Table
 
@@ -55,7 +55,7 @@ def _settings(values: list[Any]) -> pa.Array:
     if kinds == {int, float}:
         return pa.array([None if value is None else float(value) for value in values])
     return pa.array(
-        [value if value is None or isinstance(value, str) else shown(value) for value in values], pa.string()
+        [value if value is None or isinstance(value, str) else format_value(value) for value in values], pa.string()
     )
 
 

@@ -182,7 +182,7 @@ def test_images_that_the_machine_cannot_hold(monkeypatch: pytest.MonkeyPatch) ->
     items = [Encoded(Span("x"), 0, "x")] * 1000
     monkeypatch.setattr(decode, "_first_undamaged", lambda items: None)
     with pytest.raises(DataError, match=r"1,000 images of 64×64 need 12\.3 MB; this machine has 1 MB.*data\.stream"):
-        decode._decode_listing(Listing(items, [], items[:0], ("a", "b")), 64, False, decode.OnError("fail", 0.0))
+        decode._decode_listing(Listing(items, [], items[:0], ("a", "b")), 64, False, decode.DamagePolicy("fail", 0.0))
 
 
 def test_the_memory_of_this_machine() -> None:

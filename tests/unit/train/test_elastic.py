@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from ffsd_ray import data
 from ffsd_ray.config.trial import TrialSpec
-from ffsd_ray.data.base import Drawn
+from ffsd_ray.data.base import BatchInputs
 from ffsd_ray.data.batches import Batch, TrainBatches
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method
@@ -36,8 +36,8 @@ def test_every_part_has_one_worker(workers: int, parts: int) -> None:
 
 
 class _Float64(TrainBatches):
-    def batch(self, drawn: Drawn, weight: float = 1.0) -> Batch:
-        batch = super().batch(drawn, weight)
+    def batch(self, inputs: BatchInputs, weight: float = 1.0) -> Batch:
+        batch = super().batch(inputs, weight)
         return batch._replace(views=[view.double() for view in batch.views])
 
 
