@@ -110,7 +110,7 @@ def trials() -> list[TrialSpec]:
 
 
 def test_no_job_file_asks_for_more_than_machines_have(trials: list[TrialSpec]) -> None:
-    assert max(worker.total for trial in trials if (worker := needs.needed(trial)) is not None) < 24e9
+    assert max(worker.total for trial in trials if (worker := needs.estimate_memory(trial)) is not None) < 24e9
 
 
 def test_identities_are_as_they_were(trials: list[TrialSpec]) -> None:
@@ -126,7 +126,7 @@ def spec(**changes: Any) -> TrialSpec:
 
 
 def test_the_estimate() -> None:
-    small, large = needs.needed(spec()), needs.needed(spec(train={"batch_size": 256}))
+    small, large = needs.estimate_memory(spec()), needs.estimate_memory(spec(train={"batch_size": 256}))
     assert small is not None
     assert large is not None
     assert small.images == 1437 * 3 * 8 * 8
@@ -145,7 +145,7 @@ def test_the_estimate() -> None:
         net(images)
     measured = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
     assert small.step == pytest.approx(measured, rel=0.1)
-    assert needs.needed(spec(data={"name": "image_folder", "root": "x"})) is None
+    assert needs.estimate_memory(spec(data={"name": "image_folder", "root": "x"})) is None
 
 
 def test_what_this_machine_cannot_hold_is_refused_and_told(

@@ -12,7 +12,7 @@ from ffsd_ray.data.base import BatchInputs
 from ffsd_ray.data.batches import Batch, TrainBatches
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method
-from ffsd_ray.train.elastic import BatchParts, batch_parts, wrapped
+from ffsd_ray.train.elastic import BatchParts, batch_parts, ddp_with_local_buffers
 from ffsd_ray.train.execution import Executor
 
 from helpers.comparison import assert_equal, assert_same_end
@@ -61,7 +61,7 @@ def _steps(rank: int, workers: int, folder: Path, first: int, last: int) -> None
         )
         for part in own
     ]  # fmt: skip
-    group = method if workers == 1 else wrapped(method)
+    group = method if workers == 1 else ddp_with_local_buffers(method)
     parts = BatchParts(group, own, workers, PARTS)
     executor = Executor(method, group, built, batches[0], "eager", workers=PARTS, parts=parts)
     seen = []
