@@ -27,9 +27,10 @@ from ffsd_ray.series import HistoryRow
 from ffsd_ray.train.context import Context, LocalContext
 from ffsd_ray.train.trainer import Donor, train
 
-#: Seconds between two looks whether the node is taken back.
+#: Seconds between two checks whether the node is being preempted.
 _CHECK_SECONDS = 1.0
-#: Seconds for which workers that could be more expect to be replaced once a node has come; between checkpoints then.
+#: Seconds after a node has joined in which workers that could be more expect to be replaced, and between checkpoints
+#: meanwhile.
 _GROWTH_EXPECTED_SECONDS, _CHECKPOINT_SECONDS = 60.0, 5.0
 
 

@@ -155,7 +155,7 @@ class Method(nn.Module, ABC):
     @property
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
-        """The networks of all members that are backbones (the fusion module is none), in the order of `members`."""
+        """The networks of all members that are backbones, which the fusion module is not, in the order of `members`."""
 
     @property
     def common(self) -> list[str]:

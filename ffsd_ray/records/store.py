@@ -130,7 +130,7 @@ class Store:
             raise self.damaged(name, f"expected {what}, as a run writes it", f" ({type(error).__name__})") from error
 
     def damaged(self, name: str, problem: str, cause: str = "") -> DamagedRecords:
-        """The error for a file that is not as it was written; `said`: what was expected in it."""
+        """The error for a file that is not as it was written; `problem`: what was expected in it."""
         return DamagedRecords(f"{shown(f'{self._base}/{name}')}: {problem}; it is damaged, or from elsewhere{cause}")
 
     @contextlib.contextmanager

@@ -24,7 +24,7 @@ def batch_parts(rank: int, workers: int, parts: int) -> range:
     return range(worker_parts.start, worker_parts.stop)
 
 
-#: What keeps DDP from giving every worker the first one's buffers in each forward pass, by torch's name for it.
+#: The DDP option, by this torch's name, that makes DDP copy worker 0's buffers to every worker in each forward pass.
 _BUFFER_SYNC_OPTION = (
     "forward_sync_buffers"
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
@@ -33,7 +33,7 @@ _BUFFER_SYNC_OPTION = (
 
 
 def ddp_with_local_buffers(method: nn.Module, **options: Any) -> DistributedDataParallel:
-    """Wrap the group of an elastic trial's worker in DDP."""
+    """Wrap an elastic trial's group in DDP that leaves every worker its own buffers."""
     options[_BUFFER_SYNC_OPTION] = False
     return DistributedDataParallel(method, **options)
 
@@ -42,7 +42,7 @@ class BatchParts:
     """A worker's parts of every step."""
 
     def __init__(self, group: nn.Module, worker_parts: range, workers: int, parts: int) -> None:
-        """`group`: the method or its DDP wrapper, which leaves its buffers alone."""
+        """`group`: the method or its wrapper from `ddp_with_local_buffers`; `worker_parts`: from `batch_parts`."""
         self._group, self._worker_parts = group, worker_parts
         self._buffers = list(group.buffers())
         #: Of each part's loss: DDP averages over the workers what is to be the mean over the parts.

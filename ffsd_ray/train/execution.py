@@ -45,7 +45,7 @@ class Executor:
             self.predict = Replay(method.predict, required=required)
 
     def train(self, inputs: Sequence[tuple[BatchInputs, float]]) -> list[tuple[Losses, Tensor]]:
-        """One step on a batch of `TrainBatches.drawn`, of an elastic trial on the worker's parts of it.
+        """Train one step on `TrainBatches.inputs` of a batch, or of the worker's parts of one if the trial is elastic.
 
         Returns each part's losses before the update, and its labels.
         """
@@ -70,7 +70,7 @@ class Executor:
 
 
 class _CompiledForFirstSize:
-    """A compiled group for batches of the first one's size, the plain group for others: compiling takes minutes."""
+    """Calls the compiled group for batches of the first batch's size, else the plain one: compiling takes minutes."""
 
     def __init__(self, compiled: Callable[..., Losses], plain: Callable[..., Losses]) -> None:
         self._compiled, self._plain = compiled, plain

@@ -62,9 +62,9 @@ class Trainer:
         self._method = self._engine.method
         self._selection = "val" if "val" in self._engine.evaluations else "test"
         self._mid_epoch: MidEpochState | None = None
-        #: The workers' random states at that point.
+        #: The workers' random states at that mid-epoch checkpoint.
         self._random_states: Any = None
-        #: Since the last question: an epoch may have fewer than there are between two.
+        #: Steps since `checkpoint_requested` was last asked, counted over epochs, which may be shorter than that.
         self._steps_since_notice = 0
         self._progress, self._taken_over = self._resume()
 

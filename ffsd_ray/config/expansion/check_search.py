@@ -58,13 +58,13 @@ def check_search(
 
 
 class _SectionProblems:
-    """Says what is wrong with a key of `search.scheduler` or `search.searcher`."""
+    """Reports problems with keys of `search.scheduler` or `search.searcher`."""
 
     def __init__(self, tree: LocatedValue, part: str, problems: Problems) -> None:
         self._tree, self._path, self._problems = tree, ("search", part), problems
 
     def add(self, key: str, expected: str) -> None:
-        """At the key, or where it is left out at the section."""
+        """Report a problem at a key, or at the section if the key is left out."""
         node, section = self._tree.get(*self._path, key), self._tree.get(*self._path)
         assert section is not None
         value = format_value(node.plain()) if node is not None and not isinstance(node.value, dict) else ""
@@ -72,7 +72,7 @@ class _SectionProblems:
         self._problems.add(place, ".".join((*self._path, key)), f"{expected}.", value)
 
     def add_mutated(self, mutated: str, expected: str) -> None:
-        """At a key of `mutate`."""
+        """Report a problem at a key of `mutate`."""
         node = self._tree.get(*self._path, "mutate", mutated)
         assert node is not None
         self._problems.add(node.key_at, ".".join((*self._path, "mutate", mutated)), f"{expected}.")

@@ -17,7 +17,7 @@ _DISTRIBUTION: TypeAdapter[Distribution] = TypeAdapter(DistributionOrChoices)
 
 
 def distributions(section: LocatedValue | None) -> dict[str, tuple[Distribution, LocatedValue]]:
-    """By dotted key, each with its node. What is not well-formed is left out: validation of the job reports it."""
+    """Well-formed distributions by dotted key, each with its node; validation of the job reports the others."""
     by_key: dict[str, tuple[Distribution, LocatedValue]] = {}
     for key, node in section.value.items() if section and isinstance(section.value, dict) else []:
         try:
@@ -37,7 +37,7 @@ def draw(key: str, distribution: Distribution, samples: int, seed: int) -> list[
 
 
 def _inverse_cdf(distribution: Distribution, probability: float) -> Any:
-    """The value below which a `share` in [0, 1) of the distribution lies."""
+    """Inverse CDF: the value below which the given `probability` in [0, 1) of the distribution lies."""
     if distribution.ends is None:
         return distribution.extremes[int(probability * len(distribution.extremes))]
     low, high = distribution.ends
@@ -51,7 +51,7 @@ def _inverse_cdf(distribution: Distribution, probability: float) -> Any:
 
 
 def rounded(value: float) -> float:
-    """To 4 significant digits."""
+    """Round to 4 significant digits."""
     return float(f"{value:.{_DIGITS}g}")
 
 
@@ -70,7 +70,7 @@ def _keyed(item: LocatedValue, node: LocatedValue) -> LocatedValue:
 def sample_values(
     by_key: Mapping[str, tuple[Distribution, LocatedValue]], samples: int, seed: int
 ) -> list[dict[str, LocatedValue]]:
-    """`samples` times a value for every key."""
+    """`samples` random assignments of a value to every key."""
     columns = {
         key: as_nodes(draw(key, distribution, samples, seed), distribution, node)
         for key, (distribution, node) in by_key.items()

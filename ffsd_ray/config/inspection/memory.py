@@ -35,7 +35,7 @@ class MemoryEstimate(NamedTuple):
 
 
 def estimate_memory(trial: TrialSpec) -> MemoryEstimate | None:
-    """A lower bound of one worker's memory; None where the images' size or classes are not known yet."""
+    """A lower bound of one worker's memory in bytes; None if the images' size or classes are not known yet."""
     data, scale = trial.data, trial.scale
     size, classes, train_images = data.known_size, data.known_classes, data.known_train_images
     if size is None or classes is None:
@@ -74,7 +74,7 @@ def _network_bytes(name: str, classes: int, size: int) -> tuple[int, int]:
 
 
 def memory_problem(trial: TrialSpec) -> str | None:
-    """Why this machine, or its GPU, cannot hold a trial by far; None where it may."""
+    """A message if a trial's lower bound exceeds the memory of this machine or of its GPU, else None."""
     worker = estimate_memory(trial)
     if worker is None:
         return None

@@ -29,7 +29,7 @@ class Problems:
         self._unreadable: set[Place] = set()
 
     def add(self, place: Place, key: str, expected: str, value: str = "", *, in_trial: bool = False) -> None:
-        """`key` is the dotted path, '' where there is none; `value` as `shown` renders it; `expected` a sentence."""
+        """Add a problem. `key`: the dotted path, or ''; `value`: from `format_value`; `expected`: a sentence."""
         if place not in self._unreadable:
             entry = self._found.setdefault((place, key, expected), [value, 0])
             entry[1] += in_trial

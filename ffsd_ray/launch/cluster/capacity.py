@@ -63,7 +63,7 @@ def count_fitting(
 ) -> int:
     """How many of the trials, taken in this order, the nodes hold together; each worker on the first with room.
 
-    Where none has, a node of the type that holds most such workers is started, as long as there is `room`.
+    If none has, a node of the type that holds the most such workers is added, as far as `limits` allow.
     """
     free = [dict(node) for node in nodes]
     nodes_left, started = limits.most, Counter[str]()

@@ -36,7 +36,7 @@ from ffsd_ray.launch.scratch import scratch_folder
 PATIENCE = 30
 #: What every head has; a task that asks for a little of it runs there.
 ON_HEAD = {"node:__internal_head__": 0.001}
-#: Seconds for which Ray is waited for at the end; its start must have ended before.
+#: Maximum time for which the end waits for Ray's start and shutdown.
 _SHUTDOWN_SECONDS = 60.0
 #: Letters that the path of the temporary folder may have, for below it Ray makes sockets, whose paths have at most 107.
 _LONGEST_PARENT = 24
@@ -50,9 +50,9 @@ class Cluster:
     """The connected cluster: its nodes now, and those that its autoscaler may add."""
 
     def __init__(self, limits: AutoscalerLimits | None, patience: float, *, local: bool = False) -> None:
-        """`room`: for worker nodes in all; None where the cluster grows in ways that cannot be read.
+        """`limits`: of the autoscaler, for worker nodes in all; None if they cannot be read.
 
-        `own`: whether it was started here, on this machine alone.
+        `patience`: seconds that nodes get to appear; `local`: whether Ray was started here, on this machine alone.
         """
         self._limits, self._patience, self.local = limits, patience, local
 
@@ -110,7 +110,7 @@ class Cluster:
         return f"the cluster can never hold it: it asks for {trial}; the largest is {largest(nodes)}"
 
 
-#: What every process of a run needs to know of the driver's environment: nothing secret, since Ray logs it.
+#: Environment variables of the driver that every process of a run gets; nothing secret, since Ray logs them.
 _FORWARDED_VARIABLES = (
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
     "AWS_ENDPOINT_URL",
