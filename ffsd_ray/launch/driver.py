@@ -20,7 +20,7 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import ClusterLost
 from ffsd_ray.interruption import postponed
 from ffsd_ray.launch.cluster.capacity import resources_of
-from ffsd_ray.launch.cluster.concurrency import Admission
+from ffsd_ray.launch.cluster.concurrency import ConcurrencyLimit
 from ffsd_ray.launch.cluster.connection import Cluster, connected
 from ffsd_ray.launch.cluster.gpu_share import resolve_gpu_shares
 from ffsd_ray.launch.cluster.head_watchdog import head_watched
@@ -140,7 +140,7 @@ class Driver:
                 # Workers that fail are Ray Train's to replace; this is the process of the trial itself.
                 failure_config=tune.FailureConfig(max_failures=job.failures.max_retries),
                 callbacks=[
-                    Admission(searcher, cluster, wanted, job.scale.trials_at_once),
+                    ConcurrencyLimit(searcher, cluster, wanted, job.scale.trials_at_once),
                     ViewCallback(self.run, self.view, self.labels, self.announce),
                     OrphanedPlacementGroups(self.view, self.labels),
                     *trackers,

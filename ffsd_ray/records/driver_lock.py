@@ -60,7 +60,7 @@ class _SignOfLife(BaseModel):
     def who(self) -> str:
         return f"process {self.process} on {self.host}"
 
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the other process is certainly alive; False for this very process."""
         on_this_machine = self.machine == _machine() and self.process != os.getpid()
         return on_this_machine and _started(self.process) == self.started != ""
@@ -130,10 +130,10 @@ def _enter(run: Store, token: str, say: Callable[[str], None]) -> None:
             if last is None or last == gone or last.is_gone():
                 _write(run, _SignOfLife.of_this_process(token, 0))
                 break
-        if last.lives():
+        if last.is_alive():
             raise _refusal(run, last)
         say(f"The last to work on this run was {last.who}, and did not say that it ended: watching it: {WATCH:.0f} s.")
-        if _lives_on(run, last):
+        if _shows_life(run, last):
             raise _refusal(run, last)
         gone = last
     if not exclusive:
@@ -171,7 +171,7 @@ def _last_sign(run: Store) -> _SignOfLife | None:
     return None
 
 
-def _lives_on(run: Store, sign: _SignOfLife) -> bool:
+def _shows_life(run: Store, sign: _SignOfLife) -> bool:
     until = time.monotonic() + WATCH
     while time.monotonic() < until:
         time.sleep(1)

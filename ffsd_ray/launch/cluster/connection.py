@@ -79,10 +79,10 @@ class Cluster:
                 )
             yield by_request[key]
 
-    def together(self, trials: Sequence[ResourceRequest], ahead: int) -> int:
-        """How many of the trials, taken in order, may run at once: those that the nodes hold.
+    def count_concurrent(self, trials: Sequence[ResourceRequest], ahead: int) -> int:
+        """Number of the trials, taken in order, that may run at once: those that the nodes hold.
 
-        Where the cluster grows, so many more that the autoscaler sees what is wanted: as many again, `ahead` at least.
+        If the cluster can grow, as many more, at least `ahead`, so that the autoscaler sees the demand.
         """
         nodes = self.nodes()
         now = count_fitting(nodes, trials)
@@ -101,9 +101,11 @@ class Cluster:
         until = time.monotonic() + self._patience
         while not all(could := list(self.could_hold(trials.values()))) and time.monotonic() < until:
             time.sleep(1)
-        return {name: self._why(trials[name]) for name, holds in zip(trials, could, strict=True) if not holds}
+        return {
+            name: self._refusal_reason(trials[name]) for name, holds in zip(trials, could, strict=True) if not holds
+        }
 
-    def _why(self, trial: ResourceRequest) -> str:
+    def _refusal_reason(self, trial: ResourceRequest) -> str:
         nodes = {f"node {node['NodeManagerAddress']}": node["Resources"] for node in ray.nodes() if node["Alive"]}
         types = self._limits.types if self._limits is not None else ()
         nodes |= {f"node type {kind.name}": kind.resources for kind in types if kind.most}
