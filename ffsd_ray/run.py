@@ -16,7 +16,7 @@ from ffsd_ray import data
 from ffsd_ray.command import command
 from ffsd_ray.config.images import check_same_images, described_images, with_fingerprints
 from ffsd_ray.config.inspection.dry_run import describe
-from ffsd_ray.config.inspection.memory import too_much
+from ffsd_ray.config.inspection.memory import memory_problem
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.labels import trial_labels, values
 from ffsd_ray.config.load import Plan, load_job
@@ -129,7 +129,7 @@ def _check_memory(plan: Plan) -> list[str]:
         JobError: there is no other one.
     """
     ends = [plan.template, *plan.extremes] if plan.template is not None else []
-    found = {f"{trial.method.label()}: {why}" for trial in [*plan.trials, *ends] if (why := too_much(trial))}
+    found = {f"{trial.method.label()}: {why}" for trial in [*plan.trials, *ends] if (why := memory_problem(trial))}
     if not found:
         return []
     if plan.job.context == "ray" and os.environ.get("RAY_ADDRESS"):

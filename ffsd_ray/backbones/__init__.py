@@ -1,21 +1,21 @@
-"""Backbones by name; a family is one file whose `BUILDERS` names its members."""
+"""Backbones by name. Each family of backbones is one file of this package, with its members in `BUILDERS`."""
 
 from ffsd_ray.backbones import torchvision_models
 from ffsd_ray.backbones.base import Builder, Features, UnknownBackbone, map_shapes
 from ffsd_ray.registry import by_name, modules
 
-#: The package's own. `backbone` also knows torchvision's.
+#: Builders of this package's backbones by name; `backbone` also finds torchvision's models.
 BACKBONES: dict[str, Builder] = by_name(
     item for module in modules(__name__) for item in getattr(module, "BUILDERS", {}).items()
 )
 
 
 def backbone(name: str) -> Builder:
-    """The builder of a name of `BACKBONES` or of `torchvision:NAME` (`ffsd_ray.backbones.torchvision_models`).
+    """The builder of a backbone: a name in `BACKBONES`, or `torchvision:NAME` (see `torchvision_models`).
 
     Raises:
-        UnknownBackbone: there is none of that name.
-        ValueError: it cannot be distilled; the message says why.
+        UnknownBackbone: no backbone has that name.
+        ValueError: torchvision's model has no feature maps to distil; the message says why.
     """
     if name.startswith(torchvision_models.PREFIX):
         return torchvision_models.builder(name.removeprefix(torchvision_models.PREFIX))

@@ -1,4 +1,4 @@
-"""The interface of backbones."""
+"""The interface of backbones, their initialisation and the shapes of their feature maps."""
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -11,18 +11,20 @@ from ffsd_ray.meta_device import meta_device
 
 
 class Features(NamedTuple):
-    """A forward pass: class scores [B, K] and the feature maps [B, C, H, W] that distillation uses, shallow to deep."""
+    """Results of a backbone's forward pass."""
 
     logits: Tensor
+    """Class scores [B, K]."""
     maps: list[Tensor]
+    """The feature maps [B, C, H, W] that distillation uses, one for each stage, shallow to deep."""
 
 
-#: Builds a backbone for a number of classes; its forward maps images [B, 3, S, S] to `Features`.
+#: A function of the number of classes that returns a backbone; its forward maps images [B, 3, S, S] to `Features`.
 Builder = Callable[[int], nn.Module]
 
 
 class UnknownBackbone(ValueError):
-    """There is no backbone of that name. `names`: those it may have been meant to be."""
+    """No backbone has the given name. `names`: the names that exist, from which suggestions are made."""
 
     def __init__(self, message: str, names: Iterable[str]) -> None:
         super().__init__(message)
@@ -30,9 +32,10 @@ class UnknownBackbone(ValueError):
 
 
 def initialise_convolutions(module: nn.Module) -> None:
-    """Draw convolution weights from N(0, sqrt(2 / (k² · C_out))) and set batch norm to 1 and 0, as published.
+    """Initialise a backbone as the published FFSD implementation does.
 
-    Biases of convolutions, where a backbone has them, and linear layers keep torch's own initialisation, as there.
+    Convolution weights are drawn from N(0, σ²) with σ = sqrt(2 / (k² · C_out)); batch norm's weights are set to 1 and
+    its biases to 0. Biases of convolutions, and linear layers, keep torch's default initialisation.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -45,7 +48,9 @@ def initialise_convolutions(module: nn.Module) -> None:
 
 @lru_cache
 def map_shapes(build: Builder, image_size: int) -> tuple[tuple[int, int, int], ...]:
-    """Shapes (C, H, W) of a backbone's feature maps for square images; on the meta device, so nothing is allocated.
+    """Shapes (C, H, W) of a backbone's feature maps, shallow to deep, for square images of `image_size` pixels.
+
+    Computed on the meta device, so nothing is allocated.
 
     Raises:
         RuntimeError: the images are too small for the backbone.

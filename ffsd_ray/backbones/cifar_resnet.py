@@ -13,7 +13,7 @@ from ffsd_ray.backbones.base import Features, initialise_convolutions
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut; the first convolution carries the stride."""
+    """Residual block of two 3×3 convolutions; the first one has the stride."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -34,7 +34,10 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet-(6·blocks + 2). Feature maps: the ends of the three stages, [16, S, S], [32, S/2, S/2], [64, S/4, S/4]."""
+    """ResNet-(6·blocks + 2), with `blocks` basic blocks in each stage.
+
+    Feature maps: the ends of the three stages, [16, S, S], [32, S/2, S/2], [64, S/4, S/4].
+    """
 
     def __init__(self, classes: int, *, blocks: int) -> None:
         super().__init__()
@@ -56,7 +59,7 @@ class CifarResNet(nn.Module):
 
 
 def stage(in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
-    """Basic blocks of which the first changes the shape."""
+    """A stage of `blocks` basic blocks; the first one changes the channels and has the stride."""
     first = BasicBlock(in_channels, channels, stride)
     return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
 

@@ -1,4 +1,4 @@
-"""DenseNet for small images (Huang et al., 2017): no bottleneck, no compression, a stem of 24 channels."""
+"""DenseNet for small images (Huang et al., CVPR 2017): no bottleneck, no compression, a stem of 24 channels."""
 
 from functools import partial
 
@@ -36,10 +36,10 @@ class Transition(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """DenseNet-(3·layers + 4). Feature maps: the ends of the three blocks, the last one after batch norm and ReLU.
+    """DenseNet-(3·layers + 4), with `layers` dense layers in each block.
 
-    A block adds layers · growth channels: for 12 layers and growth 12 the maps are [168, S, S], [312, S/2, S/2] and
-    [456, S/4, S/4].
+    Feature maps: the ends of the three blocks, the last one after batch norm and ReLU. A block adds layers · growth
+    channels: with 12 layers and growth 12 the maps are [168, S, S], [312, S/2, S/2] and [456, S/4, S/4].
     """
 
     def __init__(self, classes: int, *, layers: int, growth: int) -> None:

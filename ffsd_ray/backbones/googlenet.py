@@ -1,7 +1,7 @@
 """GoogLeNet for small images (Szegedy et al., 2015), in the published FFSD implementation's form.
 
-One 3×3 convolution is the stem, the blocks have the original widths, two 3×3 convolutions stand for the 5×5 one, batch
-norm and ReLU follow every convolution, and there are no auxiliary classifiers.
+The stem is one 3×3 convolution, inception blocks have the original widths, two 3×3 convolutions replace the 5×5 one,
+batch norm and ReLU follow every convolution, and there are no auxiliary classifiers.
 """
 
 import torch
@@ -12,7 +12,7 @@ from ffsd_ray.backbones.base import Features, initialise_convolutions
 
 
 class Inception(nn.Module):
-    """Four branches over the same input, their outputs concatenated over channels."""
+    """Inception block: four branches on the same input, whose outputs are concatenated over channels."""
 
     def __init__(self, in_channels: int, widths: tuple[int, int, int, int, int, int]) -> None:
         """`widths`, as in the original paper's Table 1: 1×1, 3×3 reduce, 3×3, 5×5 reduce, 5×5, pool projection."""
@@ -30,7 +30,10 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """Feature maps: the ends of blocks 3b, 4e and 5b, [480, S, S], [832, S/2, S/2], [1024, S/4, S/4]."""
+    """GoogLeNet of nine inception blocks in three stages.
+
+    Feature maps: the ends of blocks 3b, 4e and 5b, [480, S, S], [832, S/2, S/2], [1024, S/4, S/4].
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()

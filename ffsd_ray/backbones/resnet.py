@@ -1,4 +1,4 @@
-"""ResNet for ImageNet (He et al., 2016) of basic blocks; also for smaller images, such as 64×64."""
+"""ResNet for ImageNet (He et al., CVPR 2016), built of basic blocks; also for smaller images, such as 64×64."""
 
 from functools import partial
 
@@ -10,14 +10,14 @@ from ffsd_ray.backbones.cifar_resnet import stage
 
 
 class ResNet(nn.Module):
-    """A 7×7 stem with stride 2, 3×3 max pooling with stride 2, and four stages.
+    """ResNet with a 7×7 stem with stride 2, 3×3 max pooling with stride 2, and four stages of basic blocks.
 
     Feature maps: the ends of the stages, [64, S/4, S/4], [128, S/8, S/8], [256, S/16, S/16], [512, S/32, S/32].
     Parameters are named as torchvision's are.
     """
 
     def __init__(self, classes: int, *, blocks: tuple[int, int, int, int]) -> None:
-        """`blocks`: of each stage."""
+        """`blocks`: number of basic blocks in each stage."""
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)

@@ -1,14 +1,17 @@
 """Any classifier of torchvision.models whose layers have spatial feature maps, under the name `torchvision:NAME`.
 
-Its feature maps are found, not listed. Of the nodes of its traced graph those are candidates whose output is an image
-[B, C, H, W] (or [B, H, W, C], which is permuted) that grows with the input, so that pooling to a fixed size and
-squeeze-and-excitation are not among them, and through which every path from the input to the logits leads, so that
-the inside of a residual block or a branch is not; nor are maps of class scores and what dropout left of a map. For each
-resolution the deepest candidate is taken, and of these the last four. For torchvision:resnet18 they are the ends of its
-four stages.
+Feature maps are found automatically. A node of the model's traced graph is a candidate if
 
-Weights start as torchvision initialises them; auxiliary classifiers are left out. torchvision is imported when a name
-is looked up, for it takes seconds.
+- its output is a feature map [B, C, H, W] (or [B, H, W, C], which is permuted);
+- the map grows with the input image, which excludes pooling to a fixed size and squeeze-and-excitation;
+- every path from the input to the logits leads through it, which excludes the inside of residual blocks and branches;
+- it is neither a map of class scores nor the output of a dropout layer.
+
+Of each resolution the deepest candidate is taken, and of these the last `MAX_MAPS`. For torchvision:resnet18 they are
+the ends of its four stages.
+
+Weights are initialised as by torchvision; auxiliary classifiers are left out. torchvision is imported when a name is
+first looked up, because that takes seconds.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,34 +26,39 @@ from ffsd_ray.meta_device import meta_device
 
 PREFIX = "torchvision:"
 
-#: At most so many feature maps, the deepest ones.
-MOST_MAPS = 4
+#: Maximum number of feature maps; the deepest ones are taken.
+MAX_MAPS = 4
 
-#: Sides of the images that the nodes are told apart with: torchvision's usual one and a larger one.
-_SIZES = (224, 288)
+#: Image sides in pixels with which a model is probed: the usual one of torchvision's models, and a larger one.
+_PROBE_SIZES = (224, 288)
 
-#: The number of classes they are told apart with: none has so many channels but maps of class scores.
-_CLASSES = 1009
+#: Number of classes of a probed model: a prime, so that only maps of class scores have as many channels.
+_PROBE_CLASSES = 1009
 
-_WITHOUT_AUXILIARY = {"aux_logits": False, "init_weights": True}
-_ARGUMENTS: dict[str, dict[str, Any]] = {"googlenet": _WITHOUT_AUXILIARY, "inception_v3": _WITHOUT_AUXILIARY}
+_NO_AUXILIARY_CLASSIFIERS = {"aux_logits": False, "init_weights": True}
+_EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "googlenet": _NO_AUXILIARY_CLASSIFIERS,
+    "inception_v3": _NO_AUXILIARY_CLASSIFIERS,
+}
 
 
-class _Nodes(NamedTuple):
-    """The nodes of a model that hold its feature maps, shallow to deep, whether channels come last, and its logits."""
+class _FeatureNodes(NamedTuple):
+    """Names of the nodes of a model's graph that compute its feature maps and its logits."""
 
     maps: tuple[str, ...]
+    """Shallow to deep."""
     channels_last: tuple[bool, ...]
+    """For each map whether it is [B, H, W, C]."""
     logits: str
 
 
 @lru_cache
 def builder(name: str) -> Builder:
-    """The builder of torchvision's model `name`.
+    """The builder of torchvision's classification model `name`.
 
     Raises:
         UnknownBackbone: torchvision has no such classifier.
-        ValueError: it has no feature maps that could be distilled; the message says why.
+        ValueError: the model has no feature maps to distil; the message says why.
     """
     from torchvision import models
 
@@ -66,30 +74,31 @@ def builder(name: str) -> Builder:
 
 
 class TorchvisionBackbone(nn.Module):
-    """A torchvision classifier for a number of classes, from its traced graph."""
+    """A torchvision classifier whose forward returns `Features`, by torchvision's feature extractor."""
 
-    def __init__(self, classes: int, *, name: str, nodes: _Nodes) -> None:
+    def __init__(self, classes: int, *, name: str, nodes: _FeatureNodes) -> None:
         from torchvision.models.feature_extraction import create_feature_extractor
 
         super().__init__()
         self.nodes = nodes
-        wanted = {node: node for node in (*nodes.maps, nodes.logits)}
-        self.net = create_feature_extractor(_classifier(name, classes), wanted, suppress_diff_warning=True)
+        return_nodes = {node: node for node in (*nodes.maps, nodes.logits)}
+        self.net = create_feature_extractor(_classifier(name, classes), return_nodes, suppress_diff_warning=True)
 
     def forward(self, images: Tensor) -> Features:
-        found = self.net(images)
+        outputs = self.net(images)
         maps = [
-            found[node].permute(0, 3, 1, 2) if channels_last else found[node]
+            outputs[node].permute(0, 3, 1, 2) if channels_last else outputs[node]
             for node, channels_last in zip(self.nodes.maps, self.nodes.channels_last, strict=True)
         ]
-        return Features(found[self.nodes.logits], maps)
+        return Features(outputs[self.nodes.logits], maps)
 
 
 def _classifier(name: str, classes: int) -> nn.Module:
+    """Build torchvision's model `name` with random weights, on the default device."""
     from torchvision import models
 
     build: Callable[[], nn.Module] = partial(
-        models.get_model, name, weights=None, num_classes=classes, **_ARGUMENTS.get(name, {})
+        models.get_model, name, weights=None, num_classes=classes, **_EXTRA_ARGUMENTS.get(name, {})
     )
     try:
         return build()
@@ -100,73 +109,80 @@ def _classifier(name: str, classes: int) -> nn.Module:
 
 
 @lru_cache
-def _find_nodes(name: str) -> _Nodes | str:
-    """The nodes, or why there are none."""
+def _find_nodes(name: str) -> _FeatureNodes | str:
+    """Find the feature maps and logits of torchvision's model `name` by probing it on the meta device.
+
+    Returns the end of an error message, which says why, if the model has no suitable feature maps.
+    """
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     with meta_device():
-        net = _classifier(name, _CLASSES)
+        net = _classifier(name, _PROBE_CLASSES)
         _, names = get_graph_node_names(net, suppress_diff_warning=True)
         logits = names[-1]
-        every = create_feature_extractor(
+        extractor = create_feature_extractor(
             net, train_return_nodes=[logits], eval_return_nodes=names, suppress_diff_warning=True
         ).eval()
-        small: dict[str, Any] = every(torch.empty(2, 3, _SIZES[0], _SIZES[0]))
-        images = {node: image for node, value in small.items() if (image := _image(value))}
+        small_outputs: dict[str, Any] = extractor(torch.empty(2, 3, _PROBE_SIZES[0], _PROBE_SIZES[0]))
+        layouts = {node: layout for node, value in small_outputs.items() if (layout := _image_layout(value))}
         dropouts = {node for node, layer in net.named_modules() if isinstance(layer, nn.Dropout)}
-        main_path = [node for node in _main_path(every.graph, small) if node in images and node not in dropouts]
-        if len({images[node].side for node in main_path}) < 2:
+        main_path = [
+            node for node in _main_path(extractor.graph, small_outputs) if node in layouts and node not in dropouts
+        ]
+        if len({layouts[node].side for node in main_path}) < 2:
             return (
                 "has no feature maps of several resolutions, which distillation needs: past its first layers its "
                 "activations are not images [B, C, H, W] (those of a vision transformer are tokens)"
             )
         try:
-            large: dict[str, Any] = every(torch.empty(2, 3, _SIZES[1], _SIZES[1]))
+            large_outputs: dict[str, Any] = extractor(torch.empty(2, 3, _PROBE_SIZES[1], _PROBE_SIZES[1]))
         except (AssertionError, RuntimeError):
-            return f"takes images of one size only, {_SIZES[0]}×{_SIZES[0]}"
+            return f"takes images of one size only, {_PROBE_SIZES[0]}×{_PROBE_SIZES[0]}"
     deepest: dict[int, str] = {}
     for node in main_path:
-        image, grown = images[node], _image(large[node])
-        if grown and grown.side > image.side:
-            deepest.pop(image.side, None)  # so that the order is that of depth
-            deepest[image.side] = node
-    maps = tuple(deepest.values())[-MOST_MAPS:]
-    return _Nodes(maps, tuple(images[node].channels_last for node in maps), logits)
+        layout, large_layout = layouts[node], _image_layout(large_outputs[node])
+        if large_layout and large_layout.side > layout.side:
+            deepest.pop(layout.side, None)  # so that the order is that of depth
+            deepest[layout.side] = node
+    maps = tuple(deepest.values())[-MAX_MAPS:]
+    return _FeatureNodes(maps, tuple(layouts[node].channels_last for node in maps), logits)
 
 
-class _Image(NamedTuple):
+class _ImageLayout(NamedTuple):
+    """Side in pixels of square feature maps, and whether they are [B, H, W, C] instead of [B, C, H, W]."""
+
     side: int
     channels_last: bool
 
 
-def _image(value: object) -> _Image | None:
-    """How a node's output for two square images holds images, if it does."""
+def _image_layout(value: object) -> _ImageLayout | None:
+    """Side and layout of a node's output for two square images; None if it is no batch of feature maps."""
     if not isinstance(value, Tensor) or value.dim() != 4 or len(value) != 2:
         return None
     _, a, b, c = value.shape
-    if _CLASSES in (a, c):
+    if _PROBE_CLASSES in (a, c):
         return None
     if b == c > 1:
-        return _Image(b, channels_last=False)
+        return _ImageLayout(b, channels_last=False)
     if a == b > 1:
-        return _Image(a, channels_last=True)
+        return _ImageLayout(a, channels_last=True)
     return None
 
 
 def _main_path(graph: fx.Graph, values: dict[str, Any]) -> Iterator[str]:
-    """Names of the nodes through which every path from the input to the last node leads, in order.
+    """Yield the names of the nodes through which every path from the input to the last node leads, in order.
 
-    `graph` returns every node by its name; `values` are what they computed. Only tensors carry a path on: sizes do not,
-    nor does what is computed from parameters alone.
+    `graph`: returns the outputs of all nodes by name; `values`: those outputs. A path leads through tensors that depend
+    on the input only, not through sizes or through tensors that are computed from parameters alone.
     """
     returned: dict[str, fx.Node] = next(node for node in graph.nodes if node.op == "output").args[0]
     position = {node: index for index, (name, node) in enumerate(returned.items()) if _holds_tensor(values[name])}
-    carrying = {node for node in position if node.op == "placeholder"}
+    dependent = {node for node in position if node.op == "placeholder"}
     needed_until = 0
     for name, node in returned.items():
-        if node not in position or carrying.isdisjoint(node.all_input_nodes):
+        if node not in position or dependent.isdisjoint(node.all_input_nodes):
             continue
-        carrying.add(node)
+        dependent.add(node)
         if needed_until <= position[node]:
             yield name
         needed_until = max([needed_until, *(position[user] for user in node.users if user in position)])

@@ -1,6 +1,6 @@
 """VGG for small images (Simonyan & Zisserman, 2015) with batch norm and one linear layer.
 
-Not in the published FFSD implementation, and the paper does not describe its own, so this form is the usual one.
+The published FFSD implementation has no VGG and the paper does not describe its own; this is the usual form for CIFAR.
 """
 
 from functools import partial
@@ -12,14 +12,14 @@ from ffsd_ray.backbones.base import Features, initialise_convolutions
 
 
 class Vgg(nn.Module):
-    """Five stages of 3×3 convolutions with bias, batch norm and ReLU, each followed by 2×2 max pooling.
+    """VGG of five stages of 3×3 convolutions with bias, batch norm and ReLU, each followed by 2×2 max pooling.
 
     Feature maps: the ends of the stages before pooling, [64, S, S], [128, S/2, S/2], [256, S/4, S/4], [512, S/8, S/8],
     [512, S/16, S/16].
     """
 
     def __init__(self, classes: int, *, convolutions: tuple[int, int, int, int, int]) -> None:
-        """`convolutions`: of each stage."""
+        """`convolutions`: number of convolutions in each stage."""
         super().__init__()
         channels = (3, 64, 128, 256, 512, 512)
         self.stages = nn.ModuleList(

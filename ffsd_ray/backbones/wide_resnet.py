@@ -1,7 +1,7 @@
-"""Wide ResNet for small images (Zagoruyko & Komodakis, 2016), in the published FFSD implementation's form.
+"""Wide ResNet for small images (Zagoruyko & Komodakis, BMVC 2016), in the published FFSD implementation's form.
 
-Unlike the original, the second 3×3 convolution of a block carries the stride, the shortcut is a 1×1 convolution on the
-block's raw input (before its batch norm and ReLU), every convolution has a bias, and there is no dropout.
+Unlike in the original, the second 3×3 convolution of a block has the stride, the shortcut is a 1×1 convolution of the
+block's input before batch norm and ReLU, every convolution has a bias, and there is no dropout.
 """
 
 from functools import partial
@@ -13,7 +13,7 @@ from ffsd_ray.backbones.base import Features, initialise_convolutions
 
 
 class PreActivationBlock(nn.Module):
-    """Batch norm and ReLU before each of two 3×3 convolutions; the second one carries the stride."""
+    """Residual block of two 3×3 convolutions, each after batch norm and ReLU; the second one has the stride."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -33,9 +33,10 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-(6·blocks + 4)-width. Feature maps: the ends of the three stages, the last one after batch norm and ReLU.
+    """WRN-(6·blocks + 4)-width, with `blocks` residual blocks in each stage.
 
-    Their shapes, for width k: [16k, S, S], [32k, S/2, S/2], [64k, S/4, S/4].
+    Feature maps: the ends of the three stages, the last one after batch norm and ReLU; for width k
+    [16k, S, S], [32k, S/2, S/2], [64k, S/4, S/4].
     """
 
     def __init__(self, classes: int, *, blocks: int, width: int) -> None:

@@ -18,7 +18,7 @@ from ffsd_ray.bench.record import Record, default_path
 from ffsd_ray.bench.run_suite import run_suite
 from ffsd_ray.bench.suites import SUMMARIES, Scope, cpu_points, gpu_points
 from ffsd_ray.bench.summary import slower_than, summary_table
-from ffsd_ray.bench.tables import baseline_table, epoch_table, other_table, remarks, step_table, together
+from ffsd_ray.bench.tables import baseline_table, epoch_table, merge_settings, other_table, remarks, step_table
 from ffsd_ray.bench.variations import configurations, variations
 from ffsd_ray.command import command
 from ffsd_ray.config.trial import TrialSpec
@@ -35,13 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 all is well, 1 a setting failed or is slower than --require, 2 a wrong job file or argument."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    said = shlex.join(["python", "-m", "ffsd_ray.bench", *(sys.argv[1:] if argv is None else argv)])
+    command_line = shlex.join(["python", "-m", "ffsd_ray.bench", *(sys.argv[1:] if argv is None else argv)])
     console = Screen(width=None if Screen().is_terminal else 120)
     if arguments.all and (arguments.vary or arguments.trial):
         parser.error("--all is of every trial as it is; --vary and --trial do not go with it")
     if arguments.job is not None:
-        return _job(arguments, said, console)
-    return _suite(arguments, said, console)
+        return _job(arguments, command_line, console)
+    return _suite(arguments, command_line, console)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,24 +85,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job(arguments: argparse.Namespace, said: str, console: Console) -> int:
+def _job(arguments: argparse.Namespace, command_line: str, console: Console) -> int:
     if arguments.all:
         settings = configurations(arguments.job, arguments.set)
     else:
         settings = variations(arguments.job, arguments.set, arguments.vary, arguments.trial)
     device = _device_of(list(settings.values()))
-    record = Record(arguments.out or default_path(), "job", said, device)
+    record = Record(arguments.out or default_path(), "job", command_line, device)
 
     @cache
     def read(settings: DataSettings) -> Dataset:
         return data.load(settings, progress=True)
 
     effort = TimingBudget(repeats=arguments.repeats, seconds=arguments.seconds)
-    found = compare(settings, lambda spec: read(spec.data), device, effort)
-    record.add(said, found)
-    _show(arguments.job.stem, found, console)
+    figures = compare(settings, lambda spec: read(spec.data), device, effort)
+    record.add(command_line, figures)
+    _show(arguments.job.stem, figures, console)
     _sign(record, console)
-    return 1 if "error" in found else 0
+    return 1 if "error" in figures else 0
 
 
 def _device_of(specs: Sequence[TrialSpec]) -> torch.device:
@@ -118,7 +118,7 @@ def _device_of(specs: Sequence[TrialSpec]) -> torch.device:
     return device
 
 
-def _suite(arguments: argparse.Namespace, said: str, console: Console) -> int:
+def _suite(arguments: argparse.Namespace, command_line: str, console: Console) -> int:
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     suite = arguments.suite or ("gpu" if device.type == "cuda" else "cpu")
     scope = Scope(device, arguments.smoke)
@@ -130,7 +130,9 @@ def _suite(arguments: argparse.Namespace, said: str, console: Console) -> int:
     else:
         points = cpu_points(scope, compiled=not arguments.quick)
         budget, limit = arguments.budget, None
-    record = Record(arguments.out or default_path(), f"{suite} suite{', smoke' if scope.smoke else ''}", said, device)
+    record = Record(
+        arguments.out or default_path(), f"{suite} suite{', smoke' if scope.smoke else ''}", command_line, device
+    )
     unmeasured = run_suite(
         points,
         record,
@@ -138,39 +140,39 @@ def _suite(arguments: argparse.Namespace, said: str, console: Console) -> int:
         limit=limit,
         say=lambda name, outcome: console.print(f"{name}: {outcome}", markup=False, highlight=False),
     )
-    _show(f"{suite} suite", together(record.points), console)
-    for name, found in record.points.items():
-        if "settings" in found:
-            _remark(name, found, console)
-        elif "error" not in found:
-            _show(name, found, console)
-    figures = SUMMARIES[suite](record.points)
-    record.content |= {"summary": [figure._asdict() for figure in figures], "unmeasured": unmeasured}
+    _show(f"{suite} suite", merge_settings(record.points), console)
+    for name, figures in record.points.items():
+        if "settings" in figures:
+            _remark(name, figures, console)
+        elif "error" not in figures:
+            _show(name, figures, console)
+    summary = SUMMARIES[suite](record.points)
+    record.content |= {"summary": [entry._asdict() for entry in summary], "unmeasured": unmeasured}
     record.write()
     if unmeasured:
         console.print(f"Not measured: {', '.join(unmeasured)}. The same command with this --out goes on.")
-    console.print(summary_table(figures))
-    slow = slower_than(arguments.require, figures) if arguments.require is not None else []
+    console.print(summary_table(summary))
+    slow = slower_than(arguments.require, summary) if arguments.require is not None else []
     for name in slow:
         console.print(f"Below --require {arguments.require:g}: {name}", markup=False, highlight=False)
     _sign(record, console)
-    return int(bool(slow or unmeasured or any("error" in found for found in record.points.values())))
+    return int(bool(slow or unmeasured or any("error" in figures for figures in record.points.values())))
 
 
-def _show(title: str, found: Mapping[str, Any], console: Console) -> None:
-    if "settings" in found:
-        console.print(step_table(title, found))
-        if any("times_baseline" in own for own in found["settings"].values()):
-            console.print(baseline_table(title, found))
-        if any("epoch" in own for own in found["settings"].values()):
-            console.print(epoch_table(title, found))
+def _show(title: str, figures: Mapping[str, Any], console: Console) -> None:
+    if "settings" in figures:
+        console.print(step_table(title, figures))
+        if any("times_baseline" in setting for setting in figures["settings"].values()):
+            console.print(baseline_table(title, figures))
+        if any("epoch" in setting for setting in figures["settings"].values()):
+            console.print(epoch_table(title, figures))
     else:
-        console.print(other_table(title, found))
-    _remark(title, found, console)
+        console.print(other_table(title, figures))
+    _remark(title, figures, console)
 
 
-def _remark(title: str, found: Mapping[str, Any], console: Console) -> None:
-    for line in remarks(found):
+def _remark(title: str, figures: Mapping[str, Any], console: Console) -> None:
+    for line in remarks(figures):
         console.print(f"{title}: {line}", markup=False, highlight=False)
 
 

@@ -71,29 +71,30 @@ class Timeline(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 all is well, 1 the job failed, 2 the cluster did not come up or an argument is wrong."""
     arguments = _parser().parse_args(argv)
-    said = shlex.join(["python", "-m", "ffsd_ray.bench.autoscaling", *(sys.argv[1:] if argv is None else argv)])
+    command_line = shlex.join(["python", "-m", "ffsd_ray.bench.autoscaling", *(sys.argv[1:] if argv is None else argv)])
     settings = [*_HERE, *arguments.set]
     plan = smoke(load_job(arguments.job, settings))
     picture = arguments.out / "autoscaling.png"
     check_picture(picture)
-    record = Record(arguments.out / default_path(), "autoscaling", said, torch.device("cpu"))
+    record = Record(arguments.out / default_path(), "autoscaling", command_line, torch.device("cpu"))
     console = Screen()
     with simulated_cluster() as cluster:
         load = os.getloadavg()[0]
         options = [part for setting in settings for part in ("--set", setting)]
-        found = measure(cluster, plan, [str(arguments.job), "--smoke", *options])
+        timeline = measure(cluster, plan, [str(arguments.job), "--smoke", *options])
     machine = {
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_before": load,
         "load_after": os.getloadavg()[0],
     }
-    figures = {name: round(value, 1) for name, value in found.figures().items()}
+    figures = {name: round(value, 1) for name, value in timeline.figures().items()}
     record.add(
-        plan.job.name, {"machine": machine, **figures, "moments": found.moments, "nodes": found.nodes} | _trials(found)
+        plan.job.name,
+        {"machine": machine, **figures, "moments": timeline.moments, "nodes": timeline.nodes} | _trials(timeline),
     )
     title = f"{plan.job.name} on a simulated cluster of 0 to {_config()['max_workers']} nodes"
-    draw(found.nodes, found.trials, found.moments, title, _caption(record, machine, figures), picture)
+    draw(timeline.nodes, timeline.trials, timeline.moments, title, _caption(record, machine, figures), picture)
     for name, value in figures.items():
         console.print(f"{name.replace('_', ' ')}: {value:g}{'' if name == 'most_nodes' else ' s'}", highlight=False)
     console.print(f"Record: {record.path}\nPicture: {picture}", markup=False, highlight=False)
@@ -149,8 +150,8 @@ def _config() -> dict[str, Any]:
     return config
 
 
-def _trials(found: Timeline) -> dict[str, Any]:
-    return {"trials": {name: {"began": begin, "ended": end} for name, (begin, end) in found.trials.items()}}
+def _trials(timeline: Timeline) -> dict[str, Any]:
+    return {"trials": {name: {"began": begin, "ended": end} for name, (begin, end) in timeline.trials.items()}}
 
 
 def _caption(record: Record, machine: Mapping[str, Any], figures: Mapping[str, float]) -> str:

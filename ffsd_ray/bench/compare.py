@@ -64,14 +64,14 @@ class _Subject:
                 self.peak = memory.on_cpu(self.spec, dataset.num_classes, dataset.image_size, literal=self.literal)
             self.dataset = self.dataset.to(device)  # before, since images are no part of a step's memory
             if device.type == "cuda":
-                work, self.peak = memory.on_gpu(partial(self._begun, device, WARM_UP + 2), device)
+                work, self.peak = memory.on_gpu(partial(self._warmed_up, device, WARM_UP + 2), device)
                 return work
-            return self._begun(device, 1)
+            return self._warmed_up(device, 1)
         except (RuntimeError, TrialError) as error:
             self.error = f"{type(error).__name__}: {error}"
             return None
 
-    def _begun(self, device: torch.device, steps: int) -> Workload | Reference:
+    def _warmed_up(self, device: torch.device, steps: int) -> Workload | Reference:
         work = (Reference if self.literal else Workload)(self.spec, self.dataset, device)
         for _ in range(steps):
             work.step()
@@ -93,33 +93,33 @@ def compare(
     if any(spec.train.execution == "compiled" for spec in settings.values()):
         torch.compiler.reset()  # or what was compiled before counts against the limit of what is kept
     subjects = _subjects(settings, dataset_of)
-    works = {subject.label: subject.build(device, measure=effort.memory) for subject in subjects}
-    alive = {label: work for label, work in works.items() if work is not None}
+    workloads = {subject.label: subject.build(device, measure=effort.memory) for subject in subjects}
+    working = {label: work for label, work in workloads.items() if work is not None}
     probed = probes(device, dict.fromkeys(subject.spec.train.precision for subject in subjects))
-    runs: dict[str, Callable[[], object]] = {label: work.step for label, work in alive.items()}
+    runs: dict[str, Callable[[], object]] = {label: work.step for label, work in working.items()}
     runs |= {f"ceiling {name}": probe.run for name, probe in probed.items()}
     steps = time_interleaved(runs, warm_up=1, repeats=effort.repeats, device=device)
     ceiling = {name: probe.amount / steps[f"ceiling {name}"].median for name, probe in probed.items()}
-    launched = {label: kernels(work.step, device) for label, work in alive.items()}
-    epochs = _time_epochs(alive, steps, effort, device)
-    found: dict[str, Figures] = {}
+    launched_kernels = {label: kernels(work.step, device) for label, work in working.items()}
+    epochs = _time_epochs(working, steps, effort, device)
+    by_label: dict[str, Figures] = {}
     for subject in subjects:
-        label, work = subject.label, works[subject.label]
-        found[label] = {"spec": subject.spec.model_dump(), "literal": subject.literal}
+        label, work = subject.label, workloads[subject.label]
+        by_label[label] = {"spec": subject.spec.model_dump(), "literal": subject.literal}
         if work is None:
-            found[label]["error"] = subject.error
+            by_label[label]["error"] = subject.error
             continue
-        own = found[label] | _step_figures(subject, steps[label], ceiling, device)
-        own |= {"peak_bytes": subject.peak, "kernels": launched[label], **epochs.get(label, {})}
+        figures = by_label[label] | _step_figures(subject, steps[label], ceiling, device)
+        figures |= {"peak_bytes": subject.peak, "kernels": launched_kernels[label], **epochs.get(label, {})}
         if isinstance(work, Workload):
-            own |= {"captured": work.captured, "networks": work.networks, "parameters": work.parameters}
-            own |= _evaluation(work, effort, device)
-            own |= _against(own, found.get(subject.reference or "", {}))
-            own |= _waiting(subject, own, device)
-        found[label] = own
-    _beside_baselines(subjects, found)
-    failed = {label: own["error"] for label, own in found.items() if "error" in own}
-    return {"settings": found, "ceiling": ceiling} | ({"error": "; ".join(failed.values())} if failed else {})
+            figures |= {"captured": work.captured, "networks": work.networks, "parameters": work.parameters}
+            figures |= _evaluation(work, effort, device)
+            figures |= _relative_to_reference(figures, by_label.get(subject.reference or "", {}))
+            figures |= _loader_figures(subject, figures, device)
+        by_label[label] = figures
+    _add_ratios_to_baseline(subjects, by_label)
+    failed = {label: figures["error"] for label, figures in by_label.items() if "error" in figures}
+    return {"settings": by_label, "ceiling": ceiling} | ({"error": "; ".join(failed.values())} if failed else {})
 
 
 def _subjects(settings: Mapping[str, TrialSpec], dataset_of: Callable[[TrialSpec], Dataset]) -> list[_Subject]:
@@ -157,7 +157,9 @@ def _time_epochs(
     return {
         label: {
             "epoch": {
-                **_whole(timed[label, 1], timed[label, number[label]], number[label], work.steps).figures(),
+                **_extrapolated_epoch(
+                    timed[label, 1], timed[label, number[label]], number[label], work.steps
+                ).figures(),
                 "steps": work.steps,
                 "steps_timed": number[label],
             }
@@ -166,7 +168,7 @@ def _time_epochs(
     }
 
 
-def _whole(first: Timing, part: Timing, timed: int, steps: int) -> Timing:
+def _extrapolated_epoch(first: Timing, part: Timing, timed: int, steps: int) -> Timing:
     """An epoch of `steps` from one of `timed` steps and one of a single step, which holds what each begins with."""
     factor = (steps - 1) / (timed - 1) if timed < steps else 1.0
     low, middle, high = (
@@ -204,37 +206,37 @@ def _step_figures(subject: _Subject, timing: Timing, ceiling: Mapping[str, float
     }
 
 
-def _against(own: Figures, literal: Figures) -> Figures:
+def _relative_to_reference(figures: Figures, literal: Figures) -> Figures:
     """How many times the reference's speed, and what share of its memory."""
     if "step" not in literal:
         return {}
-    found: Figures = {"times_literal": literal["step"]["median"] / own["step"]["median"]}
-    if "epoch" in literal and "epoch" in own:
-        found["times_literal_epoch"] = literal["epoch"]["median"] / own["epoch"]["median"]
-    if literal["peak_bytes"] and own["peak_bytes"]:
-        found["memory_of_literal"] = own["peak_bytes"] / literal["peak_bytes"]
-    return found
+    ratios: Figures = {"times_literal": literal["step"]["median"] / figures["step"]["median"]}
+    if "epoch" in literal and "epoch" in figures:
+        ratios["times_literal_epoch"] = literal["epoch"]["median"] / figures["epoch"]["median"]
+    if literal["peak_bytes"] and figures["peak_bytes"]:
+        ratios["memory_of_literal"] = figures["peak_bytes"] / literal["peak_bytes"]
+    return ratios
 
 
-def _beside_baselines(subjects: Iterable[_Subject], found: Mapping[str, Figures]) -> None:
+def _add_ratios_to_baseline(subjects: Iterable[_Subject], by_label: Mapping[str, Figures]) -> None:
     """Add how long a step takes relative to the baseline's, and to that of as many baselines as there are networks."""
-    timed = {subject.spec.identity(): found[subject.label] for subject in subjects if not subject.literal}
+    timed = {subject.spec.identity(): by_label[subject.label] for subject in subjects if not subject.literal}
     for subject in subjects:
-        own, alone = found[subject.label], timed.get(subject.spec.baseline().identity(), {})
-        if "step" in own and "step" in alone and not subject.literal:
-            times = own["step"]["median"] / alone["step"]["median"]
-            own |= {"times_baseline": times, "times_members": times / own["networks"]}
+        figures, baseline = by_label[subject.label], timed.get(subject.spec.baseline().identity(), {})
+        if "step" in figures and "step" in baseline and not subject.literal:
+            times = figures["step"]["median"] / baseline["step"]["median"]
+            figures |= {"times_baseline": times, "times_members": times / figures["networks"]}
 
 
-def _waiting(subject: _Subject, own: Figures, device: torch.device) -> Figures:
+def _loader_figures(subject: _Subject, figures: Figures, device: torch.device) -> Figures:
     """`loader` of a stream: its rate alone, and the share of an epoch beyond what the steps alone would take."""
     data = subject.spec.data
-    if not (isinstance(data, StreamableSettings) and data.stream) or "epoch" not in own:
+    if not (isinstance(data, StreamableSettings) and data.stream) or "epoch" not in figures:
         return {}
     batch = subject.spec.train.batch_size
     rate = loader_rate(data, data.loader_processes, _LOADER_SECONDS, batch_size=batch, device=device)
-    epoch = own["epoch"]
-    share = max(0.0, 1 - epoch["steps"] * own["step"]["median"] / epoch["median"])
+    epoch = figures["epoch"]
+    share = max(0.0, 1 - epoch["steps"] * figures["step"]["median"] / epoch["median"])
     return {
         "loader": {
             "processes": data.loader_processes,
@@ -248,8 +250,8 @@ def _waiting(subject: _Subject, own: Figures, device: torch.device) -> Figures:
 def best(figures: Iterable[Figures], **wanted: object) -> Figures | None:
     """The fastest setting whose `train` section has the values `wanted`; None where none was measured."""
     fitting = [
-        own
-        for own in figures
-        if "step" in own and not own["literal"] and wanted.items() <= own["spec"]["train"].items()
+        setting
+        for setting in figures
+        if "step" in setting and not setting["literal"] and wanted.items() <= setting["spec"]["train"].items()
     ]
-    return min(fitting, key=lambda own: own["step"]["median"], default=None)
+    return min(fitting, key=lambda setting: setting["step"]["median"], default=None)

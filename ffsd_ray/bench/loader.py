@@ -74,9 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_column(heading, justify="right")
     torch.set_num_threads(1)
     for processes in arguments.processes or (0, 1, 2):
-        rate, own = loader_rate(settings, processes, arguments.seconds, batch_size=arguments.batch_size)
+        rate, per_cpu_second = loader_rate(settings, processes, arguments.seconds, batch_size=arguments.batch_size)
         name = str(processes) if processes else "0: this one"
-        table.add_row(name, f"{rate:.0f}", f"{rate / max(processes, 1):.0f}", f"{own:.0f}")
+        table.add_row(name, f"{rate:.0f}", f"{rate / max(processes, 1):.0f}", f"{per_cpu_second:.0f}")
     console = Screen()
     console.print(table)
     console.print(f"{platform.machine()}, torch {torch.__version__}, batch {arguments.batch_size}")

@@ -53,10 +53,10 @@ class Record:
 
     def write(self) -> None:
         """Raises RecordsError."""
-        beside = self.path.with_name(f"{self.path.name}.part")
+        temporary = self.path.with_name(f"{self.path.name}.part")
         try:
-            beside.write_text(json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
-            os.replace(beside, self.path)
+            temporary.write_text(json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
+            os.replace(temporary, self.path)
         except OSError as error:
             raise RecordsError(f"{self.path}: cannot be written: {error.strerror}") from error
 

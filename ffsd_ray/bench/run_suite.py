@@ -22,10 +22,10 @@ def run_suite(
     there; those that failed before are tried again, after all others. `say` is told each point and what came of it.
     """
     began = time.monotonic()
-    failed = {name for name, found in record.points.items() if "error" in found}
+    failed = {name for name, figures in record.points.items() if "error" in figures}
     open_points = [point for point in points if point.name not in record.points or point.name in failed]
     unmeasured = []
-    with SubprocessRunner() as apart:
+    with SubprocessRunner() as subprocess:
         for point in sorted(open_points, key=lambda point: point.name in failed):
             left = None if budget is None else budget - (time.monotonic() - began)
             if left is not None and left <= 0:
@@ -34,18 +34,18 @@ def run_suite(
             seconds = min((value for value in (left, limit) if value is not None), default=None)
             started = time.monotonic()
             try:
-                found = apart.run(point.measure, seconds)
+                figures = subprocess.run(point.measure, seconds)
             except TimeoutError as error:
                 if seconds == left:  # not the point's fault
                     unmeasured.append(point.name)
                     say(point.name, "not measured: the budget is spent")
                     continue
-                found = {"error": str(error)}
+                figures = {"error": str(error)}
             except Failed as error:
-                found = {"error": str(error)}
-            if "error" in found:
-                apart.end()
+                figures = {"error": str(error)}
+            if "error" in figures:
+                subprocess.end()
             took = time.monotonic() - started
-            record.add(point.name, {"seconds": took, **found})
-            say(point.name, f"failed: {found['error']}" if "error" in found else f"measured in {took:.0f} s")
+            record.add(point.name, {"seconds": took, **figures})
+            say(point.name, f"failed: {figures['error']}" if "error" in figures else f"measured in {took:.0f} s")
     return unmeasured

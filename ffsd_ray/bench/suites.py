@@ -43,10 +43,10 @@ class Scope(NamedTuple):
         **train: object,
     ) -> TrialSpec:
         """`images`: others than those."""
-        own = {"name": "digits", "image_size": 8} if self.smoke else {"name": "cifar100"}
+        data_section = {"name": "digits", "image_size": 8} if self.smoke else {"name": "cifar100"}
         return TrialSpec.model_validate(
             {
-                "data": own if images is None else images.model_dump(),
+                "data": data_section if images is None else images.model_dump(),
                 "backbone": {"name": backbone},
                 "method": {"name": "ffsd", "students": students},
                 # noise cannot be learned, and must not make the losses overflow
@@ -61,8 +61,8 @@ class Scope(NamedTuple):
 
     def effort(self, **changes: Any) -> TimingBudget:
         cuda = self.device.type == "cuda"
-        whole = TimingBudget(repeats=30 if cuda else 10, seconds=5.0 if cuda else 15.0)
-        chosen = TimingBudget(repeats=2, seconds=0.1) if self.smoke else whole
+        full = TimingBudget(repeats=30 if cuda else 10, seconds=5.0 if cuda else 15.0)
+        chosen = TimingBudget(repeats=2, seconds=0.1) if self.smoke else full
         return TimingBudget(**{**vars(chosen), **changes})
 
     @property
@@ -84,21 +84,26 @@ def cpu_points(scope: Scope, *, compiled: bool) -> list[Point]:
         return {f"{p} {execution}": scope.spec(precision=p, execution=execution) for p in ("fp32", "bf16")}
 
     effort = scope.effort()
-    found = [Point(_MAIN, partial(compare, settings("eager"), scope.images, scope.device, effort))]
+    points = [Point(_MAIN, partial(compare, settings("eager"), scope.images, scope.device, effort))]
     if compiled:
-        apart = scope.effort(reference_epoch=False)
-        found.append(
-            Point(f"{_MAIN} compiled", partial(compare, settings("compiled"), scope.images, scope.device, apart))
+        compiled_effort = scope.effort(reference_epoch=False)
+        points.append(
+            Point(
+                f"{_MAIN} compiled", partial(compare, settings("compiled"), scope.images, scope.device, compiled_effort)
+            )
         )
     workers = [scope.spec(workers=1, threads=2), scope.spec(workers=2, threads=1)]
-    found.append(Point(_WORKERS, partial(compare_workers, workers, scope.repeats)))
-    found.append(_linear(scope, repeats=2 if scope.smoke else 5))
-    return found
+    points.append(Point(_WORKERS, partial(compare_workers, workers, scope.repeats)))
+    points.append(_linear(scope, repeats=2 if scope.smoke else 5))
+    return points
 
 
 def cpu_summary(points: Mapping[str, Any]) -> list[Figure]:
     settings = _settings(points, _MAIN)
-    literal = next((own["step"]["median"] for own in settings if own["literal"] and "step" in own), None)
+    literal = next(
+        (figures_of["step"]["median"] for figures_of in settings if figures_of["literal"] and "step" in figures_of),
+        None,
+    )
     figures = [Figure(f"{_MAIN}: a step of the reference", literal, " s")]
     for precision in ("fp32", "bf16"):
         fastest = best(settings, precision=precision)
@@ -122,7 +127,7 @@ def gpu_points(scope: Scope, *, compiled: bool, stream: DataSettings | None = No
         effort = scope.effort(memory=False, reference_epoch=first)
         return Point(label, partial(compare, {label: scope.spec(*shape, **train)}, scope.images, scope.device, effort))  # type: ignore[arg-type]
 
-    found = [
+    points = [
         point(_MAIN, first=precision == "bf16" and execution == graph, precision=precision, execution=execution)
         for execution in dict.fromkeys(executions)
         for precision in ("bf16", "fp32")
@@ -133,11 +138,11 @@ def gpu_points(scope: Scope, *, compiled: bool, stream: DataSettings | None = No
         ("resnet32 n=4", "resnet32", 4),
         ("resnet32 n=6", "resnet32", 6),
     ):
-        found.append(point(name, backbone, students, precision="bf16", execution=graph))
-    found.append(_linear(scope, repeats=scope.repeats, precision="bf16"))
+        points.append(point(name, backbone, students, precision="bf16", execution=graph))
+    points.append(_linear(scope, repeats=scope.repeats, precision="bf16"))
     if stream is not None:
-        found.append(Point("resnet18 n=2, streamed", partial(_streamed, scope, stream, graph)))
-    return found
+        points.append(Point("resnet18 n=2, streamed", partial(_streamed, scope, stream, graph)))
+    return points
 
 
 def gpu_summary(points: Mapping[str, Any]) -> list[Figure]:
@@ -172,8 +177,8 @@ def _streamed(scope: Scope, stream: DataSettings, execution: str) -> dict[str, A
 
 def _settings(points: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """The figures of all settings of the points whose names begin so."""
-    found = [point.get("settings", {}).values() for key, point in points.items() if key.startswith(name)]
-    return [own for settings in found for own in settings]
+    by_point = [point.get("settings", {}).values() for key, point in points.items() if key.startswith(name)]
+    return [figures for settings in by_point for figures in settings]
 
 
 def _of(figures: Mapping[str, Any] | None, *path: str, by: float = 1.0) -> float | None:

@@ -43,7 +43,7 @@ class TermGradient(NamedTuple):
     gradient: float
 
 
-def pulls(spec: TrialSpec, label: str, every: int) -> Iterator[TermGradient]:
+def term_gradients(spec: TrialSpec, label: str, every: int) -> Iterator[TermGradient]:
     """Train a trial and measure before every `every`-th step, the first one included.
 
     Raises:
@@ -95,13 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_picture(picture)
     plan = load_job(arguments.job, arguments.set)
     labels = trial_labels(plan.trials, plan.job.report.rows)
-    found = [pull for spec in plan.trials for pull in pulls(spec, labels[spec.identity()], arguments.every)]
+    gradients = [
+        gradient for spec in plan.trials for gradient in term_gradients(spec, labels[spec.identity()], arguments.every)
+    ]
     table = arguments.out.with_suffix(".csv")
     with table.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(TermGradient._fields)
-        writer.writerows(found)
-    write_picture(draw(found), picture)
+        writer.writerows(gradients)
+    write_picture(draw(gradients), picture)
     print(f"{table}\n{picture}")
     return 0
 
@@ -119,19 +121,21 @@ _COLOURS = {
 }
 
 
-def draw(pulls: Sequence["TermGradient"]) -> "Figure":
+def draw(gradients: Sequence["TermGradient"]) -> "Figure":
     """Rows: members; columns: trials. The axis is logarithmic: terms differ by many orders of magnitude."""
     from matplotlib.figure import Figure
 
-    trials = list(dict.fromkeys(pull.trial for pull in pulls))
-    members = sorted({pull.member for pull in pulls})
+    trials = list(dict.fromkeys(entry.trial for entry in gradients))
+    members = sorted({entry.member for entry in gradients})
     figure = Figure(figsize=(1.8 + 4.2 * len(trials), 1 + 2.6 * len(members)), layout="constrained")
     grid = figure.subplots(len(members), len(trials), sharex=True, sharey=True, squeeze=False)
     for row, member in zip(grid, members, strict=True):
         for axes, trial in zip(row, trials, strict=True):
-            own = [pull for pull in pulls if pull.trial == trial and pull.member == member]
-            for term in dict.fromkeys(pull.term for pull in own):
-                points = [(pull.step, pull.gradient) for pull in own if pull.term == term and pull.gradient > 0]
+            of_panel = [entry for entry in gradients if entry.trial == trial and entry.member == member]
+            for term in dict.fromkeys(entry.term for entry in of_panel):
+                points = [
+                    (entry.step, entry.gradient) for entry in of_panel if entry.term == term and entry.gradient > 0
+                ]
                 if points:
                     colour = _COLOURS.get(term, "#999999")
                     axes.plot(*zip(*points, strict=True), label=term, color=colour, linewidth=1.6)

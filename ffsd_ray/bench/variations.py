@@ -27,14 +27,14 @@ def variations(
         raise JobError(f"--trial {trial}: {job} has no such trial; it has {', '.join(identities)}")
     index = identities.index(trial) if trial is not None else 0
     axes = [_axis(option) for option in vary]
-    found = {}
+    by_label = {}
     for values in product(*(values for _, values in axes)):
         chosen = [f"{key}={value}" for (key, _), value in zip(axes, values, strict=True)]
         varied = _trials(load_job(job, [*overrides, *chosen]))
         if len(varied) != len(identities):
             raise JobError(f"--vary {' '.join(chosen)}: changes how many trials {job} has; vary another key")
-        found[_label(axes, values) or plan.job.name] = varied[index]
-    return found
+        by_label[_label(axes, values) or plan.job.name] = varied[index]
+    return by_label
 
 
 def configurations(job: Path, overrides: Sequence[str]) -> dict[str, TrialSpec]:
@@ -44,8 +44,8 @@ def configurations(job: Path, overrides: Sequence[str]) -> dict[str, TrialSpec]:
         JobError: the job file is wrong.
     """
     plan = load_job(job, overrides)
-    found = {spec.identity(): spec for spec in map(TrialSpec.configuration, _trials(plan))}
-    return dict(zip(labels(list(found.values()), plan.job.report.rows), found.values(), strict=True))
+    by_identity = {spec.identity(): spec for spec in map(TrialSpec.configuration, _trials(plan))}
+    return dict(zip(labels(list(by_identity.values()), plan.job.report.rows), by_identity.values(), strict=True))
 
 
 def _trials(plan: Plan) -> Sequence[TrialSpec]:

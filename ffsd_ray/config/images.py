@@ -32,7 +32,7 @@ def with_fingerprints(plan: Plan, *, progress: bool, fetch: bool = True) -> Plan
         plan,
         trials=complete([identified(trial) for trial in plan.trials], template),
         template=template,
-        extremes=tuple(identified(edge) for edge in plan.extremes),
+        extremes=tuple(identified(extreme) for extreme in plan.extremes),
     )
 
 

@@ -58,8 +58,10 @@ def _annotation(path: Sequence[str | int], tree: LocatedValue) -> Any:
     if holder is not None:
         field = holder.model_fields.get(str(step))
         return field.annotation if field else None
-    held = [get_args(member) for member in _members(_annotation(above, tree)) if get_origin(member) in (dict, list)]
-    return held[0][-1] if held else None
+    item_types = [
+        get_args(member) for member in _members(_annotation(above, tree)) if get_origin(member) in (dict, list)
+    ]
+    return item_types[0][-1] if item_types else None
 
 
 def _members(annotation: Any) -> list[Any]:
@@ -67,7 +69,7 @@ def _members(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Annotated:
         return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return [found for member in get_args(annotation) for found in _members(member)]
+        return [unwrapped for member in get_args(annotation) for unwrapped in _members(member)]
     return [annotation]
 
 
@@ -78,13 +80,13 @@ def dotted_keys(model: type[Settings]) -> list[str]:
 
 def _fields(model: type[Settings]) -> dict[str, FieldInfo]:
     """By dotted key; of several kinds that have it, the last one's."""
-    found: dict[str, FieldInfo] = {}
+    fields: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
-        found[name] = field
+        fields[name] = field
         for kind in _members(field.annotation):
             if _is_settings(kind):
-                found |= {f"{name}.{key}": below for key, below in kind.model_fields.items()}
-    return found
+                fields |= {f"{name}.{key}": inner_field for key, inner_field in kind.model_fields.items()}
+    return fields
 
 
 JOB_KEYS = dotted_keys(JobSpec)
@@ -99,8 +101,8 @@ def did_you_mean(wrong: object, here: Iterable[str], elsewhere: Iterable[str] = 
         return ""
     ends = {key.rpartition(".")[2]: key for key in reversed(list(elsewhere)) if "." in key}
     candidates = {**ends, **{key: key for key in here}}
-    found = ends.get(wrong) or next(iter(get_close_matches(wrong, candidates, 1)), None)
-    return f" Did you mean `{candidates.get(found, found)}`?" if found else ""
+    closest = ends.get(wrong) or next(iter(get_close_matches(wrong, candidates, 1)), None)
+    return f" Did you mean `{candidates.get(closest, closest)}`?" if closest else ""
 
 
 def unknown_key(path: Sequence[str | int], tree: LocatedValue) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from ffsd_ray.config.load import value_at, varying
-from ffsd_ray.config.source.problems import shown
+from ffsd_ray.config.source.problems import format_value
 from ffsd_ray.config.trial import TrialSpec
 
 
@@ -49,9 +49,9 @@ def has(spec: TrialSpec, dotted: str) -> bool:
 def values(spec: TrialSpec, keys: Sequence[str]) -> list[str]:
     """`lr=0.1` for each key that the configuration has a value for; of a part its name alone."""
     named = [f"{key}.name" if isinstance(value_at(spec, key), BaseModel) else key for key in keys]
-    found = {key: value_at(spec, key) for key in named}
+    by_key = {key: value_at(spec, key) for key in named}
     return [
-        str(value) if key.endswith(".name") or key == "variant" else f"{key.rpartition('.')[2]}={shown(value)}"
-        for key, value in found.items()
+        str(value) if key.endswith(".name") or key == "variant" else f"{key.rpartition('.')[2]}={format_value(value)}"
+        for key, value in by_key.items()
         if value is not None
     ]

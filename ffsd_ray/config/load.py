@@ -16,7 +16,7 @@ from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.keys import NOT_IDENTITY_KEYS, TRIAL_KEYS, did_you_mean, split
 from ffsd_ray.config.source.located import LocatedValue, from_plain, put
 from ffsd_ray.config.source.overrides import override
-from ffsd_ray.config.source.problems import Place, Problems, shown
+from ffsd_ray.config.source.problems import Place, Problems, format_value
 from ffsd_ray.config.source.wording import validate
 from ffsd_ray.config.source.yaml_file import parse
 from ffsd_ray.config.trial import TrialSpec
@@ -65,34 +65,36 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     text = _read(Path(path), problems)
     tree = parse(text, lambda line, column: Place(str(path), line, column), problems)
     if tree is not None and not isinstance(tree.value, dict):
-        said = "The file is empty" if tree.value is None else f"The whole file is {shown(tree.plain())}"
-        problems.add(tree.at, "", f"{said}; a job is sections with keys, of which `name: ...` is the first.")
+        content = "The file is empty" if tree.value is None else f"The whole file is {format_value(tree.plain())}"
+        problems.add(tree.at, "", f"{content}; a job is sections with keys, of which `name: ...` is the first.")
         tree = None
     if tree is None:
         problems.check()
     assert tree is not None
     tree = override(tree, overrides, problems)
     _refuse_secrets(tree, path, text, overrides, problems)
-    found = expand(tree, problems)
-    job = validate(JobSpec, _frame(tree, found.first), problems)
+    expansion = expand(tree, problems)
+    job = validate(JobSpec, _frame(tree, expansion.first), problems)
     if job is not None:
         _check_rows(job, tree, problems)
         if job.context == "local" and job.scale.most_workers > 1:
             node = tree.get("scale", "workers")
             assert node is not None
-            problems.add(node.at, "scale.workers", "Should be 1 with `context: local`.", shown(job.scale.most_workers))
+            problems.add(
+                node.at, "scale.workers", "Should be 1 with `context: local`.", format_value(job.scale.most_workers)
+            )
         if job.context == "local":
             for service in job.watch.services:
                 node = tree.get("watch", service)
                 assert node is not None
                 problems.add(node.key_at, f"watch.{service}", "Works through Ray only; leave it out of a local job.")
-    trials = _validated(found.trials, problems, in_trial=True)
-    extremes = {path: _validated(trees, problems) for path, trees in found.extremes.items()}
-    templates = _validated([found.template] if found.template is not None else [], problems)
+    trials = _validated(expansion.trials, problems, in_trial=True)
+    extremes = {path: _validated(trees, problems) for path, trees in expansion.extremes.items()}
+    templates = _validated([expansion.template] if expansion.template is not None else [], problems)
     if job is not None:
         check_variants(tree, trials, problems)
         check_search(job, tree, [*trials, *templates], extremes, problems)
-    problems.check(len(found.trials))
+    problems.check(len(expansion.trials))
     assert job is not None
     template = templates[0] if templates else None
     return Plan(
@@ -101,7 +103,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
         text,
         tuple(overrides),
         template=template,
-        extremes=tuple(resolved(edge) for ends in extremes.values() for edge in ends) if templates else (),
+        extremes=tuple(resolved(extreme) for ends in extremes.values() for extreme in ends) if templates else (),
     )
 
 
@@ -166,16 +168,16 @@ def _refuse_secrets(
     tree: LocatedValue, path: str | Path, text: str, overrides: Sequence[str], problems: Problems
 ) -> None:
     """Report URIs with credentials in them: as values, or else (for all is kept as given) in comments and overrides."""
-    said = "Holds a user, password or key, which would end up in records and logs; give them in the environment."
-    found = list(_secrets(tree, ""))
-    for key, node in found:
-        problems.add_unreadable(node.at, key, said)
-    if not found and (start := secret_in(text)) is not None:
+    expected = "Holds a user, password or key, which would end up in records and logs; give them in the environment."
+    secrets = list(_secrets(tree, ""))
+    for key, node in secrets:
+        problems.add_unreadable(node.at, key, expected)
+    if not secrets and (start := secret_in(text)) is not None:
         before = text[:start].split("\n")
-        problems.add(Place(str(path), len(before), len(before[-1]) + 1), "", said)
-    for option in overrides if not found else ():
+        problems.add(Place(str(path), len(before), len(before[-1]) + 1), "", expected)
+    for option in overrides if not secrets else ():
         if secret_in(option) is not None:
-            problems.add(Place(f"--set {option}"), "", said)
+            problems.add(Place(f"--set {option}"), "", expected)
 
 
 def _secrets(tree: LocatedValue, key: str) -> Iterator[tuple[str, LocatedValue]]:
@@ -204,7 +206,7 @@ def _check_rows(job: JobSpec, tree: LocatedValue, problems: Problems) -> None:
             node = tree.get("report", "rows", index) or tree.get("report", "rows")
             assert node is not None
             expected = f"Should be a key that trials have.{did_you_mean(key, TRIAL_KEYS, TRIAL_KEYS)}"
-            problems.add(node.at, "report.rows", expected, shown(key))
+            problems.add(node.at, "report.rows", expected, format_value(key))
 
 
 def value_at(spec: BaseModel, dotted: str) -> Any:
@@ -229,10 +231,10 @@ def varying(trials: Sequence[TrialSpec]) -> list[str]:
     for trial in trials:
         named.setdefault(trial.variant, []).append(trial)
     keys = [key for key in leaves if any(_varies(group, key) for group in named.values())]
-    telling = [key for key in keys if key not in NOT_IDENTITY_KEYS]
-    seen = {(trial.variant, *(repr(value_at(trial, key)) for key in telling)) for trial in trials}
-    if telling != keys and len(seen) == len(trials):
-        keys = telling
+    identity_keys = [key for key in keys if key not in NOT_IDENTITY_KEYS]
+    combinations = {(trial.variant, *(repr(value_at(trial, key)) for key in identity_keys)) for trial in trials}
+    if identity_keys != keys and len(combinations) == len(trials):
+        keys = identity_keys
     return [*(["variant"] if len(named) > 1 else []), *keys]
 
 

@@ -9,19 +9,19 @@ from pydantic import Field, model_validator
 from ffsd_ray.base_settings import LARGEST_BATCH, MOST_EPOCHS, NOT_IDENTITY, Decay, Problem, Rate, Settings, refuse
 
 Execution = Literal["eager", "graph", "compiled"]
-AskedExecution = Literal["auto", Execution]
+RequestedExecution = Literal["auto", Execution]
 
 #: Of an epoch.
 _MOST_STEPS = 10_000_000
 
 
-def resolve_execution(asked: AskedExecution, *, cuda: bool, workers: int) -> Execution:
+def resolve_execution(requested: RequestedExecution, *, cuda: bool, workers: int) -> Execution:
     """Resolve `auto`: a CUDA graph on a GPU with one worker, eager elsewhere.
 
     On CPUs, compiling takes a minute or two, for a fifth of a step.
     """
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     return "graph" if can_capture(cuda=cuda, workers=workers) else "eager"
 
 
@@ -75,7 +75,7 @@ class TrainSettings(Settings):
         description="Batch statistics of a worker's own share, or of the global batch (sync needs GPUs). "
         "The running statistics kept are those of worker 0.",
     )
-    execution: AskedExecution = Field(
+    execution: RequestedExecution = Field(
         "auto",
         description="How a step is run. eager: operation by operation; graph: as one CUDA graph (one worker a trial); "
         "compiled: by torch.compile, after minutes of compiling; auto: graph on GPUs with one worker, otherwise eager.",

@@ -51,8 +51,8 @@ def _number_or_range(value: Any) -> Any:
     if isinstance(value, dict | WorkerRange):
         return value
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
-        said = f"Should be a whole number from 1 to {_MOST}, or {{min: 1, max: 4}}"
-        raise PydanticCustomError("number_or_range", said)
+        expected = f"Should be a whole number from 1 to {_MOST}, or {{min: 1, max: 4}}"
+        raise PydanticCustomError("number_or_range", expected)
     return value
 
 

@@ -73,7 +73,7 @@ class Distribution(Settings):
 
 
 #: A list says what a choice says.
-Drawn = Annotated[
+DistributionOrChoices = Annotated[
     Distribution,
     BeforeValidator(
         lambda value: {"choice": value} if isinstance(value, list) else value,
@@ -174,7 +174,7 @@ class Pbt(Ranking):
     quantile_fraction: float = Field(
         0.25, gt=0, le=0.5, description="Share of the population that gives way, and that is taken over from."
     )
-    mutate: dict[str, Drawn] = Field(
+    mutate: dict[str, DistributionOrChoices] = Field(
         min_length=1,
         max_length=_MOST_KEYS,
         description=f"What changes then, each with a distribution or a list; of {', '.join(MUTABLE)}.",
@@ -227,7 +227,7 @@ class SearchSettings(Settings):
         description="Named settings, nested or in dotted keys: one more axis, whose names the tables show. A section "
         "with another name is replaced, otherwise keys are merged.",
     )
-    random: dict[str, Drawn] = Field(
+    random: dict[str, DistributionOrChoices] = Field(
         default_factory=dict,
         max_length=_MOST_KEYS,
         description="Dotted keys, each with a distribution or a list: `samples` times all are drawn, each time for "

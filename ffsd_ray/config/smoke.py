@@ -23,14 +23,14 @@ def smoke(plan: Plan) -> Plan:
     form shows to work is what the job trains. Its run has a name of its own.
     """
     first = {spec.configuration().identity(): spec for spec in reversed(plan.trials)}
-    kept = [spec for spec in plan.trials if first[spec.configuration().identity()] is spec]
-    every = [*kept, *plan.extremes, *([plan.template] if plan.template is not None else [])]
+    one_per_configuration = [spec for spec in plan.trials if first[spec.configuration().identity()] is spec]
+    every = [*one_per_configuration, *plan.extremes, *([plan.template] if plan.template is not None else [])]
     largest = max(getattr(spec.data, "image_size", None) or 0 for spec in every)
     for size in (*range(IMAGE_SIZE, largest, _GROWTH), max(IMAGE_SIZE, largest)):
         try:
             template = _shortened(plan.template, size) if plan.template is not None else None
-            extremes = tuple(_shortened(edge, size) for edge in plan.extremes)
-            trials = complete([_shortened(spec, size) for spec in kept], template)
+            extremes = tuple(_shortened(extreme, size) for extreme in plan.extremes)
+            trials = complete([_shortened(spec, size) for spec in one_per_configuration], template)
         except ValidationError:
             if size >= largest:
                 raise
@@ -58,6 +58,6 @@ def _shortened(spec: TrialSpec, size: int) -> TrialSpec:
         warmup_epochs=min(spec.train.warmup_epochs, 1),
         checkpoint_every=1,
     )
-    own = getattr(spec.data, "image_size", None)
-    data = spec.data.changed(image_size=min(own, size)) if own else spec.data
+    image_size = getattr(spec.data, "image_size", None)
+    data = spec.data.changed(image_size=min(image_size, size)) if image_size else spec.data
     return spec.changed(train=train, data=data)

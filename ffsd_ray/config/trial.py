@@ -19,7 +19,7 @@ from ffsd_ray.config.union import by_name
 from ffsd_ray.data import SOURCES, DataSettings
 from ffsd_ray.data.streaming import StreamableSettings
 from ffsd_ray.methods import METHODS, MapShapes, MethodSettings
-from ffsd_ray.methods.shared.with_teacher import TaughtSettings
+from ffsd_ray.methods.shared.with_teacher import TeacherSettings
 
 #: A job's seeds are below it.
 SEEDS = 2**31
@@ -95,7 +95,7 @@ class TrialSpec(Settings):
                 f"Batch norm needs 2 images a worker or more, so {2 * self.scale.most_workers} "
                 f"for {self.scale.most_workers} workers",
             )
-        if self.method.requires_validation and not self.data.may_hold_out:
+        if self.method.requires_validation and not self.data.may_have_validation:
             yield Problem(
                 ("data", "validation"), 0, f"{self.method.name} learns from held-out images: above 0, e.g. 0.1"
             )
@@ -129,7 +129,7 @@ class TrialSpec(Settings):
             for key, value, expected in self.method.problems(shapes):
                 yield Problem(("method", *key), value, expected)
         # Of all prerequisites no other has a backbone of its own; a teacher from a file has it too.
-        teacher = self.method.teacher if isinstance(self.method, TaughtSettings) else None
+        teacher = self.method.teacher if isinstance(self.method, TeacherSettings) else None
         if teacher is not None and _shapes(teacher, size) is None:
             yield Problem(("method", "teacher"), teacher, too_small)
 
@@ -195,7 +195,7 @@ class TrialSpec(Settings):
         )
         content["scale"]["device"] = "cuda" if self.scale.uses_gpu else "cpu"
         content["scale"]["threads"] = self.scale.worker_threads
-        if isinstance(self.method, TaughtSettings):
+        if isinstance(self.method, TeacherSettings):
             content["method"]["teacher_weights"] = self.method.teacher_sha256
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -1,4 +1,7 @@
-"""Images: sources, decoding (once before training, or while it runs), batches. A new source is one new file here."""
+"""Images: data sources, decoding (once before training, or during it) and batches.
+
+Every subclass of `DataSettings` in a file of this package is a data source of job files.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ __all__ = ["SOURCES", "DataSettings", "Dataset", "Images", "Split", "load"]
 
 
 def _sources() -> Iterator[tuple[str, type[DataSettings]]]:
+    """Yield the name and the settings class of every data source in this package."""
     for module in modules(__name__):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, DataSettings):
@@ -21,12 +25,18 @@ def _sources() -> Iterator[tuple[str, type[DataSettings]]]:
                     yield name, value
 
 
-#: Settings class of every data source, by `data.name`.
+#: Settings class of every data source by its `data.name`.
 SOURCES = by_name(_sources())
 
 
 def load(settings: DataSettings, *, progress: bool = False) -> Dataset:
-    """The data set that `settings` describe, checked, with its validation split. Raises DataError."""
+    """Read and check the data set that `settings` describe, and hold out its validation split.
+
+    `progress`: show progress bars.
+
+    Raises:
+        DataError: the images cannot be read or are unsuitable; the message names the setting, file or row.
+    """
     dataset = settings.read(progress)
     try:
         check_padding(settings.crop_padding, dataset.image_size)
@@ -34,19 +44,19 @@ def load(settings: DataSettings, *, progress: bool = False) -> Dataset:
         raise DataError(f"data.crop_padding: {error}") from error
     if len(dataset.classes) < 2:
         raise DataError(f"data: {settings.name}: the images are all of one class, expected two classes or more")
-    twice = [name for name, count in Counter(dataset.classes).items() if count > 1]
-    if twice:
+    repeated = [name for name, count in Counter(dataset.classes).items() if count > 1]
+    if repeated:
         raise DataError(
-            f"data: {settings.name}: expected each class once, found twice or more: {', '.join(twice[:10])}"
+            f"data: {settings.name}: expected each class once, found twice or more: {', '.join(repeated[:10])}"
         )
     for part, images in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test)):
         if images is None:
             continue
         if not len(images):
             raise DataError(f"data: {settings.name}: no image in the {part} split, expected at least one")
-        out = ((images.labels < 0) | (images.labels >= dataset.num_classes)).nonzero()
-        if len(out):
-            row = int(out[0])
+        out_of_range = ((images.labels < 0) | (images.labels >= dataset.num_classes)).nonzero()
+        if len(out_of_range):
+            row = int(out_of_range[0])
             raise DataError(
                 f"data: {settings.name}: {part} image {row} (from 0) has label {int(images.labels[row])}, "
                 f"expected 0 to {dataset.num_classes - 1}"
@@ -63,10 +73,10 @@ def load(settings: DataSettings, *, progress: bool = False) -> Dataset:
 
 
 def _without_zero_deviations(dataset: Dataset) -> Dataset:
-    """The data set with 1 for the deviation of a channel that never varies: divided by 0 it would be no number.
+    """Replace the standard deviation of constant channels by 1, so that normalisation does not divide by 0.
 
     Raises:
-        DataError: no channel varies.
+        DataError: all channels are constant.
     """
     constant = [name for name, std in zip(("red", "green", "blue"), dataset.std, strict=True) if std == 0]
     if not constant:

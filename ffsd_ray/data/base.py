@@ -15,70 +15,75 @@ from torch import Tensor
 from ffsd_ray.base_settings import LARGEST_IMAGE, NOT_IDENTITY, Location, Settings
 from ffsd_ray.errors import DataError
 
-#: The tensors that a batch is made from, on the device where it is made.
-Drawn = tuple[Tensor, ...]
+#: The tensors from which `Augmentation.views` computes a batch on its device, such as image indices and crop positions.
+BatchInputs = tuple[Tensor, ...]
 
 
 class Augmentation(Protocol):
-    """How training batches are made: what must be decided for each, and the making, which a GPU can do by itself."""
+    """Makes augmented training batches in two steps, of which the second can be captured as a CUDA graph."""
 
-    def draw(self, order: Tensor, keys: Tensor, parts: Sequence[slice]) -> Iterator[Drawn]:
-        """For each part of `order` (int64 [N], sample indices) what `views` takes.
+    def prepare(self, order: Tensor, keys: Tensor, parts: Sequence[slice]) -> Iterator[BatchInputs]:
+        """Yield the inputs of `views` for each of `parts`, slices of an epoch's order.
 
-        `keys`: int64 [N, views], random bits that alone decide a view's augmentation.
+        `order`: int64 [N], image indices; `keys`: int64 [N, views], random bits that determine the augmentations.
         """
 
-    def views(self, drawn: Drawn) -> tuple[list[Tensor], Tensor]:
-        """The views, uint8 [b, 3, S, S] each, and labels [b]: operations on the device alone."""
+    def views(self, inputs: BatchInputs) -> tuple[list[Tensor], Tensor]:
+        """Compute a batch: its views, uint8 [b, 3, S, S] each, and labels int64 [b]. Never waits for the device."""
 
 
 class Split(Protocol):
-    """Images of one split, wherever they lie: `Images` in memory, or a `Stream` decoded while training."""
+    """The labelled images of one split: `Images` in memory, or a `Stream` that is decoded during training."""
 
     @property
     def labels(self) -> Tensor:
-        """int64 [N]."""
+        """Class of each image, int64 [N]."""
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square images."""
+        """Side of the square images in pixels."""
 
     @property
     def device(self) -> torch.device:
-        """Where batches appear."""
+        """The device on which batches are returned."""
 
     def __len__(self) -> int: ...
 
-    def to(self, device: torch.device | str) -> Self: ...
+    def to(self, device: torch.device | str) -> Self:
+        """The same split with batches on `device`."""
 
-    def select(self, indices: Tensor) -> Self: ...
+    def select(self, indices: Tensor) -> Self:
+        """The images at these indices, int64 [n]."""
 
-    def augmentation(self, *, crop_padding: int, flip: bool) -> Augmentation: ...
+    def augmentation(self, *, crop_padding: int, flip: bool) -> Augmentation:
+        """The augmentation of training images, with the settings `data.crop_padding` and `data.flip`."""
 
-    def plain(self, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each part of the samples: images, uint8 [b, 3, S, S], unaugmented, and labels [b]."""
+    def unaugmented(self, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images, uint8 [b, 3, S, S], and labels, int64 [b], for each slice of the split; not augmented."""
 
 
-_Split = TypeVar("_Split", bound=Split)
+SplitT = TypeVar("SplitT", bound=Split)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits, the class names by label, and each channel's mean and standard deviation, pixels scaled to [0, 1]."""
+    """A data set: its splits, its classes, and the statistics that normalise its images."""
 
     train: Split
     val: Split | None
     test: Split
+    #: Class names by label.
     classes: tuple[str, ...]
+    #: Mean and standard deviation of the red, green and blue pixels, scaled to [0, 1].
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    #: Names and causes of the damaged images that `data.on_error: skip` passed over.
+    #: The damaged images that `data.on_error: skip` left out, each with its cause.
     skipped: tuple[str, ...] = ()
-    #: What its user should know of it, a line each: files that were left out, classes without test images.
+    #: Messages for the user, a line each, such as files that were left out or classes without test images.
     notes: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> "Dataset":
-        """With its batches on the device."""
+        """The same data set with batches on `device`."""
         val = None if self.val is None else self.val.to(device)
         return replace(self, train=self.train.to(device), val=val, test=self.test.to(device))
 
@@ -93,7 +98,7 @@ class Dataset:
 
 
 class DataSettings(Settings):
-    """The images to train and test on, and how training images are augmented."""
+    """The `data` section of a job file: the images to train and test on, and the augmentation of training images."""
 
     name: str
     crop_padding: int = Field(
@@ -116,34 +121,40 @@ class DataSettings(Settings):
     @property
     @abstractmethod
     def known_classes(self) -> int | None:
-        """Number of classes, where it is known before any image is read."""
+        """Number of classes; None if it is only known once images are read."""
 
     @property
     @abstractmethod
     def known_size(self) -> int | None:
-        """Side of the images in pixels, where it is known before any image is read."""
+        """Side of the images in pixels; None if it is only known once images are read."""
 
     @property
     def known_train_images(self) -> int | None:
-        """Number of training images, validation split included, where it is known before any image is read."""
+        """Number of training images, validation split included; None if it is only known once images are read."""
         return None
 
     def without_fetching(self) -> Self:
-        """The settings such that `read` fetches nothing from elsewhere.
+        """These settings, changed so that `read` neither downloads images nor copies them from an object store.
 
         Raises:
-            DataMissing: the images are elsewhere.
+            DataMissing: the images are in an object store.
         """
         return self
 
     @property
-    def may_hold_out(self) -> bool:
-        """Whether there may be validation images; where there are none it is known once the images are read."""
+    def may_have_validation(self) -> bool:
+        """Whether there may be validation images; false only if it is certain that there are none."""
         return self.validation > 0
 
     @abstractmethod
     def read(self, progress: bool) -> Dataset:
-        """The source's images; `val` is None where it has no validation split of its own. Raises DataError."""
+        """Read the source's images; `val` is None if the source has no validation split.
+
+        `progress`: show progress bars.
+
+        Raises:
+            DataError: the images cannot be read.
+        """
 
     @model_validator(mode="after")
     def _padding_fits(self) -> Self:
@@ -153,54 +164,72 @@ class DataSettings(Settings):
 
 
 def check_padding(padding: int, size: int) -> None:
-    """Raise ValueError where images of `size` pixels cannot be reflected by `padding`."""
+    """Check that images with sides of `size` pixels can be reflected by `padding` pixels.
+
+    Raises:
+        ValueError: they cannot.
+    """
     if padding >= size:
         raise ValueError(f"crop_padding {padding} must be smaller than the images, which are {size}×{size} pixels")
 
 
-def split(images: _Split, fraction: float, seed: int, key: str, classes: Sequence[str]) -> tuple[_Split, _Split]:
-    """(kept, held out), stratified by class. `key` is the setting that an error names. Raises DataError."""
-    kept, held = split_indices(images.labels.tolist(), fraction, seed, key, classes)
-    return images.select(torch.from_numpy(kept)), images.select(torch.from_numpy(held))
+def split(images: SplitT, fraction: float, seed: int, key: str, classes: Sequence[str]) -> tuple[SplitT, SplitT]:
+    """Split images into (train, held out), stratified by class.
+
+    `fraction`: share that is held out; `key`: the setting that errors name; `classes`: class names by label.
+
+    Raises:
+        DataError: the split would leave a class without an image on one side.
+    """
+    train, held_out = split_indices(images.labels.tolist(), fraction, seed, key, classes)
+    return images.select(torch.from_numpy(train)), images.select(torch.from_numpy(held_out))
 
 
 def split_indices(
     labels: Sequence[int], fraction: float, seed: int, key: str, classes: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending int64 indices of the samples kept and of those held out, stratified by class. Raises DataError."""
+    """Ascending int64 indices of the images that `split` keeps and of those that it holds out.
+
+    Raises:
+        DataError: see `split`.
+    """
     from sklearn.model_selection import train_test_split  # takes a second, and settings are checked without it
 
     _check_share(labels, fraction, key, classes)
-    kept, held = train_test_split(np.arange(len(labels)), test_size=fraction, random_state=seed, stratify=labels)
-    return np.sort(kept), np.sort(held)
+    train, held_out = train_test_split(np.arange(len(labels)), test_size=fraction, random_state=seed, stratify=labels)
+    return np.sort(train), np.sort(held_out)
 
 
 def _check_share(labels: Sequence[int], fraction: float, key: str, classes: Sequence[str]) -> None:
-    """Raise DataError where this share cannot be held out of each class: scikit-learn's own words name numbers."""
+    """Check that `split` can hold out the fraction of each class: scikit-learn's messages name neither key nor class.
+
+    Raises:
+        DataError: see `split`.
+    """
     counts = Counter(labels)
-    images, held = len(labels), math.ceil(fraction * len(labels))
-    few = [f"{classes[label]} ({count})" for label, count in sorted(counts.items()) if count < 2]
+    images, held_out = len(labels), math.ceil(fraction * len(labels))
+    too_small = [f"{classes[label]} ({count})" for label, count in sorted(counts.items()) if count < 2]
     problem = f"{key} = {fraction:g}: cannot hold out this share of {images} images of {len(counts)} classes"
-    if few:
+    if too_small:
         raise DataError(
             f"{problem}: expected 2 images of each class or more, to keep one and hold one out; fewer has "
-            f"{', '.join(few[:10])}{' ...' if len(few) > 10 else ''}"
+            f"{', '.join(too_small[:10])}{' ...' if len(too_small) > 10 else ''}"
         )
-    if not len(counts) <= held <= images - len(counts):
+    if not len(counts) <= held_out <= images - len(counts):
         low, high = len(counts) / images, 1 - len(counts) / images
         raise DataError(
-            f"{problem}: it is {held} of them, expected one of each class or more on both sides: "
+            f"{problem}: it is {held_out} of them, expected one of each class or more on both sides: "
             + (f"a share from {low:.2g} to {high:.2g}" if low <= high else "more images")
         )
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Each channel's mean and standard deviation in [0, 1] over uint8 [N, 3, S, S]; exact, from integer histograms."""
+    """(mean, std) of each channel of images uint8 [N, 3, S, S], pixels scaled to [0, 1]; from integer histograms."""
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for channel in images.unbind(1):
-        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
-        average = (share * values).sum()
+        frequencies = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        average = (frequencies * values).sum()
         mean.append(average.item())
-        std.append((share * (values - average).square()).sum().sqrt().item())
+        std.append((frequencies * (values - average).square()).sum().sqrt().item())
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])

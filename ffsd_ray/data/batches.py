@@ -1,4 +1,4 @@
-"""Batches: order and augmentation as pure functions of (seed, epoch, sample, view), wherever the images are."""
+"""Batches whose order and augmentation are pure functions of (seed, epoch, image, view), for any kind of split."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,23 +7,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ffsd_ray.data.base import Drawn, Split
+from ffsd_ray.data.base import BatchInputs, Split
 from ffsd_ray.data.counter_rng import random_bits
 
 
 class Batch(NamedTuple):
-    """A rank's share of a global batch."""
+    """A rank's part of a global batch."""
 
     views: list[Tensor]
-    """Each float32 [b, 3, S, S], normalised: the same images under one augmentation a view."""
+    """float32 [b, 3, S, S] each, normalised: differently augmented views of the same images."""
     labels: Tensor
     """int64 [b]."""
     weight: float
-    """Factor of this rank's mean loss that makes the mean over ranks the mean over the global batch."""
+    """Factor of this rank's mean loss, so that the mean over ranks equals the mean over the global batch."""
 
 
 def normalise(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
-    """(images / 255 - mean) / std by channel: uint8 [N, 3, S, S] to float32 [N, 3, S, S]."""
+    """Normalise images by channel, (images / 255 - mean) / std: uint8 [N, 3, S, S] to float32 [N, 3, S, S]."""
     mean, std = (_per_channel(value, images.device) for value in (mean, std))
     return images.to(torch.float32).div_(255).sub_(mean).div_(std)
 
@@ -33,30 +33,28 @@ def _per_channel(value: Sequence[float] | Tensor, device: torch.device) -> Tenso
 
 
 def rank_slice(start: int, stop: int, rank: int, world_size: int) -> slice:
-    """This rank's part of start..stop, as torch.tensor_split cuts it: the first ranks have one more."""
+    """A rank's part of the range start..stop, divided as by torch.tensor_split: the first ranks may get one more."""
     base, more = divmod(stop - start, world_size)
     first = start + rank * base + min(rank, more)
     return slice(first, first + base + (rank < more))
 
 
 def last_batch(images: int, batch_size: int) -> int:
-    """How many images the last batch of a whole epoch has."""
+    """Number of images in the last batch of a complete epoch."""
     return images - (math.ceil(images / batch_size) - 1) * batch_size
 
 
 def epoch_steps(images: int, batch_size: int, limit: int | None, *, join_last: bool) -> int:
-    """Batches of an epoch, at most `limit`; with `join_last` the images of the last one join the batch before."""
-    whole = math.ceil(images / batch_size)
-    return min(whole, limit or whole) - (join_last and whole > 1 and (limit or whole) >= whole)
+    """Number of batches in an epoch, at most `limit`; with `join_last` the last batch is merged into the one before."""
+    all_steps = math.ceil(images / batch_size)
+    return min(all_steps, limit or all_steps) - (join_last and all_steps > 1 and (limit or all_steps) >= all_steps)
 
 
 class TrainBatches:
-    """Shuffled, augmented batches.
+    """A rank's parts of an epoch's shuffled, augmented batches.
 
-    `images` belong to the training device (`Split.to`). `batch_size` is the global batch's, of which a rank gets its
-    share; neither `world_size` nor the step at which an epoch is entered changes what a global batch holds. Each of
-    `views` has an augmentation of its own. An epoch has `steps` batches; the last one may be smaller or, with
-    `join_last`, larger: the images that would be a last batch of their own are in it.
+    The global batches depend on neither `world_size` nor the step at which an epoch is resumed. An epoch has `steps`
+    batches; the last one may be smaller than the others or, with `join_last`, larger.
     """
 
     def __init__(
@@ -75,60 +73,66 @@ class TrainBatches:
         steps_per_epoch: int | None = None,
         join_last: bool = False,
     ) -> None:
+        """`images`: on the training device (`Split.to`); `batch_size`: of the global batch.
+
+        `views`: number of independently augmented views of each image; `steps_per_epoch`: maximum, None for all images;
+        `join_last`: merge the last, partial batch of an epoch into the one before.
+        """
         self._images, self._seed, self._views = images, seed, views
         self._augmentation = images.augmentation(crop_padding=crop_padding, flip=flip)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self.steps = epoch_steps(len(images), batch_size, steps_per_epoch, join_last=join_last)
         joined = self.steps < epoch_steps(len(images), batch_size, steps_per_epoch, join_last=False)
-        #: The step that takes all images which are left.
-        self._joined = self.steps - 1 if joined else None
+        #: The step whose batch includes the images of the partial batch after it; None without `join_last`.
+        self._joining_step = self.steps - 1 if joined else None
         self._mean, self._std = (_per_channel(value, images.device) for value in (mean, std))
 
     @property
     def images(self) -> int:
-        """Images of an epoch, over all ranks."""
-        return self._stop(self.steps - 1)
+        """Number of images in an epoch, over all ranks."""
+        return self._step_end(self.steps - 1)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches from `first_step` on of an epoch (counted from 1)."""
-        return (self.batch(drawn, weight) for drawn, weight in self.drawn(epoch, first_step))
+        """The batches of an epoch (counted from 1) from `first_step` (counted from 0) on."""
+        return (self.batch(inputs, weight) for inputs, weight in self.inputs(epoch, first_step))
 
-    def drawn(self, epoch: int, first_step: int = 0, stop: int | None = None) -> Iterator[tuple[Drawn, float]]:
-        """Yield, up to the step `stop`, what `batch` makes a batch's tensors from, and its weight.
+    def inputs(self, epoch: int, first_step: int = 0, stop: int | None = None) -> Iterator[tuple[BatchInputs, float]]:
+        """Yield the inputs of `batch`, and the batch's weight, for the steps from `first_step` to before `stop`.
 
-        The host waits for the device only before the first of resident images, for the decoding of streamed ones.
+        With images in memory, the host waits for the device only before the first batch.
         """
         generator = torch.Generator().manual_seed(int(random_bits(torch.tensor(self._seed), epoch)))
         order = torch.randperm(len(self._images), generator=generator)
         keys = torch.stack([random_bits(order, self._seed, epoch, view) for view in range(self._views)], dim=1)
-        shares = [self._step(step) for step in range(self.steps)[first_step:stop]]
-        drawn = self._augmentation.draw(order, keys, [part for part, _ in shares])
-        return zip(drawn, (weight for _, weight in shares), strict=True)
+        shares = [self._rank_part(step) for step in range(self.steps)[first_step:stop]]
+        inputs = self._augmentation.prepare(order, keys, [part for part, _ in shares])
+        return zip(inputs, (weight for _, weight in shares), strict=True)
 
-    def batch(self, drawn: Drawn, weight: float = 1.0) -> Batch:
-        """Cut out, augmented and normalised, by operations on the device alone."""
-        views, labels = self._augmentation.views(drawn)
+    def batch(self, inputs: BatchInputs, weight: float = 1.0) -> Batch:
+        """Compute the augmented, normalised batch from its inputs, without waiting for the device."""
+        views, labels = self._augmentation.views(inputs)
         return Batch([normalise(view, self._mean, self._std) for view in views], labels, weight)
 
-    def _stop(self, step: int) -> int:
-        """Where a step's part of the epoch's order ends."""
+    def _step_end(self, step: int) -> int:
+        """The position in the epoch's order at which a step's global batch ends."""
         images = len(self._images)
-        return images if step == self._joined else min((step + 1) * self._batch_size, images)
+        return images if step == self._joining_step else min((step + 1) * self._batch_size, images)
 
-    def _step(self, step: int) -> tuple[slice, float]:
-        """Which part of the epoch's order this rank sees in a step, and what it weighs."""
+    def _rank_part(self, step: int) -> tuple[slice, float]:
+        """This rank's slice of the epoch's order in a step, and its weight (`Batch.weight`)."""
         start = step * self._batch_size
-        stop = self._stop(step)
+        stop = self._step_end(step)
         part = rank_slice(start, stop, self._rank, self._world_size)
         weight = (part.stop - part.start) * self._world_size / (stop - start)
-        # every rank must take part in the step: one image that does not count
+        # a rank without images takes part in the step with one image of weight 0
         return (part, weight) if weight else (slice(start, start + 1), 0.0)
 
 
 class EvalBatches:
-    """This rank's share of the images, in order and unaugmented: over all ranks each image comes once.
+    """A rank's batches of unaugmented images in order, for evaluation; over all ranks each image occurs once.
 
-    Yields (float32 [b, 3, S, S] normalised, int64 [b]), b up to `batch_size`; nothing where the share is empty.
+    Iterating yields (images float32 [b, 3, S, S], normalised, labels int64 [b]) with b up to `batch_size`, and nothing
+    if the rank has no images.
     """
 
     def __init__(
@@ -142,12 +146,13 @@ class EvalBatches:
         world_size: int = 1,
     ) -> None:
         self._images = images
-        own = rank_slice(0, len(images), rank, world_size)
+        rank_images = rank_slice(0, len(images), rank, world_size)
         self._parts = [
-            slice(start, min(start + batch_size, own.stop)) for start in range(own.start, own.stop, batch_size)
+            slice(start, min(start + batch_size, rank_images.stop))
+            for start in range(rank_images.start, rank_images.stop, batch_size)
         ]
         self._mean, self._std = (_per_channel(value, images.device) for value in (mean, std))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self._images.plain(self._parts):
+        for images, labels in self._images.unaugmented(self._parts):
             yield normalise(images, self._mean, self._std), labels

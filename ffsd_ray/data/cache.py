@@ -1,4 +1,4 @@
-"""A cache on disk of results that are computed from files."""
+"""An on-disk cache of results that are computed from files."""
 
 import hashlib
 import json
@@ -19,51 +19,57 @@ from ffsd_ray.errors import DataError
 
 
 class Entry(NamedTuple):
-    """Tensors by name, what else is to be known of them, and a file of bytes that belongs to them."""
+    """A cached result."""
 
     tensors: dict[str, Tensor]
-    about: dict[str, Any]
+    metadata: dict[str, Any]
+    """JSON values."""
     raw: Path | None = None
+    """A file of bytes beside the tensors."""
 
 
 def cache_folder(cache: str | None) -> Path:
-    """The folder that `data.cache` names, or its default."""
+    """The cache folder: `cache` (the setting `data.cache`), or by default ffsd_ray in $XDG_CACHE_HOME or ~/.cache."""
     return Path(cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ffsd_ray")).expanduser().absolute()
 
 
 def cached(
-    what: Sequence[Any], files: Sequence[Sequence[str]], cache: str | None, make: Callable[[Path], Entry]
+    key_parts: Sequence[Any], files: Sequence[Sequence[str]], cache: str | None, make: Callable[[Path], Entry]
 ) -> Entry:
-    """Return `make`'s result for `what` and the files, from the cache where an earlier call computed it.
+    """Return the result of `make` for the given files, from the cache if an earlier call computed it.
 
-    The files count as the same by absolute path, size in bytes, and times of modification and of change (the last no
-    copying or unpacking sets back). Only one process at a time makes
-    an entry; the others wait for it. A damaged one is made anew. `make` gets the path of the entry's raw file, which
-    it may write (`replacing`). Raises DataError.
+    `key_parts`: JSON values that the result depends on besides the files; `files`: paths by split; `make`: computes the
+    entry, and is given the path of its raw file, which it may write with `replacing`.
+
+    Files are identified by absolute path, size, modification time and change time (which copying or unpacking does not
+    set back). Only one process at a time makes an entry; others wait for it. A damaged entry is made again.
+
+    Raises:
+        DataError: a file cannot be read, or the cache folder cannot be written.
     """
-    key = hashlib.sha256(json.dumps(what).encode())
+    digest = hashlib.sha256(json.dumps(key_parts).encode())
     for part in files:
-        key.update(b"split")
+        digest.update(b"split")
         for file in part:
-            key.update(json.dumps(_state(file)).encode())
-    name = key.hexdigest()[:32]
+            digest.update(json.dumps(_file_state(file)).encode())
+    name = digest.hexdigest()[:32]
     folder = cache_folder(cache)
     path, raw = folder / f"{name}.safetensors", folder / f"{name}.raw"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{name}.lock"):
-            found = _load(path, raw)
-            if found is None:
-                found = make(raw)
-                _save(found, path)
-            return found
+            entry = _load(path, raw)
+            if entry is None:
+                entry = make(raw)
+                _save(entry, path)
+            return entry
     except (OSError, SafetensorError) as error:
         raise DataError(f"data.cache: {folder}: cannot be written ({error}); expected a folder with space") from error
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name that becomes `path` once what is written there is whole, and vanishes otherwise."""
+    """Replace a file atomically: yield a temporary path, renamed to `path` if the block succeeds and deleted if not."""
     temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
@@ -72,35 +78,39 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _state(file: str) -> tuple[str, int, int, int]:
+def _file_state(file: str) -> tuple[str, int, int, int]:
+    """Absolute path, size in bytes, modification and change time in ns. Raises DataError if it cannot be read."""
     try:
-        found = os.stat(file)
+        status = os.stat(file)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-    return os.path.abspath(file), found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return os.path.abspath(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _save(entry: Entry, path: Path) -> None:
     raw_bytes = entry.raw and entry.raw.stat().st_size
-    about = entry.about | {"checksum": _checksum(entry.tensors), "raw_bytes": raw_bytes}
+    metadata = entry.metadata | {"checksum": _checksum(entry.tensors), "raw_bytes": raw_bytes}
     with replacing(path) as temporary:
-        save_file(entry.tensors, temporary, {"about": json.dumps(about)})
+        save_file(entry.tensors, temporary, {"about": json.dumps(metadata)})
 
 
 def _load(path: Path, raw: Path) -> Entry | None:
-    """Load what `_save` wrote; None where it is missing or damaged. Of the raw file only the size is checked."""
+    """Load an entry; None if it is missing or damaged. Only the size of the raw file is checked."""
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            about = json.loads(file.metadata()["about"])
-        has_raw = about["raw_bytes"] is not None
-        whole = about["checksum"] == _checksum(tensors) and (not has_raw or raw.stat().st_size == about["raw_bytes"])
-        return Entry(tensors, about, raw if has_raw else None) if whole else None
+            metadata = json.loads(file.metadata()["about"])
+        has_raw = metadata["raw_bytes"] is not None
+        undamaged = metadata["checksum"] == _checksum(tensors) and (
+            not has_raw or raw.stat().st_size == metadata["raw_bytes"]
+        )
+        return Entry(tensors, metadata, raw if has_raw else None) if undamaged else None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
 
 
 def _checksum(tensors: dict[str, Tensor]) -> int:
+    """CRC-32 of the tensors' bytes, in the order of their names."""
     checksum = 0
     for name in sorted(tensors):
         checksum = zlib.crc32(tensors[name].numpy().data, checksum)

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in the files that torchvision reads."""
+"""CIFAR-10 and CIFAR-100, read from torchvision's files."""
 
 from http.client import IncompleteRead
 from pathlib import Path
@@ -18,6 +18,8 @@ _Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 class _Cifar(DataSettings):
+    """Settings that both data sets share. `name` is that of torchvision's class in lower case."""
+
     root: Location = Field(
         "data", description="Folder that holds (or receives) torchvision's files.", json_schema_extra=NOT_IDENTITY
     )

@@ -1,4 +1,4 @@
-"""Folders of pictures, one a class: which files are the images, and what is passed over."""
+"""Finding the pictures of a data set that has one folder for each class."""
 
 import os
 from collections import Counter
@@ -8,40 +8,40 @@ from typing import NamedTuple
 
 from ffsd_ray.errors import DataError
 
-#: Endings of files that are taken for pictures, in any case: those of `picture.FORMATS`.
+#: File name endings of pictures, compared in lower case: those of `picture.FORMATS`.
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .avif .ppm .pgm .pbm .pnm".split()  # noqa: SIM905 (one line)
 )
 
-#: What operating systems and tools leave in folders; whatever begins with a dot is passed over too.
-_LEFTOVERS = frozenset(
+#: Lower-case names of files and folders that operating systems create. They are left out, as are hidden ones (.NAME).
+_SYSTEM_FILES = frozenset(
     ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini")
 )
 
-#: The names of each split's folder, in any case.
+#: The possible names of each split's folder, compared in lower case.
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
 
-_NAMED = 10  # names that a message lists
+_MAX_NAMES = 10  # names that a message lists
 
 
 class ClassFolders(NamedTuple):
-    """The pictures in a folder's class folders."""
+    """The pictures of a folder that has one folder for each class."""
 
     images: dict[str, list[str]]
-    """The paths of each class's pictures; classes and paths in alphabetical order."""
+    """Paths of the pictures by class; classes and paths in alphabetical order."""
     notes: list[str]
-    """Notes on what was left out, a line each."""
+    """Messages about files that were left out, a line each."""
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """The folders of `root` that are splits of a data set, by `SPLIT_NAMES`: they hold folders, as splits do.
+    """The folders in `root` that are splits of a data set: named as in `SPLIT_NAMES`, and containing folders.
 
     Raises:
-        DataError: two of them are the same split.
+        DataError: two folders are the same split, or a folder cannot be read.
     """
     splits: dict[str, Path] = {}
     for entry in _entries(root):
@@ -57,27 +57,28 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def scan(folder: Path, *, may_be_empty: bool = False) -> ClassFolders:
-    """The pictures in each class folder, in folders below it too; an empty one is an error unless it `may_be_empty`.
+    """Find the pictures in each class folder of `folder`, including its subfolders.
 
-    Hidden files and folders, and what systems leave behind, are passed over. A link to a folder is followed, but not
-    back into `folder` or above it: there it would bring in images again, or those of other classes.
+    `may_be_empty`: class folders without pictures are left out instead of being an error. Hidden files and those of
+    operating systems are left out. Links to folders are followed, unless they lead to `folder`, into it or above it,
+    where pictures would occur twice or under another class.
 
     Raises:
-        DataError: there is no class folder, one holds no picture, or a folder cannot be read.
+        DataError: there is no class folder, one has no picture, or a folder cannot be read.
     """
-    found, images = _Walk(folder), {}
+    walk, images = _FolderWalk(folder), {}
     for entry in _entries(folder):
         if not entry.is_dir():
             if _suffix(entry.name) in SUFFIXES:
-                found.left_out["in no class folder"] += 1
-        elif not found.leads_back(entry):
-            found.visited = set()
-            before = found.left_out.copy()
-            paths = [path for _, paths in sorted(found.pictures(entry.path)) for path in paths]
+                walk.left_out["in no class folder"] += 1
+        elif not walk.leads_back(entry):
+            walk.visited = set()
+            before = walk.left_out.copy()
+            paths = [path for _, paths in sorted(walk.pictures(entry.path)) for path in paths]
             if not paths and may_be_empty:
                 continue
             if not paths:
-                holds = _listed(found.left_out - before) or "nothing"
+                holds = _format_counts(walk.left_out - before) or "nothing"
                 raise DataError(
                     f"{folder}: no picture in the class folder {entry.name}, which holds {holds}; expected JPEG, PNG, "
                     "WebP, ... in each, or no such folder"
@@ -85,60 +86,71 @@ def scan(folder: Path, *, may_be_empty: bool = False) -> ClassFolders:
             images[entry.name] = paths
     if not images:
         raise DataError(f"{folder}: expected class folders of images, found no folder")
-    notes = [f"{folder}: left out: {_listed(found.left_out)}."] if found.left_out else []
-    return ClassFolders(images, notes + found.links)
+    notes = [f"{folder}: left out: {_format_counts(walk.left_out)}."] if walk.left_out else []
+    return ClassFolders(images, notes + walk.links)
 
 
-def check_several(classes: list[str], folder: Path) -> None:
-    """Raise DataError where there is nothing to tell apart; often the folder is one of a level too high."""
+def check_several_classes(classes: list[str], folder: Path) -> None:
+    """Check that there are two classes or more, and suggest a folder one level below if there are not.
+
+    Raises:
+        DataError: there is only one class.
+    """
     if len(classes) > 1:
         return
     inside = [entry.name for entry in _entries(folder / classes[0]) if entry.is_dir()]
-    hint = f"; did you mean {folder / classes[0]}, which has {', '.join(inside[:_NAMED])}?" if inside else ""
+    hint = f"; did you mean {folder / classes[0]}, which has {', '.join(inside[:_MAX_NAMES])}?" if inside else ""
     raise DataError(
         f"data.root: {folder}: has one class folder, {classes[0]}; expected two or more, for there is nothing to tell "
         f"apart{hint}"
     )
 
 
-def labelled(part: ClassFolders, classes: list[str], folder: Path, train: Path) -> Iterator[tuple[str, int]]:
-    """Path and label of each picture of a split, by the classes of the training images.
+def labelled_paths(part: ClassFolders, classes: list[str], folder: Path, train: Path) -> Iterator[tuple[str, int]]:
+    """Path and label of each picture of a split; `classes`: the training split's, whose order gives the labels.
+
+    `folder`, `train`: folders of this split and of the training split, for the message.
 
     Raises:
-        DataError: it has a class that they lack.
+        DataError: the split has a class that the training split lacks.
     """
     if unknown := sorted(set(part.images) - set(classes)):
-        cases = {name.casefold(): name for name in classes}
-        alike = [f"{name} for {cases[name.casefold()]}" for name in unknown if name.casefold() in cases]
-        why = f" (upper and lower case differ: {', '.join(alike)})" if alike else ""
+        casefolded = {name.casefold(): name for name in classes}
+        case_differs = [
+            f"{name} for {casefolded[name.casefold()]}" for name in unknown if name.casefold() in casefolded
+        ]
+        hint = f" (upper and lower case differ: {', '.join(case_differs)})" if case_differs else ""
         raise DataError(
-            f"{folder}: expected the class folders of {train}, which has none of {', '.join(unknown[:_NAMED])}{why}"
+            f"{folder}: expected the class folders of {train}, which has none of "
+            f"{', '.join(unknown[:_MAX_NAMES])}{hint}"
         )
     labels = {name: label for label, name in enumerate(classes)}
     return ((path, labels[name]) for name, paths in part.images.items() for path in paths)
 
 
-def without_images(split: str, part: ClassFolders, classes: list[str]) -> list[str]:
-    """A line that names the classes of which a split has no image; nothing where it has some of each."""
+def missing_classes_note(split: str, part: ClassFolders, classes: list[str]) -> list[str]:
+    """A note that names the classes of which a split has no image, as a list of one line; empty if it has all."""
     missing = [name for name in classes if name not in part.images]
     if not missing:
         return []
-    more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
-    return [f"No {split} image of {', '.join(missing[:_NAMED])}{more}: trained, but not measured."]
+    more = f" and {len(missing) - _MAX_NAMES:,} more" if len(missing) > _MAX_NAMES else ""
+    return [f"No {split} image of {', '.join(missing[:_MAX_NAMES])}{more}: trained, but not measured."]
 
 
-class _Walk:
-    """One look through a folder's files."""
+class _FolderWalk:
+    """A recursive search for pictures, which counts the files that it leaves out."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = os.path.realpath(folder)
-        #: The folders that were entered, by device and number.
+        #: Folders that were visited, as (device, inode): links may lead to one several times.
         self.visited: set[tuple[int, int]] = set()
+        #: Number of files that were left out, by suffix or reason.
         self.left_out: Counter[str] = Counter()
+        #: Messages about links that were not followed.
         self.links: list[str] = []
 
     def pictures(self, folder: str) -> Iterator[tuple[str, list[str]]]:
-        """Each folder with the pictures that lie in it, in alphabetical order."""
+        """Yield `folder` and each folder below it, with the paths of the pictures directly in it, sorted."""
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in self.visited:
             return
@@ -157,30 +169,31 @@ class _Walk:
         yield folder, paths
 
     def leads_back(self, entry: os.DirEntry[str]) -> bool:
-        """Whether a folder is a link into what is looked through, or to what that is in."""
+        """Whether a folder is a link to the searched folder, into it or above it; notes it in `links` if so."""
         if not entry.is_symlink():
             return False
         target = os.path.realpath(entry.path)
-        back = os.path.commonpath([target, self._folder]) in (target, self._folder)
-        if back:
+        leads_back = os.path.commonpath([target, self._folder]) in (target, self._folder)
+        if leads_back:
             self.links.append(f"{entry.path}: left out: it is a link to {target}, which is looked through anyway.")
-        return back
+        return leads_back
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The relevant entries of a folder, in alphabetical order."""
+    """The entries of a folder in alphabetical order, without hidden ones and `_SYSTEM_FILES`. Raises DataError."""
     try:
-        with os.scandir(folder) as found:
-            kept = [entry for entry in found if entry.name[0] != "." and entry.name.lower() not in _LEFTOVERS]
+        with os.scandir(folder) as entries:
+            relevant = [entry for entry in entries if entry.name[0] != "." and entry.name.lower() not in _SYSTEM_FILES]
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
-    return sorted(kept, key=lambda entry: entry.name)
+    return sorted(relevant, key=lambda entry: entry.name)
 
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _listed(left_out: Counter[str]) -> str:
+def _format_counts(left_out: Counter[str]) -> str:
+    """Format counts as "3 .txt, 1 .csv", the largest first."""
     kinds = [f"{count:,} {kind}" for kind, count in sorted(left_out.items(), key=lambda item: (-item[1], item[0]))]
-    return ", ".join([*kinds[:_NAMED], *(["..."] if len(kinds) > _NAMED else [])])
+    return ", ".join([*kinds[:_MAX_NAMES], *(["..."] if len(kinds) > _MAX_NAMES else [])])

@@ -1,4 +1,4 @@
-"""Encoded images into one uint8 tensor: in parallel where that is faster, and once: the result is kept in a cache."""
+"""Decoding a data set's images into one uint8 tensor, with several threads and with an on-disk cache."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -21,23 +21,28 @@ from ffsd_ray.memory import as_bytes, machine_memory
 from ffsd_ray.storage import check_regular
 from ffsd_ray.terminal import tracked
 
-_CHUNK = 64  # images a task: the pool's own work must stay small beside decoding
-_THREADS_PAY = 128 * 128  # pixels: threads that decode smaller images spend the time in waiting for each other (GIL)
+#: So many that the thread pool's overhead is small beside decoding.
+_IMAGES_PER_TASK = 64
 
-#: Counts up where `picture.decode` makes other pixels of a file, or refuses others: what is cached is then made anew.
-_DECODER = 2
+#: Smaller images are decoded by one thread: several would mostly wait for the GIL.
+_MIN_PIXELS_FOR_THREADS = 128 * 128
 
-_LISTED = 20  # images that an error names
+#: Part of the cache's key: increase it when `picture.decode` returns other pixels for a file, or refuses other files.
+_DECODER_VERSION = 2
+
+#: Number of images that an error names.
+_MAX_LISTED = 20
 
 
 class Span(NamedTuple):
-    """`length` bytes of a file from `start` on; -1: all the rest."""
+    """A range of bytes in a file: `length` bytes from `start` on, or with -1 all to the end."""
 
     file: str
     start: int = 0
     length: int = -1
 
     def read(self) -> bytes:
+        """Read the bytes. Raises OSError, also for a device or a pipe."""
         check_regular(self.file)
         with open(self.file, "rb") as file:
             file.seek(self.start)
@@ -45,61 +50,67 @@ class Span(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """An encoded image or where it lies, its label, and the name that an error gives it."""
+    """An encoded image and its label."""
 
     data: bytes | Span
     label: int
     where: str
+    """The name of the image in messages, such as its path."""
 
 
 class Listing(NamedTuple):
     """The images of a data set before decoding."""
 
     train: list[Encoded]
-    #: Empty where the source has no validation split of its own.
+    #: Empty if the source has no validation split.
     val: list[Encoded]
     test: list[Encoded]
+    #: Class names by label.
     classes: tuple[str, ...]
-    #: What is to be told of them (`Dataset.notes`).
+    #: See `Dataset.notes`.
     notes: tuple[str, ...] = ()
 
     @property
     def splits(self) -> dict[str, list[Encoded]]:
-        """The images by split, in the order of `items`."""
+        """The images of each split, in the order of `items`."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
     @property
     def items(self) -> list[Encoded]:
-        """The images of all splits."""
+        """The images of all splits, one after another."""
         return self.train + self.val + self.test
 
     @property
     def counts(self) -> list[int]:
-        """How many images each split has."""
+        """Number of images in each split."""
         return [len(part) for part in self.splits.values()]
 
 
 @dataclass(frozen=True)
-class OnError:
-    """The policy for damaged images: `fail`, or `skip` up to `max_skipped` of them, a share of all."""
+class DamagePolicy:
+    """What to do about damaged images: `fail`, or `skip` them up to `max_skipped`, a fraction of all images."""
 
     action: Literal["fail", "skip"]
     max_skipped: float
 
     def check_share(self, skipped: Sequence[str], images: int) -> None:
-        """Raise DataError where more images are damaged than may be passed over."""
+        """Check that no more images are damaged than may be skipped.
+
+        Raises:
+            DataError: more are; the message lists `skipped`.
+        """
         if len(skipped) > self.max_skipped * images:
             raise DataError(
                 f"{len(skipped)} of {images} images are damaged, more than data.max_skipped = {self.max_skipped:g} of "
-                f"them:\n{_some(skipped)}"
+                f"them:\n{_format_lines(skipped)}"
             )
 
 
 class DamagedImage(DataError):
-    """An image whose bytes could be read, but not be decoded, here or on any other machine."""
+    """An image that was read but cannot be decoded on any machine, since its bytes are no complete picture."""
 
     def __init__(self, where: str, cause: str) -> None:
-        super().__init__(where, cause)  # its arguments, with which a decoding process passes it on
+        super().__init__(where, cause)  # for pickling, with which a decoding process returns the error
         self.where, self.cause = where, cause
 
     def __str__(self) -> str:
@@ -113,72 +124,87 @@ def read_decoded(
     size: int | None,
     cache: str | None,
     progress: bool,
-    on_error: OnError,
+    on_error: DamagePolicy,
 ) -> Dataset:
-    """The images that `listing` finds in the files, from the cache where an earlier call decoded these to this size.
+    """Decode the images that `listing` returns, or load them from the cache if an earlier call has decoded them.
 
-    `files`: of each split in the order of `Listing.splits`. Raises DataError.
+    `files`: the files that they are read from, by split in the order of `Listing.splits`; `size`: side in pixels to
+    which images are scaled and cropped, None for as stored; `cache`: see `cache_folder`.
+
+    Raises:
+        DataError: an image cannot be read, too many are damaged, or the images differ in shape.
     """
 
     def make(raw: Path) -> Entry:
         return _decode_listing(listing(), size, progress, on_error)
 
-    what = [size, version("pillow"), _DECODER, on_error.action]
-    tensors, about, _ = cached(what, files, cache, make)
-    skipped = tuple(about["skipped"])
+    key_parts = [size, version("pillow"), _DECODER_VERSION, on_error.action]
+    tensors, metadata, _ = cached(key_parts, files, cache, make)
+    skipped = tuple(metadata["skipped"])
     on_error.check_share(skipped, len(tensors["labels"]) + len(skipped))  # another limit may have held when it was made
-    splits = zip(*(tensors[kind].split(about["counts"]) for kind in ("images", "labels")), strict=True)
+    splits = zip(*(tensors[kind].split(metadata["counts"]) for kind in ("images", "labels")), strict=True)
     train, val, test = (Images(images, labels) for images, labels in splits)
-    classes, mean, std, notes = (tuple(about[key]) for key in ("classes", "mean", "std", "notes"))
+    classes, mean, std, notes = (tuple(metadata[key]) for key in ("classes", "mean", "std", "notes"))
     return Dataset(train, val if len(val) else None, test, classes, mean, std, skipped, notes)
 
 
 def without_damaged(
-    listing: Listing, *, cache: str | None, progress: bool, on_error: OnError
+    listing: Listing, *, cache: str | None, progress: bool, on_error: DamagePolicy
 ) -> tuple[Listing, tuple[str, ...]]:
-    """The images, all in files, that can be decoded; and the others' names, each with its cause.
+    """The listing without damaged images, and the names of those, each with its cause. For images that are in files.
 
-    All are decoded for it once, and the cache remembers which are damaged. Raises DataError.
+    Decodes every image once; the cache keeps which are damaged.
+
+    Raises:
+        DataError: an image cannot be read, or too many are damaged.
     """
 
     def make(raw: Path) -> Entry:
-        causes = _decode_each(listing.items, None, _first_sound(listing.items), progress, lambda index, image: None)
+        causes = _decode_each(listing.items, None, _first_undamaged(listing.items), progress, lambda index, image: None)
         return Entry({"damaged": torch.tensor(sorted(causes))}, {"causes": [causes[index] for index in sorted(causes)]})
 
     files = [[item.data.file for item in part if isinstance(item.data, Span)] for part in listing.splits.values()]
     distinct = [list(dict.fromkeys(part)) for part in files]
-    what = ["damaged", version("pillow"), _DECODER]
-    tensors, about, _ = cached(what, distinct, cache, make)
-    causes = dict(zip(tensors["damaged"].tolist(), about["causes"], strict=True))
-    skipped = _skipped(listing, causes, on_error)
+    key_parts = ["damaged", version("pillow"), _DECODER_VERSION]
+    tensors, metadata, _ = cached(key_parts, distinct, cache, make)
+    causes = dict(zip(tensors["damaged"].tolist(), metadata["causes"], strict=True))
+    skipped = _check_skipped(listing, causes, on_error)
     train, val, test = (
-        [item for index, item in enumerate(part, first) if index not in causes] for _, first, part in _numbered(listing)
+        [item for index, item in enumerate(part, first) if index not in causes]
+        for _, first, part in _splits_with_offsets(listing)
     )
     return listing._replace(train=train, val=val, test=test), skipped
 
 
 def check_not_empty(listing: Listing) -> None:
-    """Raise DataError where images are known, before any is read, to hold no bytes."""
+    """Check, without reading any image, that none is known to have zero bytes.
+
+    Raises:
+        DataError: images are empty.
+    """
     spans = enumerate(item.data for item in listing.items)
     causes = {index: EMPTY for index, span in spans if isinstance(span, Span) and not span.length}
     if causes:
-        raise _damaged(listing.items, causes)
+        raise _damage_error(listing.items, causes)
 
 
-def _decode_listing(listing: Listing, size: int | None, progress: bool, on_error: OnError) -> Entry:
-    """The images and labels of all splits, and what else makes them a data set."""
+def _decode_listing(listing: Listing, size: int | None, progress: bool, on_error: DamagePolicy) -> Entry:
+    """Decode all images: a cache entry with images and labels of all splits, and the rest of a `Dataset`."""
     items = listing.items
     images, causes = _decode_all(items, size, progress)
     if causes and on_error.action == "fail":
-        raise _damaged(items, causes)
-    skipped = _skipped(listing, causes, on_error)
-    kept = [index for index in range(len(items)) if index not in causes]
-    for place, index in enumerate(kept if causes else ()):
+        raise _damage_error(items, causes)
+    skipped = _check_skipped(listing, causes, on_error)
+    undamaged = [index for index in range(len(items)) if index not in causes]
+    for place, index in enumerate(undamaged if causes else ()):
         images[place] = images[index]  # one by one: a second tensor could be more than the memory holds
-    counts = [sum(first <= index < first + len(part) for index in kept) for _, first, part in _numbered(listing)]
-    tensors = {"images": images[: len(kept)], "labels": torch.tensor([items[index].label for index in kept])}
+    counts = [
+        sum(first <= index < first + len(part) for index in undamaged)
+        for _, first, part in _splits_with_offsets(listing)
+    ]
+    tensors = {"images": images[: len(undamaged)], "labels": torch.tensor([items[index].label for index in undamaged])}
     mean, std = channel_statistics(tensors["images"][: counts[0]])
-    about = {
+    metadata = {
         "counts": counts,
         "classes": listing.classes,
         "mean": mean,
@@ -186,60 +212,71 @@ def _decode_listing(listing: Listing, size: int | None, progress: bool, on_error
         "skipped": skipped,
         "notes": listing.notes,
     }
-    return Entry(tensors, about)
+    return Entry(tensors, metadata)
 
 
-def _numbered(listing: Listing) -> list[tuple[str, int, list[Encoded]]]:
-    """Each split: its name, the index of its first image in `Listing.items`, its images."""
+def _splits_with_offsets(listing: Listing) -> list[tuple[str, int, list[Encoded]]]:
+    """(name, index of the first image in `Listing.items`, images) of each split."""
     firsts = accumulate(listing.counts, initial=0)
     return [(split, first, part) for (split, part), first in zip(listing.splits.items(), firsts, strict=False)]
 
 
-def _skipped(listing: Listing, causes: dict[int, str], on_error: OnError) -> tuple[str, ...]:
-    """The damaged images' names, each with its cause. Raises DataError where too many are, or all of a class."""
-    skipped = tuple(_named(listing.items, causes))
+def _check_skipped(listing: Listing, causes: dict[int, str], on_error: DamagePolicy) -> tuple[str, ...]:
+    """The names of the damaged images, each with its cause.
+
+    Raises:
+        DataError: too many images are damaged, or all of a class in a split.
+    """
+    skipped = tuple(_names_with_causes(listing.items, causes))
     on_error.check_share(skipped, len(listing.items))
-    for split, first, part in _numbered(listing):
-        kept = {item.label for index, item in enumerate(part, first) if index not in causes}
-        if lost := sorted({item.label for item in part} - kept):
-            classes = ", ".join(listing.classes[label] for label in lost[:_LISTED])
-            raise DataError(f"data.on_error: skip would leave no {split} image of {classes}:\n{_some(skipped)}")
+    for split, first, part in _splits_with_offsets(listing):
+        remaining = {item.label for index, item in enumerate(part, first) if index not in causes}
+        if lost := sorted({item.label for item in part} - remaining):
+            classes = ", ".join(listing.classes[label] for label in lost[:_MAX_LISTED])
+            raise DataError(f"data.on_error: skip would leave no {split} image of {classes}:\n{_format_lines(skipped)}")
     return skipped
 
 
-def _damaged(items: Sequence[Encoded], causes: dict[int, str]) -> DataError:
-    """The error for images, given by index, that cannot be decoded."""
+def _damage_error(items: Sequence[Encoded], causes: dict[int, str]) -> DataError:
+    """The error for damaged images; `causes`: by index in `items`."""
     if len(causes) == 1:
         [(index, cause)] = causes.items()
         return DamagedImage(items[index].where, cause)
     return DataError(
         f"{len(causes)} of {len(items)} images are damaged, expected whole pictures (JPEG, PNG, WebP, ...); "
-        f"data.on_error: skip leaves such out:\n{_some(_named(items, causes))}"
+        f"data.on_error: skip leaves such out:\n{_format_lines(_names_with_causes(items, causes))}"
     )
 
 
-def _named(items: Sequence[Encoded], causes: dict[int, str]) -> list[str]:
+def _names_with_causes(items: Sequence[Encoded], causes: dict[int, str]) -> list[str]:
+    """Name and cause of each damaged image as one text; `causes`: by index in `items`."""
     return [f"{items[index].where}: {causes[index]}" for index in sorted(causes)]
 
 
-def _some(named: Sequence[str]) -> str:
-    """The first of them, a line each, and how many more there are."""
-    more = [f"and {len(named) - _LISTED:,} more"] if len(named) > _LISTED else []
-    return "\n".join(f"  {line}" for line in [*named[:_LISTED], *more])
+def _format_lines(lines: Sequence[str]) -> str:
+    """Format the first `_MAX_LISTED` lines, indented, and the number of those left out."""
+    more = [f"and {len(lines) - _MAX_LISTED:,} more"] if len(lines) > _MAX_LISTED else []
+    return "\n".join(f"  {line}" for line in [*lines[:_MAX_LISTED], *more])
 
 
 def _decode_all(items: Sequence[Encoded], size: int | None, progress: bool) -> tuple[Tensor, dict[int, str]]:
-    """uint8 [N, 3, S, S], and by index why others could not be decoded; S is `size`, or the first sound image's."""
-    first = _first_sound(items)
+    """Images uint8 [N, 3, S, S] and, by index, the causes of those that could not be decoded, whose rows are undefined.
+
+    S is `size`, or else the side of the first undamaged image.
+
+    Raises:
+        DataError: the images need more memory than the machine has, are not square, or differ in size.
+    """
+    first = _first_undamaged(items)
     side = size or (0 if first is None else first.shape[-1])
-    if (asked := len(items) * 3 * side**2) > machine_memory():
+    if (required := len(items) * 3 * side**2) > machine_memory():
         raise DataError(
-            f"data.image_size: {len(items):,} images of {side}×{side} need {as_bytes(asked)}; this machine has "
+            f"data.image_size: {len(items):,} images of {side}×{side} need {as_bytes(required)}; this machine has "
             f"{as_bytes(machine_memory())}: smaller ones, or data.stream: true"
         )
     images = torch.empty(len(items), 3, side, side, dtype=torch.uint8)
 
-    def put(index: int, image: Tensor) -> None:
+    def store(index: int, image: Tensor) -> None:
         if image.shape != images.shape[1:]:
             height, width = image.shape[1:]
             raise DataError(
@@ -248,10 +285,11 @@ def _decode_all(items: Sequence[Encoded], size: int | None, progress: bool) -> t
             )
         images[index] = image
 
-    return images, _decode_each(items, size, first, progress, put)
+    return images, _decode_each(items, size, first, progress, store)
 
 
-def _first_sound(items: Sequence[Encoded]) -> Tensor | None:
+def _first_undamaged(items: Sequence[Encoded]) -> Tensor | None:
+    """The first image that can be decoded, uint8 [3, H, W]; None if there is none."""
     for item in items:
         try:
             return decode_item(item, None)
@@ -265,25 +303,25 @@ def _decode_each(
     size: int | None,
     first: Tensor | None,
     progress: bool,
-    put: Callable[[int, Tensor], None],
+    store: Callable[[int, Tensor], None],
 ) -> dict[int, str]:
-    """Hand `put` each image that can be decoded; by index why others could not.
+    """Decode all images and pass each with its index to `store`; return the causes of damaged ones by index.
 
-    By several threads at once where `first`, which stands for all, is large.
+    Uses several threads if `first`, an image that is representative of all, is large; then `store` is called by them.
     """
-    workers = os.cpu_count() if first is not None and first[0].numel() >= _THREADS_PAY else 1
+    workers = os.cpu_count() if first is not None and first[0].numel() >= _MIN_PIXELS_FOR_THREADS else 1
     causes: dict[int, str] = {}
 
     def decode_chunk(start: int) -> None:
-        for index in range(start, min(start + _CHUNK, len(items))):
+        for index in range(start, min(start + _IMAGES_PER_TASK, len(items))):
             try:
                 image = decode_item(items[index], size)
             except DamagedImage as error:
                 causes[index] = error.cause
                 continue
-            put(index, image)
+            store(index, image)
 
-    starts = range(0, len(items), _CHUNK)
+    starts = range(0, len(items), _IMAGES_PER_TASK)
     with ThreadPoolExecutor(workers) as pool:
         done = pool.map(decode_chunk, starts)
         for _ in tracked(done, "Decoding images", len(starts), show=progress):
@@ -292,17 +330,17 @@ def _decode_each(
 
 
 def decode_item(item: Encoded, size: int | None) -> Tensor:
-    """`decode`; errors name the image.
+    """Read and decode an image as `picture.decode` does: uint8 [3, H, W].
 
     Raises:
-        DamagedImage: its bytes are no whole picture.
-        DataError: they cannot be read, or the memory does not suffice for it.
+        DamagedImage: the bytes are no complete picture.
+        DataError: the file cannot be read, or there is too little memory. Both name the image.
     """
     return decode_named(item.data, item.where, size)
 
 
 def decode_named(data: bytes | Span, where: str, size: int | None) -> Tensor:
-    """Decode as `decode_item` does, an image that has no label."""
+    """Decode an image without a label, see `decode_item`; `where`: its name in messages."""
     try:
         return decode(data.read() if isinstance(data, Span) else data, size)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 real 8×8 grey images that need no download."""
+"""scikit-learn's handwritten digits: 1,797 grey 8×8 images that need no download."""
 
 from typing import Literal
 
@@ -36,7 +36,7 @@ class Digits(DataSettings):
         return 1437  # of 1,797: one fifth, rounded up, is the test split
 
     def read(self, progress: bool) -> Dataset:
-        """One fifth of each class is the test split, the same in every run."""
+        """Read the images; one fifth of each class is the test split, the same in every run."""
         from sklearn.datasets import load_digits  # takes a second, and settings are checked without it
 
         digits = load_digits()

@@ -1,4 +1,4 @@
-"""A folder of one's own images: one sub-folder a class."""
+"""A data source for the user's own images, in one folder for each class."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ffsd_ray.base_settings import LARGEST_IMAGE, LOCATION, Location
 from ffsd_ray.data.base import Dataset, split_indices
-from ffsd_ray.data.class_folders import check_several, labelled, scan, split_folders, without_images
+from ffsd_ray.data.class_folders import check_several_classes, labelled_paths, missing_classes_note, scan, split_folders
 from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
 from ffsd_ray.data.remote import local_copy
 from ffsd_ray.data.streaming import StreamableSettings
@@ -19,7 +19,7 @@ from ffsd_ray.storage import is_uri
 
 
 class ImageFolder(StreamableSettings):
-    """Class folders of images, in train/, test/ and val/, or directly in `root`."""
+    """Images in one folder for each class; the class folders are in train/, test/ and val/, or directly in `root`."""
 
     name: Literal["image_folder"] = "image_folder"
     root: Location = Field(
@@ -52,7 +52,7 @@ class ImageFolder(StreamableSettings):
         return self.image_size
 
     @property
-    def may_hold_out(self) -> bool:
+    def may_have_validation(self) -> bool:
         return True  # whether `root` has val/ is known only when it is read
 
     @contextmanager
@@ -71,7 +71,7 @@ class ImageFolder(StreamableSettings):
             size=self.image_size,
             cache=self.cache,
             progress=progress,
-            on_error=self.damaged,
+            on_error=self.damage_policy,
         )
 
     def named_files(self) -> list[tuple[str, str]]:
@@ -94,20 +94,20 @@ class ImageFolder(StreamableSettings):
             folders["test"] = folders.pop("val")
         parts = {split: scan(folder, may_be_empty=split != "train") for split, folder in folders.items()}
         classes = list(parts["train"].images)
-        check_several(classes, folders["train"])
+        check_several_classes(classes, folders["train"])
         images: dict[str, list[Encoded]] = {"train": [], "val": [], "test": []}
         for split, part in parts.items():
-            notes += [*part.notes, *without_images(split, part, classes)]
-            found = labelled(part, classes, folders[split], folders["train"])
-            images[split] = [Encoded(Span(path), label, path) for path, label in found]
+            notes += [*part.notes, *missing_classes_note(split, part, classes)]
+            labelled = labelled_paths(part, classes, folders[split], folders["train"])
+            images[split] = [Encoded(Span(path), label, path) for path, label in labelled]
         return Listing(**images, classes=tuple(classes), notes=tuple(notes))
 
     def _split(self, folder: Path) -> Listing:
-        """Class folders of which a share is held out as test images."""
+        """The images of class folders directly in `folder`, of which `test_fraction` is the test split."""
         part = scan(folder)
         classes = list(part.images)
-        check_several(classes, folder)
-        items = [Encoded(Span(path), label, path) for path, label in labelled(part, classes, folder, folder)]
+        check_several_classes(classes, folder)
+        items = [Encoded(Span(path), label, path) for path, label in labelled_paths(part, classes, folder, folder)]
         key, labels = "data.test_fraction", [item.label for item in items]
-        kept, held = split_indices(labels, self.test_fraction, 0, key, classes)
-        return Listing([items[i] for i in kept], [], [items[i] for i in held], tuple(classes), tuple(part.notes))
+        train, test = split_indices(labels, self.test_fraction, 0, key, classes)
+        return Listing([items[i] for i in train], [], [items[i] for i in test], tuple(classes), tuple(part.notes))

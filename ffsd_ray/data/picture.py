@@ -1,4 +1,4 @@
-"""One picture: its bytes to a tensor, in one way for training, evaluation and use. What cannot be right is refused."""
+"""Decoding one picture to a tensor, identically for training, evaluation and use. Unclear pictures are refused."""
 
 import ctypes
 import io
@@ -12,17 +12,18 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
-#: The only formats that are tried, by Pillow's names. Others start programs (EPS: Ghostscript) or are rarely hardened.
+#: The formats that are read, by Pillow's names. Other decoders start programs (EPS: Ghostscript) or are less secure.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
-#: The most pixels that a picture may have, 8192 × 8192: a small file can hold a picture that fills the memory.
+#: Maximum number of pixels, 8192 × 8192: a small file can contain a picture that does not fit in memory.
 MAX_PIXELS = 2**26
 
-#: The most that a picture's longer side may measure of its shorter one, which is scaled to the images' size.
+#: Maximum ratio of the longer to the shorter side: the shorter one is scaled to the images' size.
 MAX_RATIO = 256
 
-_ORIENTATION = 0x0112  # the EXIF tag, and what undoes each of its values
-_UPRIGHT = {
+#: The EXIF tag of a picture's orientation, and the transposition that undoes each of its values.
+_ORIENTATION = 0x0112
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -34,8 +35,8 @@ _UPRIGHT = {
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
 
-#: What a file is that is no picture, or one in a format that is not read, by the bytes that it begins with.
-_OTHERS = (
+#: (pattern of a file's first bytes, description) of files that are no pictures, or in a format that is not read.
+_UNSUPPORTED = (
     (rb"version https://git-lfs\.github\.com/spec/", "a Git LFS pointer (git lfs pull fetches the picture)"),
     (rb"\x00\x05\x16\x07", "macOS's companion (._) of a file, not a picture"),
     (rb"(\xef\xbb\xbf)?\s*(<!--[^>]*-->\s*)?(?i:<!doctype html|<html|<head|<body)", "an HTML page, not a picture"),
@@ -61,66 +62,67 @@ _OTHERS = (
 
 EMPTY = "it is empty, it holds no bytes"
 
-# What Pillow and its libtiff print about pictures; that one cannot be read is said by an error, which names it.
+# Silence messages of Pillow and its libtiff about damaged pictures: errors, which name the picture, replace them.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-with suppress(OSError, AttributeError):  # where libtiff cannot be reached so, it prints
+with suppress(OSError, AttributeError):  # if libtiff is linked otherwise, it prints its messages
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
 class PictureError(ValueError):
-    """A picture cannot be decoded. For one picture the text is always the same."""
+    """A picture cannot be decoded. The text is deterministic for a given picture."""
 
 
 class PictureMemoryError(PictureError):
-    """Nor is it known whether it could: the memory did not suffice."""
+    """There was too little memory to decode a picture, which may be undamaged."""
 
 
 def decode(data: bytes, size: int | None) -> Tensor:
-    """A picture in one of FORMATS as RGB uint8 [3, H, W] (`upright`); with `size` as a square of that side (`fit`).
+    """Decode a picture in one of `FORMATS` to RGB uint8 [3, H, W], see `upright`; with `size`, to a square, see `fit`.
 
     Raises:
-        PictureError: the bytes are no such picture, or not the whole of one.
+        PictureError: the bytes are no picture in these formats, or an incomplete one.
+        PictureMemoryError: there is too little memory.
     """
-    with _refusing():
+    with _as_picture_errors():
         try:
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
-            raise PictureError(_what_else(data)) from None  # its own text is the buffer's address
+            raise PictureError(_describe_unsupported(data)) from None  # Pillow's text has the buffer's address
         with picture:
             image = upright(picture)
     return image if size is None else fit(image, size)
 
 
 def upright(picture: Image.Image) -> Tensor:
-    """An opened picture as RGB uint8 [3, H, W], turned as its EXIF data says; of several frames the first.
+    """Convert an opened picture to RGB uint8 [3, H, W], upright by its EXIF orientation; of several frames the first.
 
-    What is transparent is seen on white. Greys of more than 8 bits are scaled by the range that they are stored in, not
-    by the values of this picture: 0 to 65535 in Pillow's modes I;16 and I (of a 12-bit TIFF 0 to 4095, of 16 bits with
-    a sign 0 to 32767), in mode F 0 to 1, or 0 to 255 where a value is above 1. What lies outside is refused, and so is
-    mode I where no value is above 255, unless its format (PNG, PGM) says 16 bits: 8 may be meant.
+    Transparent pixels are put on white. Greys of more than 8 bits are scaled by the range of their type, not by the
+    picture's values: 0 to 65535 in Pillow's modes I;16 and I (0 to 4095 for 12-bit TIFF, 0 to 32767 for signed 16
+    bits); in mode F 0 to 1, or 0 to 255 if a value is above 1. Values outside are refused, and so is mode I with no
+    value above 255 unless the format (PNG, PGM) declares 16 bits, since 8 bits may be meant.
 
     Raises:
-        PictureError: it is damaged, too large, or its values have no known range.
+        PictureError: the picture is damaged, too large, or the range of its values is unclear.
     """
     from torchvision.transforms.v2.functional import pil_to_tensor  # takes seconds; settings are checked without it
 
-    with _refusing():
+    with _as_picture_errors():
         _check_format(picture)
         _check_size(picture)
         tiles = getattr(picture, "tile", None)
-        stored = tiles[0][3] if tiles else None
+        raw_mode = tiles[0][3] if tiles else None
         picture.load()
-        turn = _turn(picture)
-        rgb = _rgb(picture, stored)
-        image: Tensor = pil_to_tensor(rgb if turn is None else rgb.transpose(turn))
+        transposition = _transposition(picture)
+        rgb = _rgb(picture, raw_mode)
+        image: Tensor = pil_to_tensor(rgb if transposition is None else rgb.transpose(transposition))
     return image
 
 
 def fit(image: Tensor, size: int, scaled: int | None = None) -> Tensor:
-    """uint8 [3, H, W] to [3, size, size]: shorter side to `scaled` pixels (bilinear, antialiased), centre cut out.
+    """Scale an image's shorter side to `scaled` pixels (bilinear, antialiased) and crop its centre.
 
-    `scaled` None: `size`, so that nothing of the shorter side is cut off.
+    uint8 [3, H, W] to [3, size, size]. `scaled`: by default `size`, so that nothing of the shorter side is cropped.
     """
     from torchvision.transforms.v2.functional import center_crop, resize
 
@@ -129,40 +131,46 @@ def fit(image: Tensor, size: int, scaled: int | None = None) -> Tensor:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
-    """Turn whatever a decoder raises on damaged bytes into a PictureError."""
+def _as_picture_errors() -> Iterator[None]:
+    """Convert any exception that a decoder raises on damaged bytes to a PictureError."""
     try:
         yield
     except PictureError:
         raise
     except MemoryError as error:
         raise PictureMemoryError("it needs more memory than there is") from error
-    except Image.DecompressionBombError as error:  # of Pillow's own bound, before the picture is opened
+    except Image.DecompressionBombError as error:  # Pillow's limit, checked before ours
         counts = re.findall(r"\d+", str(error))
         raise PictureError(_too_large(f"{int(counts[0]):,}" if counts else "too many")) from error
     except Exception as error:
         kind = "" if isinstance(error, OSError | SyntaxError | ValueError) else f"{type(error).__name__}: "
-        said = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{kind}{error}")
-        raise PictureError(f"it cannot be decoded ({said})") from error
+        cause = re.sub(r" at 0x[0-9a-fA-F]+", "", f"{kind}{error}")
+        raise PictureError(f"it cannot be decoded ({cause})") from error
 
 
-def _what_else(data: bytes) -> str:
-    """Describe bytes that no decoder takes for a picture."""
+def _describe_unsupported(data: bytes) -> str:
+    """Describe bytes that no decoder recognises."""
     if not data:
         return EMPTY
     start = data[:1024]
-    return "it is " + next((what for pattern, what in _OTHERS if re.match(pattern, start)), "in no format that is read")
+    return "it is " + next(
+        (what for pattern, what in _UNSUPPORTED if re.match(pattern, start)), "in no format that is read"
+    )
 
 
 def _check_format(picture: Image.Image) -> None:
-    """Raise PictureError where somebody has opened a file of another format, whose decoder would run now."""
+    """Check that an opened picture, which is decoded lazily, is in one of `FORMATS`. Raises PictureError."""
     if isinstance(picture, ImageFile.ImageFile) and picture.format not in (*FORMATS, "MPO"):  # MPO: several JPEG
         expected = f"expected one of {', '.join(FORMATS)}, or its pixels, as picture.convert('RGB') gives them"
         raise PictureError(f"its format is {picture.format}, {expected}")
 
 
 def _check_size(picture: Image.Image) -> None:
-    """Raise PictureError, before anything is decoded, where the picture, or what its tiles (TIFF) say, is too large."""
+    """Check the size of a picture and of its TIFF tiles before it is decoded.
+
+    Raises:
+        PictureError: it has no pixels, too many, or too different sides.
+    """
     width, height = picture.size
     if not width or not height:
         raise PictureError("it has no pixels")
@@ -181,66 +189,66 @@ def _too_large(pixels: str) -> str:
     return f"it has {pixels} pixels, expected at most {MAX_PIXELS:,} in all; scale it down first"
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """The transposition that turns a picture upright by its EXIF data; None where there is none to make.
+def _transposition(picture: Image.Image) -> Image.Transpose | None:
+    """The transposition that turns a picture upright by its EXIF orientation; None if it needs none.
 
-    Only this entry is read: others may be odd, or cut off, in files whose pixels are whole.
+    EXIF data that cannot be parsed is ignored, since the pixels may be undamaged.
     """
     try:
-        return _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
-    except Exception:  # whatever a parser meets in bytes from somewhere else
+        return _TRANSPOSITIONS.get(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a parser may raise anything on damaged bytes
         return None
 
 
-def _rgb(picture: Image.Image, stored: object) -> Image.Image:
-    """In mode RGB, what is transparent on white. `stored`: Pillow's name for the layout of the file's pixels."""
+def _rgb(picture: Image.Image, raw_mode: object) -> Image.Image:
+    """Convert to mode RGB, transparent pixels on white. `raw_mode`: Pillow's name of the pixel layout in the file."""
     colours, alpha = picture, None
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        colours, alpha = Image.fromarray(_grey(picture)), _opaque(picture, stored)
+        colours, alpha = Image.fromarray(_grey_in_8_bits(picture)), _opacity_mask(picture, raw_mode)
     elif picture.mode in ("1", "L", "RGB"):
-        alpha = _opaque(picture, stored)
+        alpha = _opacity_mask(picture, raw_mode)
     elif picture.has_transparency_data:
-        colours = _in(picture.convert("LA") if picture.mode == "La" else picture, "RGBA")
+        colours = _in_mode(picture.convert("LA") if picture.mode == "La" else picture, "RGBA")
         alpha = colours.getchannel("A")
         if picture.format == "BMP" and alpha.getextrema() == (0, 0):  # unused bytes, as viewers take them
             alpha = None
     if alpha is None:
-        return _in(colours, "RGB")
+        return _in_mode(colours, "RGB")
     white = Image.new("RGB", picture.size, "white")
-    white.paste(colours if colours.mode == "RGBA" else _in(colours, "RGB"), mask=alpha)
+    white.paste(colours if colours.mode == "RGBA" else _in_mode(colours, "RGB"), mask=alpha)
     return white
 
 
-def _in(picture: Image.Image, mode: str) -> Image.Image:
-    """Converted to a mode; as it is, not copied, where it has that one: a picture may be a quarter of a GB."""
+def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """Convert to a mode, without a copy if it is the picture's: a picture may have a quarter of a GB."""
     return picture if picture.mode == mode else picture.convert(mode)
 
 
-def _opaque(picture: Image.Image, stored: object) -> Image.Image | None:
-    """255 where a pixel has another colour than the transparent one, mode L; None where no colour is transparent."""
+def _opacity_mask(picture: Image.Image, raw_mode: object) -> Image.Image | None:
+    """A mask (mode L) that is 0 at pixels of the file's transparent colour, else 255; None without such a colour."""
     if (colour := picture.info.get("transparency")) is None:
         return None
-    colour = np.asarray(colour)  # as stored, while Pillow scales pixels to 8 bits
-    colour = {"L;2": colour * 85, "L;4": colour * 17, "RGB;16B": colour >> 8}.get(str(stored), colour)
+    colour = np.asarray(colour)  # in the file's range, while Pillow has scaled the pixels to 8 bits
+    colour = {"L;2": colour * 85, "L;4": colour * 17, "RGB;16B": colour >> 8}.get(str(raw_mode), colour)
     pixels = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
     differs = pixels != colour
     return Image.fromarray((differs.any(-1) if picture.mode == "RGB" else differs).astype(np.uint8) * 255)
 
 
-def _grey(picture: Image.Image) -> np.ndarray:
-    """Greys of more than 8 bits as uint8 [H, W]; see `upright`."""
+def _grey_in_8_bits(picture: Image.Image) -> np.ndarray:
+    """Scale greys of more than 8 bits to uint8 [H, W]; see `upright`. Raises PictureError if their range is unclear."""
     values, tags = np.asarray(picture), getattr(picture, "tag_v2", {})
     low, high = values.min(), values.max()
-    found = f"mode {picture.mode} with values from {low:g} to {high:g}"
+    values_read = f"mode {picture.mode} with values from {low:g} to {high:g}"
     if picture.mode == "F":
         if not (low >= 0 and high <= 255):  # nor NaN
-            raise PictureError(f"{found}, expected 0 to 1 or 0 to 255; scale them, or store them in 8 or 16 bits")
+            raise PictureError(f"{values_read}, expected 0 to 1 or 0 to 255; scale them, or store them in 8 or 16 bits")
         top = 1 if high <= 1 else 255
     elif picture.mode == "I":
         top = 32767 if tags.get(_BITS_PER_SAMPLE) == (16,) else 65535  # with a sign, or in 32 bits
         declared = picture.format in ("PNG", "PPM")  # 16 bits by their formats
         if not (low >= 0 and high <= top and (declared or high > 255 or high == 0)):
-            raise PictureError(f"{found}, expected 16 bits, 0 to {top}; store them as 8 or 16 bits without sign")
+            raise PictureError(f"{values_read}, expected 16 bits, 0 to {top}; store them as 8 or 16 bits without sign")
     else:
         top = 4095 if tags.get(_BITS_PER_SAMPLE) == (12,) else 65535
     shades = values.astype(np.float32)

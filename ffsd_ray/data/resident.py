@@ -1,4 +1,4 @@
-"""Small images that lie on the training device, whole."""
+"""Images that are kept in memory on the training device, and their augmentation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ffsd_ray.data.base import Drawn
-from ffsd_ray.data.counter_rng import shift
+from ffsd_ray.data.base import BatchInputs
+from ffsd_ray.data.counter_rng import shift_right
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images in memory, on one device: `images` uint8 [N, 3, S, S] contiguous, `labels` int64 [N]. A `Split`."""
+    """A `Split` in memory: `images` uint8 [N, 3, S, S], contiguous, and `labels` int64 [N], on one device."""
 
     images: Tensor
     labels: Tensor
@@ -35,49 +35,50 @@ class Images:
         return Images(self.images[indices], self.labels[indices])
 
     def augmentation(self, *, crop_padding: int, flip: bool) -> "Crops":
-        """Reflect-pad crop and flip (the paper's CIFAR augmentation)."""
+        """Random crops of the reflect-padded images, mirrored at random (the paper's augmentation for CIFAR)."""
         return Crops(self, crop_padding, flip)
 
-    def plain(self, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+    def unaugmented(self, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
         for part in parts:
             yield self.images[part], self.labels[part]
 
 
 class Crops:
-    """Crops of the reflected images, mirrored or not. An `Augmentation`."""
+    """An `Augmentation`: random crops of reflect-padded images, mirrored with probability 1/2 if `flip`."""
 
     def __init__(self, images: Images, padding: int, flip: bool) -> None:
+        """`padding`: pixels that each side is padded by; must be smaller than the images."""
         self._images, self._offsets, self._flip = images, 2 * padding + 1, flip
         size = images.image_size
         reflected = torch.arange(-padding, size + padding, device=images.device).abs()
         reflected = (size - 1) - (size - 1 - reflected).abs()
         windows = reflected.unfold(0, size, 1)
-        #: [2 (2 padding + 1), S]: the pixels that a crop at each offset takes; second half: mirrored.
+        #: [2 (2 padding + 1), S]: pixel indices of a crop at each offset, then the same mirrored.
         self._windows = torch.cat([windows, windows.flip(1)])
 
-    def draw(self, order: Tensor, keys: Tensor, parts: Sequence[slice]) -> Iterator[Drawn]:
-        """One tensor a part: [b, 1 + 2 views], the samples and each view's row and column of `_windows`."""
+    def prepare(self, order: Tensor, keys: Tensor, parts: Sequence[slice]) -> Iterator[BatchInputs]:
+        """Yield one int64 tensor [b, 1 + 2 views] a part: image indices, then two indices into `_windows` a view."""
         draws = [draw for key in keys.unbind(dim=1) for draw in _draw(key, self._offsets, self._flip)]
         plan = torch.stack([order, *draws], dim=1).to(self._images.device)
         for part in parts:
             yield (plan[part],)
 
-    def views(self, drawn: Drawn) -> tuple[list[Tensor], Tensor]:
-        samples, *draws = drawn[0].unbind(dim=1)
+    def views(self, inputs: BatchInputs) -> tuple[list[Tensor], Tensor]:
+        samples, *draws = inputs[0].unbind(dim=1)
         images, windows = self._images.images[samples], self._windows
         pairs = zip(draws[::2], draws[1::2], strict=True)
         return [_crop(images, windows[rows], windows[columns]) for rows, columns in pairs], self._images.labels[samples]
 
 
 def _draw(keys: Tensor, offsets: int, flip: bool) -> tuple[Tensor, Tensor]:
-    """Entries of `_windows` for the rows and the columns of each sample, int64 [N] each."""
-    # 21 bits a draw: an offset's probability is off by less than crop_padding / 2^20
-    rows, columns = ((shift(keys, by) & 0x1FFFFF) * offsets >> 21 for by in (0, 21))
-    return rows, (columns + shift(keys, 63) * offsets if flip else columns)
+    """Random indices into `Crops._windows` for the rows and the columns of each image, int64 [N] each."""
+    # from 21 bits each: an offset's probability is off by less than crop_padding / 2^20
+    rows, columns = ((shift_right(keys, by) & 0x1FFFFF) * offsets >> 21 for by in (0, 21))
+    return rows, (columns + shift_right(keys, 63) * offsets if flip else columns)
 
 
 def _crop(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The pixels of images [b, 3, S, S] in these rows [b, S] and columns [b, S]."""
+    """Gather the given rows [b, S] and columns [b, S] of images [b, 3, S, S]: [b, 3, S, S]."""
     size = images.shape[-1]
     pixels = rows[:, :, None] * size + columns[:, None, :]
     pixels = pixels.view(-1, 1, size * size).expand(-1, 3, -1)

@@ -1,4 +1,4 @@
-"""Images that do not fit in memory, decoded while training by processes of their own: the ImageNet protocol."""
+"""Images that do not fit in memory: decoded by separate processes during training, augmented as for ImageNet."""
 
 import math
 import os
@@ -17,9 +17,9 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from ffsd_ray.base_settings import NOT_IDENTITY, Deviation, Problem, Sha256, Share, refuse
-from ffsd_ray.data.base import Dataset, DataSettings, Drawn
-from ffsd_ray.data.counter_rng import shift, uniforms
-from ffsd_ray.data.decode import Encoded, Listing, OnError, check_not_empty, decode_item, without_damaged
+from ffsd_ray.data.base import BatchInputs, Dataset, DataSettings
+from ffsd_ray.data.counter_rng import shift_right, uniforms
+from ffsd_ray.data.decode import DamagePolicy, Encoded, Listing, check_not_empty, decode_item, without_damaged
 from ffsd_ray.data.fingerprint import content_fingerprint
 from ffsd_ray.data.picture import fit
 from ffsd_ray.errors import DataError, DataMissing
@@ -28,16 +28,18 @@ from ffsd_ray.storage import is_uri, shown
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-#: torchvision's RandomResizedCrop: share of the image's area, width to height, tries before the centre is taken.
+#: Parameters of torchvision's RandomResizedCrop: share of the image's area, width : height, attempts before it falls
+#: back to the centre.
 SCALE, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
 
 
-#: Batches on the device at once: the one in use and the next. A host that only launches graphs would run far ahead.
-_IN_FLIGHT = 2
+#: Maximum number of batches on the device, the one in use and the next: a host that only launches CUDA graphs would
+#: otherwise run far ahead.
+_BATCHES_ON_DEVICE = 2
 
 
-def _three_shares(value: Any) -> Any:
-    """Refuse what are no three numbers on the scale [0, 1], in words that say so."""
+def _check_channels(value: Any) -> Any:
+    """Check that a value is three numbers in [0, 1], one for each channel. Raises PydanticCustomError."""
     numbers = value if isinstance(value, list | tuple) else ()
     if len(numbers) != 3 or not all(isinstance(number, int | float) for number in numbers):
         expected = "Should be 3 numbers, one each for red, green and blue, with pixels scaled to [0, 1]"
@@ -51,7 +53,7 @@ def _three_shares(value: Any) -> Any:
 
 
 class StreamableSettings(DataSettings):
-    """A source whose images need not fit in memory."""
+    """Settings of a source whose images are files, possibly in an object store, and can be streamed."""
 
     stream: bool = Field(
         False,
@@ -66,13 +68,13 @@ class StreamableSettings(DataSettings):
         json_schema_extra=NOT_IDENTITY,
         description="Processes of a worker that decode a stream; 0: the worker itself does.",
     )
-    mean: Annotated[tuple[Share, Share, Share], Field(strict=False), BeforeValidator(_three_shares)] | None = Field(
+    mean: Annotated[tuple[Share, Share, Share], Field(strict=False), BeforeValidator(_check_channels)] | None = Field(
         None,
         description="Mean of the red, green and blue pixels, scaled to [0, 1], for their normalisation; null: that of "
         "the training images, of a stream ImageNet's.",
     )
     std: (
-        Annotated[tuple[Deviation, Deviation, Deviation], Field(strict=False), BeforeValidator(_three_shares)] | None
+        Annotated[tuple[Deviation, Deviation, Deviation], Field(strict=False), BeforeValidator(_check_channels)] | None
     ) = Field(None, description="Their standard deviation, likewise.")
     fingerprint: Sha256 | None = Field(
         None,
@@ -96,32 +98,45 @@ class StreamableSettings(DataSettings):
 
     @abstractmethod
     def local_copy(self, progress: bool) -> AbstractContextManager[Self]:
-        """These settings with paths on this node, whereto what URIs name has been copied. Raises DataError."""
+        """Copy the files that URIs name to this node; yield these settings with local paths in their place.
+
+        Raises:
+            DataError: see `remote.local_copy`.
+        """
 
     @abstractmethod
     def named_files(self) -> list[tuple[str, str]]:
-        """The files that are read, on this node: a name that does not depend on where they lie, and the path.
+        """(name, path) of each file that is read, on this node; the name does not depend on the data set's location.
 
-        Raises DataError.
+        Raises:
+            DataError: the files cannot be found.
         """
 
     @abstractmethod
     def encoded(self) -> Listing:
-        """The images before decoding. Raises DataError."""
+        """The images before decoding, all in files of this node.
+
+        Raises:
+            DataError: they cannot be listed.
+        """
 
     @abstractmethod
     def decoded(self, progress: bool) -> Dataset:
-        """The images in memory. Raises DataError."""
+        """The decoded images in memory.
+
+        Raises:
+            DataError: see `decode.read_decoded`.
+        """
 
     @classmethod
     def location_keys(cls) -> list[str]:
-        """The keys that say where the images lie."""
+        """The settings keys whose values are locations of images."""
         extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
         return [name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("location")]
 
     @property
     def locations(self) -> dict[str, str]:
-        """Where the images lie, by the key that says so; without those that are null."""
+        """Locations of the images (paths, patterns or URIs) by settings key, without those that are null."""
         return {key: location for key in self.location_keys() if (location := getattr(self, key)) is not None}
 
     def without_fetching(self) -> Self:
@@ -130,57 +145,65 @@ class StreamableSettings(DataSettings):
         return self
 
     def with_fingerprint(self, progress: bool) -> Self:
-        """These settings with the fingerprint of the images as they are.
+        """These settings with the `fingerprint` of the images.
 
         Raises:
-            DataError: the images cannot be read, or have not the fingerprint that the settings name.
+            DataError: the images cannot be read, or do not have the fingerprint that the settings already name.
         """
         with self.local_copy(progress) as local:
-            return self.changed(fingerprint=local._fingerprint_here(progress))
+            return self.changed(fingerprint=local._checked_fingerprint(progress))
 
-    def _fingerprint_here(self, progress: bool) -> str:
-        found = content_fingerprint(self.named_files(), self.cache, progress=progress)
-        if self.fingerprint not in (None, found):
+    def _checked_fingerprint(self, progress: bool) -> str:
+        """The fingerprint of the images, which are on this node. Raises DataError if the settings name another one."""
+        fingerprint = content_fingerprint(self.named_files(), self.cache, progress=progress)
+        if self.fingerprint not in (None, fingerprint):
             places = ", ".join(self.locations.values())
             raise DataError(
                 f"data.fingerprint: {places}: the images have changed, or this node has others: expected "
-                f"{self.fingerprint}, found {found}"
+                f"{self.fingerprint}, found {fingerprint}"
             )
-        return found
+        return fingerprint
 
     def read(self, progress: bool) -> Dataset:
         with self.local_copy(progress) as local:
             if self.fingerprint is not None:
-                local._fingerprint_here(progress)
+                local._checked_fingerprint(progress)
             dataset = local._streamed(progress) if self.stream else local.decoded(progress)
         skipped, notes = (
-            tuple(self._as_given(local, text) for text in texts) for texts in (dataset.skipped, dataset.notes)
+            tuple(self._with_given_locations(local, text) for text in texts)
+            for texts in (dataset.skipped, dataset.notes)
         )
         if skipped:
             notes += (f"{len(skipped):,} damaged images are left out; each trial's skipped.json lists them.",)
         mean, std = self.mean or dataset.mean, self.std or dataset.std
         return replace(dataset, mean=mean, std=std, skipped=skipped, notes=notes)
 
-    def _as_given(self, local: Self, text: str) -> str:
-        """A text about this node's copies, naming the URIs that they are of."""
+    def _with_given_locations(self, local: Self, text: str) -> str:
+        """Replace paths of copies (those in `local`) in a message by the locations in these settings."""
         for key, location in self:
             if (copy := getattr(local, key)) != location:
-                here, there = copy, shown(location).rstrip("/")
-                if (pattern := os.path.basename(there)) == os.path.basename(here):
-                    here, there = here.removesuffix(f"/{pattern}"), there.removesuffix(f"/{pattern}")
-                text = text.replace(here, there)
+                local_location, given_location = copy, shown(location).rstrip("/")
+                if (pattern := os.path.basename(given_location)) == os.path.basename(local_location):
+                    local_location, given_location = (
+                        local_location.removesuffix(f"/{pattern}"),
+                        given_location.removesuffix(f"/{pattern}"),
+                    )
+                text = text.replace(local_location, given_location)
         return text
 
     @property
-    def damaged(self) -> OnError:
-        """The policy for damaged images."""
-        return OnError(self.on_error, self.max_skipped)
+    def damage_policy(self) -> DamagePolicy:
+        """What to do about damaged images, by `on_error` and `max_skipped`."""
+        return DamagePolicy(self.on_error, self.max_skipped)
 
     def _streamed(self, progress: bool) -> Dataset:
+        """The data set as streams; with `on_error: skip` without the images that prove to be damaged."""
         assert self.known_size is not None
         listing, skipped = self.encoded(), tuple[str, ...]()
         if self.on_error == "skip":
-            listing, skipped = without_damaged(listing, cache=self.cache, progress=progress, on_error=self.damaged)
+            listing, skipped = without_damaged(
+                listing, cache=self.cache, progress=progress, on_error=self.damage_policy
+            )
         check_not_empty(listing)
         decoder = Decoder(self.known_size, self.loader_processes)
         train, val, test = (Stream(part, self.known_size, decoder) for part in listing.splits.values())
@@ -188,7 +211,7 @@ class StreamableSettings(DataSettings):
         return Dataset(train, held_out, test, listing.classes, IMAGENET_MEAN, IMAGENET_STD, skipped, listing.notes)
 
     @model_validator(mode="after")
-    def _stream_is_whole(self) -> Self:
+    def _stream_settings_agree(self) -> Self:
         if self.stream and self.known_size is None:
             refuse(self, [Problem(("image_size",), None, "A stream needs the size in pixels that its crops have")])
         if self.stream and self.crop_padding != type(self).model_fields["crop_padding"].default:
@@ -199,9 +222,9 @@ class StreamableSettings(DataSettings):
 
 @dataclass(frozen=True)
 class Stream:
-    """Encoded images, of any shapes, whose batches appear on `device`. A `Split`.
+    """A `Split` of encoded images of any shapes, which are decoded when they are needed.
 
-    Those made from each other and from one data set share its `decoder`, which serves one iteration at a time.
+    All streams of a data set share one `decoder`, which allows one iteration at a time.
     """
 
     items: Sequence[Encoded]
@@ -223,50 +246,50 @@ class Stream:
         return replace(self, items=[self.items[index] for index in indices.tolist()])
 
     def augmentation(self, *, crop_padding: int, flip: bool) -> "ResizedCrops":
-        """RandomResizedCrop and flip; `crop_padding` plays no part."""
+        """RandomResizedCrop and flip; `crop_padding` is ignored."""
         return ResizedCrops(self, flip)
 
-    def plain(self, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+    def unaugmented(self, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
         tasks = (Task(self.items[part], None) for part in parts)
         batches = zip(self.decoder(tasks, self.device), (self.labels[part] for part in parts), strict=True)
-        for images, labels in _on_device(batches, self.device):
+        for images, labels in _copied_to_device(batches, self.device):
             yield images[:, 0], labels
 
 
 class ResizedCrops:
-    """RandomResizedCrop in the decoding processes, the flip on the device. An `Augmentation`."""
+    """An `Augmentation`: RandomResizedCrop in the decoding processes, the flip on the device."""
 
     def __init__(self, stream: Stream, flip: bool) -> None:
         self._stream, self._flip = stream, flip
 
-    def draw(self, order: Tensor, keys: Tensor, parts: Sequence[slice]) -> Iterator[Drawn]:
-        """For each part: crops uint8 [b, views, 3, S, S], whether each is mirrored bool [b, views], labels [b]."""
-        stream, mirrored = self._stream, shift(keys, 63).bool()
+    def prepare(self, order: Tensor, keys: Tensor, parts: Sequence[slice]) -> Iterator[BatchInputs]:
+        """Yield for each part: crops uint8 [b, views, 3, S, S], whether to mirror them bool [b, views], labels [b]."""
+        stream, mirrored = self._stream, shift_right(keys, 63).bool()
         tasks = (Task([stream.items[index] for index in order[part].tolist()], keys[part].tolist()) for part in parts)
         pixels = stream.decoder(tasks, stream.device)
         others = ((mirrored[part], stream.labels[order[part]]) for part in parts)
         batches = ((crops, *other) for crops, other in zip(pixels, others, strict=True))
-        yield from _on_device(batches, stream.device)
+        yield from _copied_to_device(batches, stream.device)
 
-    def views(self, drawn: Drawn) -> tuple[list[Tensor], Tensor]:
-        crops, mirrored, labels = drawn
+    def views(self, inputs: BatchInputs) -> tuple[list[Tensor], Tensor]:
+        crops, mirrored, labels = inputs
         if self._flip:
             crops = torch.where(mirrored[:, :, None, None, None], crops.flip(-1), crops)
         return list(crops.unbind(dim=1)), labels
 
 
 class Task(NamedTuple):
-    """A batch to decode. All that a process needs comes with it, so processes start fast and hold no list of files."""
+    """A batch to decode, self-contained, so that processes start fast and need no list of the data set's files."""
 
     items: Sequence[Encoded]
     keys: list[list[int]] | None
-    """For each image and view the random bits of its crop (see `Split.augmented`); None: as for testing, one view."""
+    """Random bits of the crop of each image and view (see `Augmentation.prepare`); None: a centre crop, for testing."""
 
 
 class CropDataset(torch.utils.data.Dataset[Tensor | DataError]):
-    """The work of the decoding processes: a `Task` to uint8 [b, views, 3, size, size].
+    """Decodes and crops in the decoding processes: indexed by a `Task`, returns uint8 [b, views, 3, size, size].
 
-    A broken image's error is returned: raised there, it would arrive wrapped in a traceback.
+    The error of a damaged image is returned: if it was raised, `DataLoader` would replace its message by a traceback.
     """
 
     def __init__(self, size: int) -> None:
@@ -284,6 +307,7 @@ class CropDataset(torch.utils.data.Dataset[Tensor | DataError]):
         return torch.stack(views)
 
     def _crops(self, item: Encoded, draws: list[list[float]]) -> Tensor:
+        """Random crops of an image, uint8 [views, 3, size, size]; `draws`: of `crop_box`, for each view."""
         from torchvision.transforms.v2.functional import resized_crop  # takes seconds; settings are checked without it
 
         image = decode_item(item, None)
@@ -292,14 +316,14 @@ class CropDataset(torch.utils.data.Dataset[Tensor | DataError]):
 
 
 def eval_resize(size: int) -> int:
-    """The length to which a test image's shorter side is scaled before its centre is cut out: 256 for 224."""
+    """The pixels to which a test image's shorter side is scaled before its centre of `size` is cropped: 256 for 224."""
     return round(size * 256 / 224)
 
 
 def crop_box(height: int, width: int, draws: Sequence[float]) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a crop, distributed as in torchvision's RandomResizedCrop.
+    """(top, left, height, width) of a random crop, distributed as in torchvision's RandomResizedCrop.
 
-    `draws`: 4 numbers in [0, 1) for each of `ATTEMPTS` (area, ratio of the sides, row, column).
+    `draws`: 4 · `ATTEMPTS` uniform numbers in [0, 1): for each attempt area, aspect ratio, row and column.
     """
     low, high = (math.log(ratio) for ratio in RATIO)
     for attempt in range(ATTEMPTS):
@@ -314,20 +338,25 @@ def crop_box(height: int, width: int, draws: Sequence[float]) -> tuple[int, int,
 
 
 class Decoder:
-    """Decodes tasks in order, in processes that start with the first batch and stay until this is let go.
+    """Decodes tasks in order, in processes that start with the first batch and end when this object is deleted.
 
-    They are spawned. A fork would copy the locks that threads of Ray, gRPC or CUDA hold at that moment. A fork server's
-    children would outlive a training process that is killed: what they watch is their parent, the server.
+    The processes are spawned. Forked ones would inherit locks that threads of Ray, gRPC or CUDA hold at that moment; a
+    fork server's would survive a killed training process, since they watch their parent, which is the server.
     """
 
     def __init__(self, size: int, processes: int) -> None:
+        """`size`: side of the crops in pixels; `processes`: 0 to decode in the calling process."""
         self._size, self._processes = size, processes
-        self._tasks = _Replaceable()
+        self._tasks = _TaskSampler()
         self._loader: torch.utils.data.DataLoader[Tensor | DataError] | None = None
-        self._turn = 0
+        self._iterations = 0
 
     def __call__(self, tasks: Iterable[Task], device: torch.device) -> Iterator[Tensor]:
-        """Each task's images, uint8 [b, views, 3, size, size], for a GPU in pinned memory. Raises DataError."""
+        """Yield each task's images, uint8 [b, views, 3, size, size], on the CPU, in pinned memory if `device` is a GPU.
+
+        Raises:
+            DataError: an image cannot be read or decoded.
+        """
         if self._loader is None:
             self._loader = torch.utils.data.DataLoader(
                 CropDataset(self._size),
@@ -337,22 +366,22 @@ class Decoder:
                 persistent_workers=self._processes > 0,
                 multiprocessing_context="spawn" if self._processes else None,
                 pin_memory=device.type == "cuda",
-                generator=torch.Generator(),  # else each epoch would advance torch's own random state
+                generator=torch.Generator(),  # otherwise each epoch would advance torch's global random state
             )
         self._tasks.current = tasks
-        self._turn += 1
-        turn = self._turn
+        self._iterations += 1
+        iteration = self._iterations
         with children_spared():
             batches = iter(self._loader)
-        for found in batches:
-            if isinstance(found, DataError):
-                raise found
-            yield found
-            assert turn == self._turn, "another iteration over this data set began before this one ended"
+        for batch in batches:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+            assert iteration == self._iterations, "another iteration over this data set began before this one ended"
 
 
-class _Replaceable(torch.utils.data.Sampler[Task]):
-    """The tasks of the iteration that is about to begin."""
+class _TaskSampler(torch.utils.data.Sampler[Task]):
+    """A sampler whose tasks can be replaced before each iteration, since persistent workers keep their sampler."""
 
     current: Iterable[Task] = ()
 
@@ -360,15 +389,15 @@ class _Replaceable(torch.utils.data.Sampler[Task]):
         return iter(self.current)
 
 
-def _on_device(batches: Iterable[tuple[Tensor, ...]], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-    """The batches on the device; to a GPU they are copied while it still computes on the one before."""
+def _copied_to_device(batches: Iterable[tuple[Tensor, ...]], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the batches on the device; a GPU receives the next one while it computes on the current one."""
     if device.type != "cuda":
         yield from batches
         return
     copying = torch.cuda.Stream(device)
     used: deque[torch.cuda.Event] = deque()
     for batch in batches:
-        if len(used) == _IN_FLIGHT:
+        if len(used) == _BATCHES_ON_DEVICE:
             used.popleft().synchronize()
         with torch.cuda.stream(copying):
             copied = tuple(tensor.to(device, non_blocking=True) for tensor in batch)

@@ -30,5 +30,5 @@ def cause_of(error: BaseException) -> str:
 def cause_in(traceback: str) -> str:
     """The last exception in a text, or its last line. What an exception says on further lines is left out."""
     lines = [line.strip() for line in traceback.strip().splitlines() if line.strip()]
-    found = [line for line in traceback.splitlines() if _EXCEPTION.match(line)]
-    return (found or lines or ["no reason is known"])[-1]
+    error_lines = [line for line in traceback.splitlines() if _EXCEPTION.match(line)]
+    return (error_lines or lines or ["no reason is known"])[-1]

@@ -20,7 +20,7 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import ClusterLost
 from ffsd_ray.interruption import postponed
 from ffsd_ray.launch.cluster.capacity import resources_of
-from ffsd_ray.launch.cluster.concurrency import Admission
+from ffsd_ray.launch.cluster.concurrency import ConcurrencyLimit
 from ffsd_ray.launch.cluster.connection import Cluster, connected
 from ffsd_ray.launch.cluster.gpu_share import resolve_gpu_shares
 from ffsd_ray.launch.cluster.head_watchdog import head_watched
@@ -30,7 +30,7 @@ from ffsd_ray.launch.ray_internals import keep_secrets_from_runtime_environments
 from ffsd_ray.launch.scratch import scratch_folder
 from ffsd_ray.launch.search.optuna_search import Announce, completed, optuna, spec_of
 from ffsd_ray.launch.search.schedulers import ranked, scheduler
-from ffsd_ray.launch.tracking.async_logger import InBackground
+from ffsd_ray.launch.tracking.async_logger import AsyncLogger
 from ffsd_ray.launch.tracking.setup import watchers
 from ffsd_ray.launch.trial import run_trial, trains_here, trial_resources
 from ffsd_ray.progress_view import View
@@ -98,7 +98,7 @@ class Driver:
         return [spec for spec in trials if spec.identity() not in refused]
 
     def _tuner(
-        self, trials: Sequence[TrialSpec], cluster: Cluster, scratch: str, trackers: Sequence[InBackground]
+        self, trials: Sequence[TrialSpec], cluster: Cluster, scratch: str, trackers: Sequence[AsyncLogger]
     ) -> tune.Tuner:
         job = self.job
         mutable = list(job.search.scheduler.mutate) if isinstance(job.search.scheduler, Pbt) else []
@@ -140,7 +140,7 @@ class Driver:
                 # Workers that fail are Ray Train's to replace; this is the process of the trial itself.
                 failure_config=tune.FailureConfig(max_failures=job.failures.max_retries),
                 callbacks=[
-                    Admission(searcher, cluster, wanted, job.scale.trials_at_once),
+                    ConcurrencyLimit(searcher, cluster, wanted, job.scale.trials_at_once),
                     ViewCallback(self.run, self.view, self.labels, self.announce),
                     OrphanedPlacementGroups(self.view, self.labels),
                     *trackers,
@@ -152,7 +152,7 @@ class Driver:
         """A Tune trial's configuration, see `run_trial`."""
         return {
             "spec": spec.model_dump(),
-            "own_cluster": cluster.own,
+            "own_cluster": cluster.local,
             "trials": self.run.store.child("trials").location,
             # of a population any epoch may be taken over by another trial
             "keep_checkpoints": self.job.records.keep_checkpoints == "all" or bool(mutable),

@@ -55,8 +55,12 @@ def run_trial(config: dict[str, Any]) -> None:
     `records` the folder of all `trials`, for a population based scheduler hands one trial's configuration to another.
     """
     name = tune.get_context().get_trial_name()
-    own = {"identity": name, "records": f"{config['trial']['trials']}/{name}", "spec": spec_of(config).model_dump()}
-    (train_here if trains_here(config) else _watch)(config["trial"] | own)
+    trial_config = {
+        "identity": name,
+        "records": f"{config['trial']['trials']}/{name}",
+        "spec": spec_of(config).model_dump(),
+    }
+    (train_here if trains_here(config) else _watch)(config["trial"] | trial_config)
 
 
 def _watch(config: dict[str, Any]) -> None:

@@ -27,10 +27,11 @@ from ffsd_ray.series import HistoryRow
 from ffsd_ray.train.context import Context, LocalContext
 from ffsd_ray.train.trainer import Donor, train
 
-#: Seconds between two looks whether the node is taken back.
-_LOOK = 1.0
-#: Seconds for which workers that could be more expect to be replaced once a node has come; between checkpoints then.
-_EXPECT, _BETWEEN = 60.0, 5.0
+#: Seconds between two checks whether the node is being preempted.
+_CHECK_SECONDS = 1.0
+#: Seconds after a node has joined in which workers that could be more expect to be replaced, and between checkpoints
+#: meanwhile.
+_GROWTH_EXPECTED_SECONDS, _CHECKPOINT_SECONDS = 60.0, 5.0
 
 
 class WorkerContext:
@@ -44,40 +45,40 @@ class WorkerContext:
         self.device = ray.train.torch.get_device()
         self._preempted = False
         self._may_grow = self.world_size < most_workers
-        self._nodes = _nodes()
-        self._came = self._saved = -math.inf
+        self._known_nodes = _alive_nodes()
+        self._node_joined = self._last_checkpoint = -math.inf
 
     def report(self, row: HistoryRow) -> None:
-        ray.train.report(_reported(row, self._ranked))
+        ray.train.report(_with_ranked(row, self._ranked))
 
     def checkpoint_requested(self) -> bool:
         self._preempted = ray.train.get_preemption_info() is not None
-        return self._preempted or (self._may_grow and broadcast_from_rank_zero(self._expects_more()))
+        return self._preempted or (self._may_grow and broadcast_from_rank_zero(self._expects_more_workers()))
 
     def exit_if_preempted(self) -> None:
         if self._preempted:
-            raise _taken_back()
+            raise _preemption_error()
 
-    def _expects_more(self) -> bool:
+    def _expects_more_workers(self) -> bool:
         """Whether a node has joined lately, and the last checkpoint is some seconds old.
 
         Ray replaces the workers by more of them at a moment of its own, without a word.
         """
         now = time.monotonic()
-        if not (nodes := _nodes()) <= self._nodes:
-            self._came, self._saved = now, -math.inf
-        self._nodes = nodes
-        if now - self._came > _EXPECT or now - self._saved < _BETWEEN:
+        if not (nodes := _alive_nodes()) <= self._known_nodes:
+            self._node_joined, self._last_checkpoint = now, -math.inf
+        self._known_nodes = nodes
+        if now - self._node_joined > _GROWTH_EXPECTED_SECONDS or now - self._last_checkpoint < _CHECKPOINT_SECONDS:
             return False
-        self._saved = now
+        self._last_checkpoint = now
         return True
 
 
-def _nodes() -> set[str]:
+def _alive_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-def _taken_back() -> RayActorError:
+def _preemption_error() -> RayActorError:
     """An error that Ray Train and Tune count as a preemption, not as a failure.
 
     Going on until the node goes would only be work to do again, and put off the search for another node.
@@ -92,10 +93,10 @@ class TuneContext(LocalContext):
         super().__init__(torch.device("cuda" if config["spec"]["scale"]["gpus_per_worker"] != 0 else "cpu"))
         self._config = config
         self._node = ray.get_runtime_context().get_node_id()
-        self._looked = -math.inf
+        self._last_check = -math.inf
 
     def report(self, row: HistoryRow) -> None:
-        reported = _reported(row, self._config["ranked"])
+        reported = _with_ranked(row, self._config["ranked"])
         if not self._config["mutable"]:
             tune.report(reported)
             return
@@ -104,16 +105,16 @@ class TuneContext(LocalContext):
 
     def checkpoint_requested(self) -> bool:
         now = time.monotonic()
-        if now - self._looked < _LOOK:
+        if now - self._last_check < _CHECK_SECONDS:
             return False
-        self._looked = now
+        self._last_check = now
         return self._node in draining_nodes()  # where Ray Train looks for its workers
 
     def exit_if_preempted(self) -> None:
-        raise _taken_back()
+        raise _preemption_error()
 
 
-def _reported(row: HistoryRow, ranked: str | None) -> dict[str, Any]:
+def _with_ranked(row: HistoryRow, ranked: str | None) -> dict[str, Any]:
     """Raises TrialError."""
     if ranked is None:
         return dict(row)
@@ -141,7 +142,7 @@ def train_here(config: dict[str, Any]) -> None:
     _train(config, TuneContext(config), donor(config))
 
 
-def _train(config: dict[str, Any], context: Context, giver: Donor | None = None) -> None:
+def _train(config: dict[str, Any], context: Context, donor_trial: Donor | None = None) -> None:
     """Train; an error that a retry would only meet again is recorded, and ends the trial without one.
 
     Raises:
@@ -162,7 +163,7 @@ def _train(config: dict[str, Any], context: Context, giver: Donor | None = None)
             context,
             keep_checkpoints=config["keep_checkpoints"],
             stoppable=config["stoppable"],
-            donor=giver,
+            donor=donor_trial,
         )
     except DataAway:
         raise

@@ -6,10 +6,10 @@ from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Method, MethodSe
 from ffsd_ray.registry import by_name, modules
 
 METHODS: dict[str, type[Method]] = by_name(
-    (found.Settings.model_fields["name"].default, found)
+    (value.Settings.model_fields["name"].default, value)
     for module in modules(__name__)
-    for found in vars(module).values()
-    if inspect.isclass(found) and issubclass(found, Method) and not inspect.isabstract(found)
+    for value in vars(module).values()
+    if inspect.isclass(value) and issubclass(value, Method) and not inspect.isabstract(value)
 )
 
 __all__ = ["METHODS", "Blueprint", "Losses", "MapShapes", "Method", "MethodSettings", "Phase", "TrainedOn"]

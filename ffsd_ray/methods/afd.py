@@ -1,9 +1,12 @@
 """Online adversarial feature map distillation (AFD; Chung et al., ICML 2020): a reconstruction, without public code.
 
-Peers teach in a cycle: i learns from i + 1. In every batch first the logit step, L_i = CE + ramp · KD_3(i ← j); then
-an adversarial step on the last feature maps, with optimisers of its own: discriminator D_i wants 1 for the peer's map
-and 0 for its own network's, the network wants 1 for its own (least squares). Not to be confused with attention-based
-feature distillation.
+Peers teach in a cycle: student i learns from j = i + 1, the last one from the first. Each batch is used twice:
+
+1. logit step: L_i = CE(y, p_i) + ramp · KD_3(i ← j);
+2. adversarial step on the last feature maps, by separate Adam optimisers, with least-squares GAN losses: the
+   discriminator D_i learns to output 1 for student j's map and 0 for student i's, student i to make D_i output 1.
+
+Not to be confused with attention-based feature distillation, which has the same abbreviation.
 """
 
 from typing import Literal
@@ -22,7 +25,7 @@ from ffsd_ray.methods.shared.rampup import Ramp
 
 
 class AfdSettings(PeersSettings):
-    """Peers whose last feature maps a discriminator cannot tell from each other's."""
+    """Settings of online adversarial feature map distillation."""
 
     name: Literal["afd"] = "afd"
     temperature: Positive = Field(3.0, description="Temperature of the logit step's distillation.")
@@ -46,7 +49,7 @@ class AfdSettings(PeersSettings):
 
 
 class Afd(Peers):
-    """The peers and a discriminator for each."""
+    """AFD: n peers and a discriminator for each."""
 
     Settings = AfdSettings
     settings: AfdSettings
@@ -74,17 +77,18 @@ class Afd(Peers):
             return Losses(self._adversarial(students), {})
         terms = {}
         for index, name in enumerate(self.common):
-            own, peer = students[index].logits, students[index - len(students) + 1].logits
-            terms[f"{name}/ce"] = F.cross_entropy(own, labels)
-            terms[f"{name}/kd"] = self.ramp.factor * soft_kl(own, peer, self.settings.temperature)
+            logits, peer_logits = students[index].logits, students[index - len(students) + 1].logits
+            terms[f"{name}/ce"] = F.cross_entropy(logits, labels)
+            terms[f"{name}/kd"] = self.ramp.factor * soft_kl(logits, peer_logits, self.settings.temperature)
         return Losses(terms, {name: s.logits.detach() for name, s in zip(self.common, students, strict=True)})
 
     def _adversarial(self, students: list[Features]) -> dict[str, Tensor]:
+        """The adversarial step's terms: the GAN losses of every student and of its discriminator."""
         terms = {}
-        for index, (name, judge) in enumerate(zip(self.common, self.discriminators, strict=True)):
-            own, peer = students[index].maps[-1], students[index - len(students) + 1].maps[-1]
-            terms[f"{name}/adversarial"] = generator_loss(judge, own)
-            terms[f"discriminator{index + 1}/apart"] = discriminator_loss(judge, peer, own)
+        for index, (name, discriminator) in enumerate(zip(self.common, self.discriminators, strict=True)):
+            maps, peer_maps = students[index].maps[-1], students[index - len(students) + 1].maps[-1]
+            terms[f"{name}/adversarial"] = generator_loss(discriminator, maps)
+            terms[f"discriminator{index + 1}/apart"] = discriminator_loss(discriminator, peer_maps, maps)
         return terms
 
     def roles(self) -> dict[Role, list[nn.Module]]:

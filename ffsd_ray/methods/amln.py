@@ -1,9 +1,13 @@
 """Adversarial-based mutual learning network (AMLN; Zhang et al., ECCV 2020), a reconstruction.
 
-Networks are cut into blocks, at their feature maps. After each block a discriminator aligns the block's map with the
-peer's (least squares); after each but the last an alignment container (average pooling, 1×1 convolution, batch norm)
-maps it to the peer's final map (mean squared difference). At the end CE + KD. Peers teach in a cycle: i learns from
-i + 1. The structure is the paper's; the weights and the schedule are UNCONFIRMED.
+Peers teach in a cycle: student i learns from i + 1, the last one from the first. A network is cut into blocks at its
+feature maps. The loss of a student is CE + KD_T on its logits, and for its blocks
+
+- an adversarial term each (least-squares GAN): the block's map should pass for the peer's map of the same block;
+- all but the last, a container term: an alignment container (average pooling, 1×1 convolution, batch norm) maps the
+  block's map to the peer's final map (mean squared error).
+
+The structure is the paper's; the weights and the schedule are UNCONFIRMED.
 """
 
 from typing import Literal
@@ -22,7 +26,7 @@ from ffsd_ray.methods.shared.peers import Peers, PeersSettings
 
 
 class AmlnSettings(PeersSettings):
-    """Peers that are aligned block by block."""
+    """Settings of adversarial-based mutual learning."""
 
     name: Literal["amln"] = "amln"
     temperature: Positive = Field(3.0, description="Temperature of the distillation at the end.")
@@ -41,7 +45,7 @@ class AmlnSettings(PeersSettings):
 
 
 class Amln(Peers):
-    """The peers, and for each a discriminator a block and a container a block but the last."""
+    """AMLN: n peers; each has one discriminator per block, and one alignment container per block except the last."""
 
     Settings = AmlnSettings
     settings: AmlnSettings
@@ -64,24 +68,34 @@ class Amln(Peers):
         students = self.features_of_all(list(self.students), views[0])
         terms: dict[str, Tensor] = {}
         for index, name in enumerate(self.common):
-            own, peer = students[index], students[index - len(students) + 1]
-            terms[f"{name}/ce"] = F.cross_entropy(own.logits, labels)
-            terms[f"{name}/kd"] = soft_kl(own.logits, peer.logits, self.settings.temperature)
-            terms |= self._alignment(index, name, own, peer)
+            student, peer = students[index], students[index - len(students) + 1]
+            terms[f"{name}/ce"] = F.cross_entropy(student.logits, labels)
+            terms[f"{name}/kd"] = soft_kl(student.logits, peer.logits, self.settings.temperature)
+            terms |= self._alignment(index, name, student, peer)
         return Losses(terms, {name: s.logits.detach() for name, s in zip(self.common, students, strict=True)})
 
-    def _alignment(self, index: int, name: str, own: Features, peer: Features) -> dict[str, Tensor]:
-        settings, judges, containers = self.settings, self.discriminators[index], self.containers[index]
-        assert isinstance(judges, nn.ModuleList)
+    def _alignment(self, index: int, name: str, student: Features, peer: Features) -> dict[str, Tensor]:
+        """The adversarial and container terms of the student at `index`, and its discriminators' term."""
+        settings, discriminators, containers = self.settings, self.discriminators[index], self.containers[index]
+        assert isinstance(discriminators, nn.ModuleList)
         assert isinstance(containers, nn.ModuleList)
-        fooled = [generator_loss(judge, m) for judge, m in zip(judges, own.maps, strict=True)]
-        apart = [discriminator_loss(judge, p, m) for judge, p, m in zip(judges, peer.maps, own.maps, strict=True)]
-        final = peer.maps[-1].detach()
-        aligned = [F.mse_loss(contain(m), final) for contain, m in zip(containers, own.maps[:-1], strict=True)]
+        generator_losses = [
+            generator_loss(discriminator, feature_map)
+            for discriminator, feature_map in zip(discriminators, student.maps, strict=True)
+        ]
+        discriminator_losses = [
+            discriminator_loss(discriminator, peer_map, feature_map)
+            for discriminator, peer_map, feature_map in zip(discriminators, peer.maps, student.maps, strict=True)
+        ]
+        peer_final = peer.maps[-1].detach()
+        container_losses = [
+            F.mse_loss(container(feature_map), peer_final)
+            for container, feature_map in zip(containers, student.maps[:-1], strict=True)
+        ]
         return {
-            f"{name}/adversarial": settings.weight_adversarial * torch.stack(fooled).sum(),
-            f"{name}/container": settings.weight_container * torch.stack(aligned).sum(),
-            f"discriminator{index + 1}/apart": torch.stack(apart).sum(),
+            f"{name}/adversarial": settings.weight_adversarial * torch.stack(generator_losses).sum(),
+            f"{name}/container": settings.weight_container * torch.stack(container_losses).sum(),
+            f"discriminator{index + 1}/apart": torch.stack(discriminator_losses).sum(),
         }
 
     def roles(self) -> dict[Role, list[nn.Module]]:
@@ -89,7 +103,7 @@ class Amln(Peers):
 
 
 class Container(nn.Module):
-    """A block's map [B, C, h, w] to the shape of a final one [B, C_M, H_M, W_M]."""
+    """Alignment container: maps a block's feature map [B, C, h, w] to the last one's shape [B, C_M, H_M, W_M]."""
 
     def __init__(self, channels: int, final: tuple[int, int, int]) -> None:
         super().__init__()

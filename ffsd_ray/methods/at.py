@@ -16,17 +16,17 @@ from torch import Tensor
 from ffsd_ray.base_settings import NonNegative
 from ffsd_ray.losses import attention, mimic
 from ffsd_ray.methods.base import Losses
-from ffsd_ray.methods.shared.with_teacher import Taught, TaughtSettings
+from ffsd_ray.methods.shared.with_teacher import StudentWithTeacher, TeacherSettings
 
 
-class AtSettings(TaughtSettings):
+class AtSettings(TeacherSettings):
     """Settings of attention transfer."""
 
     name: Literal["at"] = "at"
     beta: NonNegative = Field(1000.0, description="β, weight of the attention term.")
 
 
-class At(Taught):
+class At(StudentWithTeacher):
     """A student that learns from a teacher's attention maps (AT)."""
 
     Settings = AtSettings
@@ -46,5 +46,6 @@ class At(Taught):
 
 
 def _same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Pool two batches of feature maps to the smaller height and width of the two (adaptive average pooling)."""
     size = min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3])
     return F.adaptive_avg_pool2d(a, size), F.adaptive_avg_pool2d(b, size)

@@ -19,18 +19,18 @@ MapShapes = tuple[tuple[int, int, int], ...]
 
 
 class MethodSettings(Settings):
-    """The `method` section of a job file; every method has its own class, told apart by `name`."""
+    """The `method` section of a job file. Every method has its own subclass, which `name` selects."""
 
     name: str
 
     @property
     @abstractmethod
     def primary_series(self) -> str:
-        """The series whose accuracy stands for the method in a comparison."""
+        """The series whose accuracy represents the method in comparisons."""
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """Assumptions of this configuration that no source confirms: printed below tables that have it."""
+        """Assumptions of this configuration that no paper or published code confirms; printed below tables."""
         return ()
 
     @property
@@ -40,31 +40,31 @@ class MethodSettings(Settings):
 
     @property
     def requires_validation(self) -> bool:
-        """Whether it learns from images that are held out (`Method.fit_on_validation`)."""
+        """Whether the method learns from held-out images (`Method.fit_on_validation`)."""
         return False
 
     @property
     def teachers(self) -> list[str | None]:
-        """The backbones of the networks that must have been trained before a trial, at most 128; None: the trial's own.
+        """Backbones of the teachers to train before the trial, at most 128; None stands for the trial's own backbone.
 
-        Each is a baseline with the trial's data and optimisation and a seed that no other trial has.
+        Each teacher is a `baseline` trial with the same data and optimisation, and with a seed that no other trial has.
         """
         return []
 
     def problems(self, shapes: MapShapes) -> Iterator[Problem]:
-        """Reasons why this method cannot work on a backbone with such feature maps."""
+        """Yield the reasons why this method cannot train a backbone with feature maps of these shapes."""
         yield from ()
 
     def label(self) -> str:
-        """A short name for tables."""
+        """A short name of this configuration for tables."""
         return self.name
 
 
 class Losses(NamedTuple):
     """Results of one phase of a step.
 
-    terms: weighted scalars named `member/term`; their sum is what is minimised, so they can be logged part by part.
-    logits: [B, K] of every member, detached, for the training accuracy.
+    terms: weighted scalar losses by name, `member/term`; their sum is minimised.
+    logits: [B, K] of every member, detached; the training accuracy is measured on them.
     """
 
     terms: dict[str, Tensor]
@@ -72,31 +72,32 @@ class Losses(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """One forward and backward pass of a step: the roles whose parameters it updates."""
+    """One forward and backward pass of a training step, and the roles whose parameters it updates."""
 
     name: str
     roles: tuple[Role, ...]
 
 
 class TrainedOn(NamedTuple):
-    """Facts about the training images that a teacher from a file must match."""
+    """The training images' classes and normalisation, which a teacher loaded from a file must match."""
 
     source: str
-    """The kind of data (`data.name`)."""
+    """The data source (`data.name`)."""
     classes: tuple[str, ...]
+    """Class names by label."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """Everything that a group is built from, besides its own settings."""
+    """The arguments, besides a method's settings, that its group of networks is built from."""
 
     backbone: Builder
     shapes: MapShapes
     classes: int
     precision: Precision = "fp32"
-    #: None where nothing is trained.
+    #: None when the group is only inspected or measured, not trained.
     data: TrainedOn | None = None
 
     def network(self) -> nn.Module:
@@ -105,43 +106,46 @@ class Blueprint:
 
 
 class Method(nn.Module, ABC):
-    """A group of networks as one module, so that one DDP wrapper sees every trainable operation.
+    """A training method: a group of networks and their losses, as one module for one DDP wrapper.
 
-    A subclass is found by its file in this package, named in job files by its `Settings`, and constructed from those
-    settings and a `Blueprint`.
+    Every subclass in a file of this package is a method of job files, under the `name` of its `Settings`. It is
+    constructed from those settings and a `Blueprint`.
     """
 
     Settings: ClassVar[type[MethodSettings]]
-    #: Augmented views of an image that a step takes.
+    #: Number of differently augmented views of each image that `forward` takes.
     views: int = 1
 
     def __init__(self, settings: Any, blueprint: Blueprint) -> None:
         super().__init__()
         self.settings = settings
         self._precision = blueprint.precision
-        #: Backbones that teach and are not trained, all of one kind, in evaluation mode. In a plain list, so that they
-        #: are no part of the group's state: they come from where they were trained (`load_teachers`).
+        #: Frozen teacher networks, all with the same backbone, in evaluation mode. A plain list keeps them out of the
+        #: state dictionary; `load_teachers` loads their weights from where they were trained.
         self.teachers: list[nn.Module] = []
 
     @abstractmethod
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
-        """Losses of one phase for `views` of the images [B, 3, S, S] and labels [B]."""
+        """Compute the losses of one phase.
+
+        `views`: `self.views` tensors [B, 3, S, S], normalised; `labels`: int64 [B]; `phase`: a name from `phases`.
+        """
 
     @abstractmethod
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits [B, K] of every member, in evaluation."""
+        """Logits [B, K] of every member for images [B, 3, S, S]; called in evaluation mode."""
 
     @abstractmethod
     def roles(self) -> dict[Role, list[nn.Module]]:
-        """The modules of each role: together all parameters that are trained.
+        """The modules of each role; together they hold every trained parameter.
 
-        Two roles share a module only where one optimiser a phase moves it (AFD's logit and adversarial steps).
+        Two roles may share a module only if no phase updates it with both roles' optimisers (as in AFD).
         """
 
     @property
     @abstractmethod
     def deployed(self) -> tuple[str, nn.Module]:
-        """The one member that is kept after training: its name and its backbone."""
+        """Name and network of the member that is kept for use after training."""
 
     @property
     @abstractmethod
@@ -151,57 +155,58 @@ class Method(nn.Module, ABC):
     @property
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
-        """The backbone of every member that is one (the fusion module is not), in the order of `members`."""
+        """The networks of all members that are backbones, which the fusion module is not, in the order of `members`."""
 
     @property
     def common(self) -> list[str]:
-        """Names of the common students, whose mean and ensembles are reported."""
+        """Names of the common students. Their mean accuracy and their ensembles are reported."""
         return []
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The backward passes of one step, in order."""
+        """The forward and backward passes of one training step, in order."""
         return (Phase("all", tuple(self.roles())),)
 
     @property
     def adam_rates(self) -> dict[Role, float]:
-        """Roles that have an Adam of their own, without weight decay, and its learning rate."""
+        """Learning rates of the roles that are trained by a separate Adam optimiser, without weight decay."""
         return {}
 
     @property
     def clip_norm(self) -> float | None:
-        """The norm, over all parameters of a step's roles, to which its gradients are clipped; None: they are not."""
+        """Maximum L2 norm of a phase's gradients, over all parameters of its roles; None: no clipping."""
         return None
 
     def load_teachers(self, weights: Sequence[Mapping[str, Tensor]]) -> None:
-        """The trained weights of the settings' `teachers`, in that order; called once, before anything is trained."""
+        """Load the state dictionaries of the settings' `teachers`, in that order; called once, before training."""
         for teacher, state in zip(self.teachers, weights, strict=True):
             teacher.load_state_dict(state)
 
     def fit_on_validation(self, batches: Iterable[tuple[Tensor, Tensor]], total: Callable[[Tensor], Tensor]) -> None:
-        """Learn from the validation images (normalised [B, 3, S, S], labels [B]) after an epoch, in evaluation mode.
+        """Learn from the validation images after an epoch, in evaluation mode.
 
-        Each worker is given its share; `total` sums a tensor over the workers, in place.
+        `batches`: this worker's share of the images, normalised [B, 3, S, S], with labels [B]; `total`: sums a tensor
+        over the workers, in place.
         """
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set what depends on the epoch (from 1)."""
+        """Set everything that depends on the epoch, which is counted from 1."""
 
     def weights(self) -> dict[str, float]:
-        """The loss weights in force, by the name they have in the job file."""
+        """Loss weights of the current epoch after warm-up, by settings key; recorded in the history."""
         return {}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Override what `to` calls, so that teachers move too."""
+        """Apply `fn` to the teachers' tensors too: `Module.to` and the like go through here."""
         for teacher in self.teachers:
             teacher._apply(fn, recurse)
         moved: Self = super()._apply(fn, recurse)
         return moved
 
     def features(self, net: nn.Module, x: Tensor) -> Features:
-        """A network's forward pass under the precision in force, its results in full precision for the losses."""
+        """A network's forward pass on x [B, ...] at the trial's precision, with results in float32 for the losses."""
         return features(net, x, self._precision)
 
     def features_of_all(self, networks: Sequence[nn.Module], images: Tensor) -> list[Features]:
-        """The same for several networks, all on the same images."""
+        """Forward passes of several networks on the same images [B, 3, S, S], see `features`."""
         return [self.features(network, images) for network in networks]

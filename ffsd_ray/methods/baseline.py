@@ -1,4 +1,4 @@
-"""One network trained on the labels alone: what every gain is measured against."""
+"""One network trained on the labels alone: the reference of every reported gain."""
 
 from typing import Literal
 
@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ffsd_ray.methods.base import Losses, MethodSettings
-from ffsd_ray.methods.shared.single_student import Alone
+from ffsd_ray.methods.shared.single_student import SingleStudent
 
 
 class BaselineSettings(MethodSettings):
-    """Cross-entropy, nothing to set."""
+    """Settings of the baseline: none besides its name."""
 
     name: Literal["baseline"] = "baseline"
 
@@ -19,8 +19,8 @@ class BaselineSettings(MethodSettings):
         return "student"
 
 
-class Baseline(Alone):
-    """L = CE(y, p)."""
+class Baseline(SingleStudent):
+    """One network trained with cross-entropy, L = CE(y, p)."""
 
     Settings = BaselineSettings
 

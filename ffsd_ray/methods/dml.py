@@ -34,7 +34,7 @@ class MutualSettings(MethodSettings):
 
 
 class DmlSettings(LeaderSettings, MutualSettings):
-    """Deep mutual learning; what it says of a leader counts only with one."""
+    """Settings of deep mutual learning. Those of a leader have an effect only with `leader: true`."""
 
     name: Literal["dml"] = "dml"
     leader: bool = Field(
@@ -59,7 +59,7 @@ class DmlSettings(LeaderSettings, MutualSettings):
 
 
 def mutual_terms(logits: list[Tensor], labels: Tensor, settings: MutualSettings) -> dict[str, Tensor]:
-    """Eq. 2 for every student: `studentI/ce` and `studentI/mutual_kl`."""
+    """The two terms of Eq. 2 for every student i, `student<i>/ce` and `student<i>/mutual_kl`; logits [B, K] each."""
     terms = {}
     for index, name in enumerate(student_names(len(logits))):
         terms[f"{name}/ce"] = F.cross_entropy(logits[index], labels)
@@ -68,68 +68,70 @@ def mutual_terms(logits: list[Tensor], labels: Tensor, settings: MutualSettings)
 
 
 class MutualGroup(Peers):
-    """n students that teach each other, and a leader where there is one: what DML and FFSD have in common."""
+    """n students that teach each other and an optional leader: the common base of DML and FFSD."""
 
-    def __init__(self, settings: Any, blueprint: Blueprint, *, lead: bool, fuse: bool = True) -> None:
+    def __init__(self, settings: Any, blueprint: Blueprint, *, leader: bool, fuse: bool = True) -> None:
         super().__init__(settings, blueprint)
-        self.leadership = LeaderModule(settings.students, blueprint, fuse=fuse) if lead else None
+        self.leader_module = LeaderModule(settings.students, blueprint, fuse=fuse) if leader else None
         self.warmup = warmup(settings, settings.formulation)
 
     def begin_epoch(self, epoch: int) -> None:
         self.warmup.begin(epoch)
 
     def forward_group(self, images: Tensor) -> tuple[list[Features], LeaderForward | None]:
-        """The students' forward passes, and the leader's side, None without one."""
+        """Features of the students for images [B, 3, S, S], and the leader's results; None without a leader."""
         students = self.features_of_all(list(self.networks.values()), images)
-        if self.leadership is None:
+        if self.leader_module is None:
             return students, None
         leader = students.pop()
-        return students, self.leadership(leader, students)
+        return students, self.leader_module(leader, students)
 
-    def logits(self, students: list[Features], seen: LeaderForward | None) -> dict[str, Tensor]:
-        """Logits by member, from the results of `forward_group`."""
+    def logits(self, students: list[Features], leader_forward: LeaderForward | None) -> dict[str, Tensor]:
+        """Logits [B, K] by member, from the results of `forward_group`."""
         logits = {name: student.logits for name, student in zip(self.common, students, strict=True)}
-        if self.leadership is not None and seen is not None:
-            logits |= self.leadership.logits(seen)
+        if self.leader_module is not None and leader_forward is not None:
+            logits |= self.leader_module.logits(leader_forward)
         return logits
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         return self.logits(*self.forward_group(images))
 
     def roles(self) -> dict[Role, list[nn.Module]]:
-        added = self.leadership.roles() if self.leadership is not None else {}
+        added = self.leader_module.roles() if self.leader_module is not None else {}
         return added | {"student": [self.students, *added.get("student", [])]}
 
     @property
     def deployed(self) -> tuple[str, nn.Module]:
-        return ("leader", self.leadership.leader) if self.leadership is not None else super().deployed
+        return ("leader", self.leader_module.leader) if self.leader_module is not None else super().deployed
 
     @property
     def members(self) -> list[str]:
-        return [*self.common, *(self.leadership.members if self.leadership is not None else [])]
+        return [*self.common, *(self.leader_module.members if self.leader_module is not None else [])]
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        return super().networks | ({"leader": self.leadership.leader} if self.leadership is not None else {})
+        return super().networks | ({"leader": self.leader_module.leader} if self.leader_module is not None else {})
 
 
 class Dml(MutualGroup):
-    """DML; deploys the leader where there is one, else the first student."""
+    """DML. Deploys the leader if there is one, else the first student."""
 
     Settings = DmlSettings
     settings: DmlSettings
 
     def __init__(self, settings: DmlSettings, blueprint: Blueprint) -> None:
-        super().__init__(settings, blueprint, lead=settings.leader)
+        super().__init__(settings, blueprint, leader=settings.leader)
 
     def weights(self) -> dict[str, float]:
         return {"lambda_fea": self.settings.lambda_fea * self.warmup.value} if self.settings.leader else {}
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         settings = self.settings
-        students, seen = self.forward_group(views[0])
+        students, leader_forward = self.forward_group(views[0])
         terms = mutual_terms([student.logits for student in students], labels, settings)
-        if self.leadership is not None and seen is not None:
+        if self.leader_module is not None and leader_forward is not None:
             weight = settings.lambda_fea * self.warmup.factor
-            terms |= self.leadership.terms(seen, labels, settings.temperature, weight, settings.formulation)
-        return Losses(terms, {name: z.detach() for name, z in self.logits(students, seen).items()})
+            terms |= self.leader_module.terms(
+                leader_forward, labels, settings.temperature, weight, settings.formulation
+            )
+        return Losses(terms, {name: z.detach() for name, z in self.logits(students, leader_forward).items()})

@@ -1,13 +1,13 @@
 """Ensemble distribution distillation (EnD²; Malinin et al., ICLR 2020): a student that is a prior over predictions.
 
-The members are baselines trained alone, for each seed of the student others. The student's logits z are the logarithms
-of a Dirichlet distribution's concentrations, α = exp(z / T); it maximises the likelihood of the members' softened and
-smoothed predictions, p = softmax(z_member / T), p ← (1 − γ)(p − 1/K) + 1/K. L = −T² · mean log Dir(p; α).
+The ensemble's members are baselines, trained independently beforehand; each seed of the student has its own ensemble.
+The student's logits z parametrise a Dirichlet distribution with concentrations α = exp(z / T). It maximises the
+likelihood of the members' softened and smoothed predictions, p = softmax(z_member / T), p ← (1 − γ)(p − 1/K) + 1/K:
+L = −T² · mean log Dir(p; α).
 
-As in the authors' trainer, T changes between epochs: it is held at first and then falls linearly to 1; and in every
-step the gradient of L is clipped at the norm 10. Unlike there, members predict the augmented images that the student
-sees, where the authors store one prediction for each image; and learning rates and weight decay are those of the
-`train` section, as for every method.
+As in the authors' trainer, T is constant for the first epochs and then falls linearly to 1, and the gradient of L is
+clipped at norm 10 in every step. Unlike there, members predict the augmented images that the student sees (the authors
+store one prediction for each image), and learning rates and weight decay are those of the `train` section.
 """
 
 from typing import Literal
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from ffsd_ray.base_settings import MOST_EPOCHS, Positive
 from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings
-from ffsd_ray.methods.shared.single_student import Alone
+from ffsd_ray.methods.shared.single_student import SingleStudent
 
 
 class End2Settings(MethodSettings):
-    """A student that distils the distribution of an ensemble's predictions."""
+    """Settings of ensemble distribution distillation."""
 
     name: Literal["end2"] = "end2"
     ensemble: int = Field(10, ge=2, le=100, description="Members m, each trained alone before the student.")
@@ -64,8 +64,8 @@ class End2Settings(MethodSettings):
         return f"end2 of {self.ensemble}"
 
 
-class End2(Alone):
-    """The student, and the members, whose weights do not change."""
+class End2(SingleStudent):
+    """EnD²: a student and a frozen ensemble (`teachers`)."""
 
     Settings = End2Settings
     settings: End2Settings
@@ -78,13 +78,13 @@ class End2(Alone):
 
     @property
     def clip_norm(self) -> float:
-        """For the weighted loss: scales its gradient as clipping the one without the weight at the settings' norm."""
+        """The norm for the weighted loss: clips exactly when the unweighted gradient exceeds the settings' norm."""
         return self.settings.clip_norm * self.settings.weight
 
     def begin_epoch(self, epoch: int) -> None:
         settings = self.settings
-        fallen = min(max((epoch - 1 - settings.hold_epochs) / settings.anneal_epochs, 0.0), 1.0)
-        self.temperature.fill_(settings.temperature + fallen * (1 - settings.temperature))
+        annealed = min(max((epoch - 1 - settings.hold_epochs) / settings.anneal_epochs, 0.0), 1.0)
+        self.temperature.fill_(settings.temperature + annealed * (1 - settings.temperature))
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         logits = self.features(self.student, views[0]).logits
@@ -96,15 +96,16 @@ class End2(Alone):
 
 
 def dirichlet_nll(logits: Tensor, members: Tensor, temperature: Tensor, smoothing: float) -> Tensor:
-    """−T² · log Dir(p; exp(z / T)), averaged over members and batch; z [B, K], the members' logits [m, B, K].
+    """−T² · log Dir(p; exp(z / T)), averaged over m members and the batch: a scalar.
 
-    In float64: of large concentrations the logarithms of gamma functions cancel, and float32 would leave nothing.
+    `logits`: z [B, K]; `members`: logits [m, B, K], from which p is made as in the module's docstring; `smoothing`: γ.
+    Computed in float64, since the log-gamma terms of large concentrations nearly cancel.
     """
     classes = logits.shape[1]
     alpha = (logits.double() / temperature).exp()
     predictions = (members.double() / temperature).softmax(dim=2)
     smoothed = (1 - smoothing) * (predictions - 1 / classes) + 1 / classes
-    normaliser = torch.lgamma(alpha.sum(dim=1)) - torch.lgamma(alpha).sum(dim=1)
-    likelihood = ((alpha - 1) * smoothed.log()).sum(dim=2)
-    loss: Tensor = -(normaliser + likelihood).mean() * temperature**2
+    log_normaliser = torch.lgamma(alpha.sum(dim=1)) - torch.lgamma(alpha).sum(dim=1)
+    log_density = ((alpha - 1) * smoothed.log()).sum(dim=2)
+    loss: Tensor = -(log_normaliser + log_density).mean() * temperature**2
     return loss.to(logits.dtype)

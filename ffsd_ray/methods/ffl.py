@@ -20,7 +20,7 @@ from ffsd_ray.nets.precision import features
 
 
 class FflSettings(BranchSettings):
-    """Two branches and a fused classifier that learn from each other."""
+    """Settings of feature fusion learning."""
 
     name: Literal["ffl"] = "ffl"
 
@@ -30,12 +30,12 @@ class FflSettings(BranchSettings):
 
     @property
     def students(self) -> int:
-        """FFL is made of two branches."""
+        """The number of branches, which FFL fixes at two."""
         return 2
 
 
 class Ffl(BranchGroup):
-    """The branches and their fusion module (FFSD's, with its own weight decay)."""
+    """FFL: two branches and FFSD's fusion module, which has a separate weight decay (`train.fusion_weight_decay`)."""
 
     Settings = FflSettings
     settings: FflSettings
@@ -46,7 +46,7 @@ class Ffl(BranchGroup):
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         temperature, ramp = self.settings.temperature, self.ramp.factor
-        branches, fused = self._see(views[0])
+        branches, fused = self._forward_group(views[0])
         mean = torch.stack([branch.logits for branch in branches]).mean(dim=0)
         terms = {
             "fusion/ce": F.cross_entropy(fused.logits, labels),
@@ -55,17 +55,18 @@ class Ffl(BranchGroup):
         for name, branch in zip(self.common, branches, strict=True):
             terms[f"{name}/ce"] = F.cross_entropy(branch.logits, labels)
             terms[f"{name}/kd"] = ramp * soft_kl(branch.logits, fused.logits, temperature)
-        return Losses(terms, {name: z.detach() for name, z in self._logits(branches, fused).items()})
+        return Losses(terms, {name: z.detach() for name, z in self._logits_by_member(branches, fused).items()})
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        return self._logits(*self._see(images))
+        return self._logits_by_member(*self._forward_group(images))
 
-    def _see(self, images: Tensor) -> tuple[list[Features], Features]:
+    def _forward_group(self, images: Tensor) -> tuple[list[Features], Features]:
+        """Features of the branches and of the fusion module for images [B, 3, S, S]."""
         branches = self.branch_features(images)
         concatenated = torch.cat([branch.maps[-1] for branch in branches], dim=1)
         return branches, features(self.fusion, concatenated, self._precision)
 
-    def _logits(self, branches: list[Features], fused: Features) -> dict[str, Tensor]:
+    def _logits_by_member(self, branches: list[Features], fused: Features) -> dict[str, Tensor]:
         logits = {name: branch.logits for name, branch in zip(self.common, branches, strict=True)}
         return logits | {"fusion": fused.logits}
 

@@ -1,11 +1,11 @@
 """Feature fusion and self-distillation (FFSD): Sections III-B and III-C, Algorithm 1, in both formulations.
 
-Common students S_1..S_n teach each other; each from S_2 on is also drawn to where the one before it does not look. The
-fusion module fuses their last feature maps; the leader S_0 learns from the fused map, from the fusion classifier, and
-through its self-distillation module in its earlier stages. The leader is deployed.
+Common students S_1..S_n teach each other; the attention of each S_i from S_2 on is also shifted to regions that S_{i−1}
+does not attend to. The fusion module fuses their last feature maps. The leader S_0 learns from the fused map and from
+the fusion classifier, and its earlier stages through a self-distillation module. The leader is deployed.
 
 `published` is the authors' implementation (the paper's figures come from it), `paper` the equations as printed. Where
-the paper is silent, `paper` does as `published`:
+the paper is silent, both follow the implementation:
 - F_e is detached: the fusion module sends no gradient into the students;
 - the target of Eq. 14's KL is the fusion classifier, detached; so is every target that comes from another member;
 - F̄, the input of the self-distillation module for diversity, is `losses.diversity_target(...).maps`;
@@ -13,7 +13,7 @@ the paper is silent, `paper` does as `published`:
 - modules give targets in evaluation mode, and train on the feature maps of the same step;
 - S_1 has no diversity term and no self-distillation module (Table VII counts 2 modules for n = 2).
 
-The ablations of Tables IV and VI and of Section IV-C are settings. Of theirs, UNCONFIRMED by the paper:
+The ablations of Tables IV and VI and of Section IV-C are settings. These choices in them are UNCONFIRMED by the paper:
 - without self-distillation for the students, the diversity acts on the last stage alone, the only one that needs no
   module; Eq. 9 sums over all stages, each with the target from the same stage of the student before (`attention_all`);
 - the L2 diversity (Eq. 6): maps normalised per sample, since it is unbounded below on raw ones; every pair of students,
@@ -40,12 +40,12 @@ from ffsd_ray.losses import attention, distance, diversity_target, mimic, unit
 from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Role
 from ffsd_ray.methods.dml import MutualGroup, MutualSettings, mutual_terms
 from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup_schedule
-from ffsd_ray.nets.precision import full, mixed
+from ffsd_ray.nets.precision import autocast, full_precision
 from ffsd_ray.nets.self_distillation import SelfDistillation, check_shapes
 
 
 class FfsdSettings(LeaderSettings, MutualSettings):
-    """FFSD. The λs are those the paper found for ResNet-32 on CIFAR-100 and used everywhere (Section IV-A)."""
+    """Settings of FFSD. The default λs are the paper's: found with ResNet-32 on CIFAR-100, used throughout (IV-A)."""
 
     name: Literal["ffsd"] = "ffsd"
     lambda_div: NonNegative = Field(1e-5, description="Weight of the diversity enhancement (Eq. 12).")
@@ -95,7 +95,7 @@ class FfsdSettings(LeaderSettings, MutualSettings):
 
     @property
     def leader_distils(self) -> bool:
-        """Whether the leader has one."""
+        """Whether the leader has a self-distillation module."""
         return self.self_distillation in ("both", "leader") and self.fusion
 
     def problems(self, shapes: MapShapes) -> Iterator[Problem]:
@@ -125,18 +125,18 @@ class FfsdSettings(LeaderSettings, MutualSettings):
 
 
 class Ffsd(MutualGroup):
-    """The group of n + 1 students with its modules."""
+    """FFSD: n common students, the leader, the fusion module and the self-distillation modules."""
 
     Settings = FfsdSettings
     settings: FfsdSettings
-    leadership: LeaderModule
+    leader_module: LeaderModule
 
     def __init__(self, settings: FfsdSettings, blueprint: Blueprint) -> None:
-        super().__init__(settings, blueprint, lead=True, fuse=settings.fusion)
-        # Of students 2 to n, in order; the first student has none.
-        owners = settings.students - 1 if settings.students_distil else 0
-        self.student_modules = nn.ModuleList(SelfDistillation(blueprint.shapes) for _ in range(owners))
-        self.leader_module = SelfDistillation(blueprint.shapes) if settings.leader_distils else None
+        super().__init__(settings, blueprint, leader=True, fuse=settings.fusion)
+        # For students 2 to n, in order; the first student has none.
+        number = settings.students - 1 if settings.students_distil else 0
+        self.student_self_distillation = nn.ModuleList(SelfDistillation(blueprint.shapes) for _ in range(number))
+        self.leader_self_distillation = SelfDistillation(blueprint.shapes) if settings.leader_distils else None
 
     def weights(self) -> dict[str, float]:
         names = ("lambda_div", "lambda_fea", "lambda_self")
@@ -145,20 +145,20 @@ class Ffsd(MutualGroup):
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         settings = self.settings
-        students, seen = self.forward_group(views[0])
-        assert seen is not None
+        students, leader_forward = self.forward_group(views[0])
+        assert leader_forward is not None
         terms = mutual_terms([student.logits for student in students], labels, settings)
         terms |= self._diversity(students)
         fea = settings.lambda_fea * self.warmup.factor
-        terms |= self.leadership.terms(seen, labels, settings.temperature, fea, settings.formulation)
-        terms |= self._leader_self_distillation(seen)
-        # After every use of the modules for targets, which take the statistics from before this step.
-        for name, features, module in self._distillers(students, seen.leader):
+        terms |= self.leader_module.terms(leader_forward, labels, settings.temperature, fea, settings.formulation)
+        terms |= self._leader_self_distillation_term(leader_forward)
+        # Last, since training updates batch-norm statistics: targets use those from before this step.
+        for name, features, module in self._self_distilling_members(students, leader_forward.leader):
             terms |= self._train_module(name, features, module)
-        return Losses(terms, {name: z.detach() for name, z in self.logits(students, seen).items()})
+        return Losses(terms, {name: z.detach() for name, z in self.logits(students, leader_forward).items()})
 
     def _diversity(self, students: list[Features]) -> dict[str, Tensor]:
-        """λ_div times Eq. 11, or what an ablation has in its place, for every student that has a term."""
+        """Diversity terms by name: λ_div times Eq. 11, or times the distance that an ablation replaces it by."""
         if self.settings.diversity == "none":
             return {}
         weight = self.settings.lambda_div * self.warmup.factor
@@ -172,7 +172,7 @@ class Ffsd(MutualGroup):
         return terms
 
     def _shifted_attention(self, index: int, students: list[Features]) -> dict[str, Tensor]:
-        """Eq. 11 for the student at `index` ≥ 1, drawn to where the one before it does not look; or Eq. 9."""
+        """Unweighted diversity of the student at `index` ≥ 1 from the one before it: Eq. 11, or Eq. 9 (ablation)."""
         formulation, maps = self.settings.formulation, students[index].maps
         target = diversity_target(students[index - 1].maps[-1], formulation)
         pieces = {"diversity_last": distance(unit(attention(maps[-1])), target.attention, formulation)}
@@ -184,12 +184,12 @@ class Ffsd(MutualGroup):
             ]
             pieces["diversity_earlier"] = torch.stack(distances).sum()
         if self.settings.students_distil:
-            earlier = self._targets(self.student_modules[index - 1], target.maps)
+            earlier = self._targets(self.student_self_distillation[index - 1], target.maps)
             pieces["diversity_earlier"] = self._mimic_attention(maps[:-1], earlier)
         return pieces
 
     def _away_from_others(self, index: int, students: list[Features]) -> dict[str, Tensor]:
-        """A student's term of Eq. 6, on every stage or on the last alone."""
+        """Unweighted L2 diversity (Eq. 6) of the student at `index`, on every stage or on the last alone."""
         stages = range(len(students[index].maps))[-1 if self.settings.diversity == "l2_last" else 0 :]
         distances = [
             mimic(students[index].maps[stage], other.maps[stage], self.settings.formulation)
@@ -199,27 +199,27 @@ class Ffsd(MutualGroup):
         ]
         pieces = {"diversity_l2": -torch.stack(distances).sum() / len(stages)}
         if self.settings.students_distil and index:
-            earlier = self._targets(self.student_modules[index - 1], students[index - 1].maps[-1])
+            earlier = self._targets(self.student_self_distillation[index - 1], students[index - 1].maps[-1])
             pieces["diversity_earlier"] = -self._mimic_attention(students[index].maps[:-1], earlier)
         return pieces
 
-    def _leader_self_distillation(self, seen: LeaderForward) -> dict[str, Tensor]:
-        """Eq. 13 with its weight: published λ_fea and attention maps, paper λ_self and feature maps."""
-        if self.leader_module is None or seen.fused is None:
+    def _leader_self_distillation_term(self, leader_forward: LeaderForward) -> dict[str, Tensor]:
+        """Eq. 13, weighted: on attention maps with λ_fea (published), or on feature maps with λ_self (paper)."""
+        if self.leader_self_distillation is None or leader_forward.fused is None:
             return {}
-        earlier = self._targets(self.leader_module, seen.fused.maps[-1])
+        earlier = self._targets(self.leader_self_distillation, leader_forward.fused.maps[-1])
         if self.settings.formulation == "published":
-            value = self.settings.lambda_fea * self._mimic_attention(seen.leader.maps[:-1], earlier)
+            value = self.settings.lambda_fea * self._mimic_attention(leader_forward.leader.maps[:-1], earlier)
         else:
-            value = self.settings.lambda_self * self._mimic_maps(seen.leader.maps[:-1], earlier)
+            value = self.settings.lambda_self * self._mimic_maps(leader_forward.leader.maps[:-1], earlier)
         return {"leader/self_distillation": self.warmup.factor * value}
 
     def _train_module(self, name: str, features: Features, module: nn.Module) -> dict[str, Tensor]:
-        """Eq. 10, on the detached feature maps of this step."""
+        """Eq. 10: the terms that train a self-distillation module to predict a member's detached earlier maps."""
         settings = self.settings
         last = features.maps[-1].detach()
-        with mixed(last, self._precision):
-            maps = [full(m) for m in module(last)]
+        with autocast(last, self._precision):
+            maps = [full_precision(m) for m in module(last)]
         weight = settings.lambda_self * self.warmup.factor if settings.formulation == "published" else 1.0
         return {
             f"{name}/module_attention": weight * self._mimic_attention(maps, features.maps[:-1]),
@@ -227,24 +227,32 @@ class Ffsd(MutualGroup):
         }
 
     def _targets(self, module: nn.Module, last: Tensor) -> list[Tensor]:
+        """A module's target maps for stages 1 to M − 1, from a last map [B, C_M, H_M, W_M]."""
         assert isinstance(module, SelfDistillation)
-        with mixed(last, self._precision):
-            return [full(m) for m in module.targets(last.detach())]
+        with autocast(last, self._precision):
+            return [full_precision(m) for m in module.targets(last.detach())]
 
     def _mimic_maps(self, maps: list[Tensor], targets: list[Tensor]) -> Tensor:
+        """Sum over stages of the distances between normalised maps; the targets are detached."""
         pairs = zip(maps, targets, strict=True)
         return torch.stack([mimic(m, target, self.settings.formulation) for m, target in pairs]).sum()
 
     def _mimic_attention(self, maps: list[Tensor], targets: list[Tensor]) -> Tensor:
+        """Sum over stages of the distances between normalised attention maps; the targets are detached."""
         return self._mimic_maps([attention(m) for m in maps], [attention(target) for target in targets])
 
-    def _distillers(self, students: list[Features], leader: Features) -> Iterator[tuple[str, Features, nn.Module]]:
-        """Name, features and module of each member that has a self-distillation module."""
-        yield from zip(self.common[1:], students[1:], self.student_modules, strict=False)
-        if self.leader_module is not None:
-            yield "leader", leader, self.leader_module
+    def _self_distilling_members(
+        self, students: list[Features], leader: Features
+    ) -> Iterator[tuple[str, Features, nn.Module]]:
+        """Yield name, features and module of each member that has a self-distillation module."""
+        yield from zip(self.common[1:], students[1:], self.student_self_distillation, strict=False)
+        if self.leader_self_distillation is not None:
+            yield "leader", leader, self.leader_self_distillation
 
     def roles(self) -> dict[Role, list[nn.Module]]:
-        modules = [*self.student_modules, *([self.leader_module] if self.leader_module is not None else [])]
+        modules = [
+            *self.student_self_distillation,
+            *([self.leader_self_distillation] if self.leader_self_distillation is not None else []),
+        ]
         distilling: dict[Role, list[nn.Module]] = {"self_distillation": modules} if modules else {}
         return super().roles() | distilling

@@ -13,11 +13,11 @@ from torch import Tensor
 from ffsd_ray.base_settings import NonNegative, Positive
 from ffsd_ray.losses import soft_kl
 from ffsd_ray.methods.base import Losses
-from ffsd_ray.methods.shared.with_teacher import Taught, TaughtSettings
+from ffsd_ray.methods.shared.with_teacher import StudentWithTeacher, TeacherSettings
 
 
-class KdSettings(TaughtSettings):
-    """A student that learns from a teacher's softened predictions."""
+class KdSettings(TeacherSettings):
+    """Settings of knowledge distillation."""
 
     name: Literal["kd"] = "kd"
     temperature: Positive = Field(4.0, description="T, which softens the predictions.")
@@ -30,7 +30,7 @@ class KdSettings(TaughtSettings):
         return (f"KD: which variant the paper's table used; here {weights}",)
 
 
-class Kd(Taught):
+class Kd(StudentWithTeacher):
     """A student that learns from a teacher's softened predictions (KD)."""
 
     Settings = KdSettings

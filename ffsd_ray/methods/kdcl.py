@@ -1,16 +1,17 @@
 """Knowledge distillation via collaborative learning (KDCL; Guo et al., CVPR 2020).
 
-n students, each on its own augmentation of the same images: L = Σ_i CE(y, p_i) + KD_2(i ← t), t detached and one of
+n students, each trained on a different augmentation of the same images: L = Σ_i CE(y, p_i) + KD_2(i ← t). The target
+logits t are detached, and are one of
 
-- naive: the logits of the student with the lowest cross-entropy, image by image;
-- linear: Σ w_i z_i, w the convex weights that minimise the cross-entropy of the mixture over the batch;
-- min_logit: t_k = min_i (z_i,k − z_i,y): the smallest lead of any class over the true one;
-- general: Σ w_i z_i with w = C⁻¹1 / 1ᵀC⁻¹1, C the covariance of the students' errors (p_i − onehot(y)) on held-out
-  images, measured anew after every epoch; equal weights in the first. Needs data.validation. C's diagonal is raised by
-  a thousandth, without which alike students would have weights of any size.
+- naive: for each image, the logits of the student with the lowest cross-entropy;
+- linear: Σ w_i z_i, where w are the convex weights that minimise the cross-entropy of the mixture over the batch;
+- min_logit: t_k = min_i (z_i,k − z_i,y), the smallest margin of class k over the true class y;
+- general: Σ w_i z_i with w = C⁻¹1 / 1ᵀC⁻¹1, where C is the covariance of the students' errors (p_i − onehot(y)) on
+  held-out images, estimated after every epoch; equal weights in the first epoch. Needs data.validation. C's diagonal
+  is raised by a thousandth of its mean, since C is nearly singular where students make the same errors.
 
-Which of them FFSD's Tables II and III used is not stated. Table II prints 74.3 (ResNet-32) and 75.5 (WRN-16-2), which
-are the figures of KDCL's own paper for CIFAR-100 with `general`.
+FFSD's paper does not state which of them its Tables II and III used. Table II prints 74.3 (ResNet-32) and 75.5
+(WRN-16-2), which are the figures of KDCL's paper for CIFAR-100 with `general`.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,21 +27,21 @@ from ffsd_ray.losses import soft_kl
 from ffsd_ray.methods.base import Blueprint, Losses
 from ffsd_ray.methods.shared.peers import Peers, PeersSettings
 
-#: Steps of exponentiated gradient towards the convex weights of `linear`.
-_STEPS = 30
+#: Exponentiated-gradient steps that approximate the convex weights of `linear`.
+_GRADIENT_STEPS = 30
 
-#: Added to the diagonal of the covariance, relative to its mean, so that it can be inverted.
+#: Added to the covariance's diagonal, as a fraction of the diagonal's mean, so that the matrix can be inverted.
 _RIDGE = 1e-3
 
 
-_TARGET = (
+_TARGET_ASSUMPTION = (
     "KDCL: which target FFSD's tables used; here {}. Table II prints 74.3 and 75.5, KDCL's own figures for general on "
     "CIFAR-100"
 )
 
 
 class KdclSettings(PeersSettings):
-    """Students that learn from a target made of all their logits."""
+    """Settings of collaborative learning."""
 
     name: Literal["kdcl"] = "kdcl"
     students: int = Field(2, ge=2, le=100, description="Students n.")
@@ -51,7 +52,7 @@ class KdclSettings(PeersSettings):
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        choices = [*super().assumptions, _TARGET.format(self.target)]
+        choices = [*super().assumptions, _TARGET_ASSUMPTION.format(self.target)]
         if self.target == "linear":
             choices.append("KDCL: one set of weights a batch (a worker's share of it), by exponentiated gradient")
         if self.target == "general":
@@ -68,7 +69,7 @@ class KdclSettings(PeersSettings):
 
 
 class Kdcl(Peers):
-    """The students; one augmented view of an image for each."""
+    """KDCL: n students, each of which gets its own augmented view of an image."""
 
     Settings = KdclSettings
     settings: KdclSettings
@@ -80,17 +81,17 @@ class Kdcl(Peers):
         self.register_buffer("mixture", torch.full((settings.students,), 1 / settings.students))
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
-        students = [self.features(student, view) for student, view in zip(self.students, views, strict=True)]
-        logits = torch.stack([student.logits for student in students])
+        students = [self.features(network, view) for network, view in zip(self.students, views, strict=True)]
+        logits = torch.stack([network.logits for network in students])
         target = self._target(logits.detach(), labels)
         terms = {}
-        for name, own in zip(self.common, logits, strict=True):
-            terms[f"{name}/ce"] = F.cross_entropy(own, labels)
-            terms[f"{name}/kd"] = soft_kl(own, target, self.settings.temperature)
+        for name, student_logits in zip(self.common, logits, strict=True):
+            terms[f"{name}/ce"] = F.cross_entropy(student_logits, labels)
+            terms[f"{name}/kd"] = soft_kl(student_logits, target, self.settings.temperature)
         return Losses(terms, dict(zip(self.common, logits.detach(), strict=True)))
 
     def _target(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """[B, K] from the students' [n, B, K]."""
+        """Target logits [B, K] from the students' logits [n, B, K] and labels [B]."""
         match self.settings.target:
             case "naive":
                 return naive(logits, labels)
@@ -105,7 +106,7 @@ class Kdcl(Peers):
         if not self.settings.requires_validation:
             return
         n = self.settings.students
-        #: The sum of products of the students' errors, and in the corner after it the number of images.
+        # [:n, :n]: sums of products of the students' errors; [n, n]: the number of images
         sums = torch.zeros(n + 1, n + 1, dtype=torch.float64, device=self.mixture.device)
         for images, labels in batches:
             logits = torch.stack(list(self.predict(images).values())).double()
@@ -117,38 +118,44 @@ class Kdcl(Peers):
 
 
 def naive(logits: Tensor, labels: Tensor) -> Tensor:
-    """Select from [n, B, K], image by image, the logits with the lowest cross-entropy: [B, K]."""
-    losses = torch.stack([F.cross_entropy(own, labels, reduction="none") for own in logits])
+    """For each image, the logits with the lowest cross-entropy: [n, B, K] to [B, K]."""
+    losses = torch.stack([F.cross_entropy(student_logits, labels, reduction="none") for student_logits in logits])
     return logits[losses.argmin(dim=0), torch.arange(len(labels), device=labels.device)]
 
 
 def min_logit(logits: Tensor, labels: Tensor) -> Tensor:
-    """t_k = min_i (z_i,k − z_i,y): [n, B, K] to [B, K]."""
-    true = labels[None, :, None].expand(len(logits), -1, 1)
-    return (logits - logits.gather(2, true)).amin(dim=0)
+    """The smallest margin of each class over the true one, t_k = min_i (z_i,k − z_i,y): [n, B, K] to [B, K]."""
+    target_class = labels[None, :, None].expand(len(logits), -1, 1)
+    return (logits - logits.gather(2, target_class)).amin(dim=0)
 
 
 def convex_weights(logits: Tensor, labels: Tensor) -> Tensor:
-    """Weights [n] ≥ 0 with sum 1 that about minimise CE(y, softmax(Σ w_i z_i)) over the batch [n, B, K]."""
+    """Convex weights [n] that approximately minimise CE(y, softmax(Σ w_i z_i)) over the batch [n, B, K].
+
+    Exponentiated gradient with a step size that doubles after a step that improves the loss, and is quartered after one
+    that does not, which is undone. There are no data-dependent branches, so the host never waits for the device.
+    """
     weights = logits.new_full((len(logits),), 1 / len(logits))
-    length, lowest = logits.new_ones(()), logits.new_full((), torch.inf)
-    proposed, slope, onehot = weights, torch.zeros_like(weights), F.one_hot(labels, logits.shape[2])
-    for _ in range(_STEPS):
-        # A step that leads uphill is taken back and tried shorter; without asking, so that the host need not wait.
+    step_size, lowest_loss = logits.new_ones(()), logits.new_full((), torch.inf)
+    proposed, gradient_there, onehot = weights, torch.zeros_like(weights), F.one_hot(labels, logits.shape[2])
+    for _ in range(_GRADIENT_STEPS):
         mixture = torch.einsum("n,nbk->bk", proposed, logits)
         loss = F.cross_entropy(mixture, labels)
-        lower = loss < lowest
+        improved = loss < lowest_loss
         gradient = torch.einsum("bk,nbk->n", mixture.softmax(dim=1) - onehot, logits) / len(labels)
-        weights, slope = torch.where(lower, proposed, weights), torch.where(lower, gradient, slope)
-        lowest = torch.minimum(loss, lowest)
-        length = torch.where(lower, 2 * length, length / 4)
-        proposed = (weights.log() - length * slope).softmax(dim=0)
+        weights, gradient_there = (
+            torch.where(improved, proposed, weights),
+            torch.where(improved, gradient, gradient_there),
+        )
+        lowest_loss = torch.minimum(loss, lowest_loss)
+        step_size = torch.where(improved, 2 * step_size, step_size / 4)
+        proposed = (weights.log() - step_size * gradient_there).softmax(dim=0)
     return weights
 
 
 def general_weights(covariance: Tensor) -> Tensor:
-    """C⁻¹1 / 1ᵀC⁻¹1 of [n, n], which minimises the mixture's squared error."""
+    """Weights [n] that minimise the mixture's squared error, C⁻¹1 / 1ᵀC⁻¹1, from the errors' covariance C [n, n]."""
     n = len(covariance)
     ridge = _RIDGE * covariance.trace() / n * torch.eye(n, dtype=covariance.dtype, device=covariance.device)
-    found: Tensor = torch.linalg.solve(covariance + ridge, covariance.new_ones(n))
-    return found / found.sum()
+    unscaled: Tensor = torch.linalg.solve(covariance + ridge, covariance.new_ones(n))
+    return unscaled / unscaled.sum()

@@ -1,10 +1,13 @@
 """Online knowledge distillation with diverse peers (OKDDip; Chen et al., AAAI 2020).
 
-Peers and a group leader, as branches or as networks. Each peer has a target of its own: with h the pooled last map,
-q = W_q h and k = W_k h (C to C/8), a_ij = softmax_j(q_i · k_j), its own included and unscaled; t_i = Σ_j a_ij z_j.
-L = Σ_peers CE + CE_leader + ramp · [Σ KD_3(i ← t_i) + KD_3(leader ← mean of the peers)]. Targets are not detached, the
-leader's neither (its authors' code): that is what trains W_q and W_k. The leader is deployed. Its authors' weight decay
-is 5e-4 (`train.weight_decay`).
+n peers and a group leader, as branches of one trunk or as separate networks. Each peer i has an attention-weighted
+target t_i = Σ_j a_ij z_j over all peers j, i included, with a_ij = softmax_j(q_i · k_j) (unscaled), q = W_q h and
+k = W_k h (C to C/8), where h is the average-pooled last map.
+
+L = Σ_i CE_i + CE_leader + ramp · [Σ_i KD_3(i ← t_i) + KD_3(leader ← mean of the peers' logits)]
+
+As in the authors' code no target is detached, which is how W_q and W_k are trained. The leader is deployed. The
+authors' weight decay is 5e-4 (`train.weight_decay`).
 """
 
 from typing import Literal
@@ -21,11 +24,11 @@ from ffsd_ray.methods.shared.branch_group import BranchSettings
 from ffsd_ray.methods.shared.peers import student_names
 from ffsd_ray.methods.shared.rampup import Ramp
 from ffsd_ray.nets.branches import Branches
-from ffsd_ray.nets.precision import several
+from ffsd_ray.nets.precision import features_of_several
 
 
 class OkddipSettings(BranchSettings):
-    """Peers with attention-weighted targets, and a leader that learns from their mean."""
+    """Settings of online knowledge distillation with diverse peers."""
 
     name: Literal["okddip"] = "okddip"
     students: int = Field(3, ge=2, le=100, description="Peers; the leader comes on top.")
@@ -46,7 +49,7 @@ class OkddipSettings(BranchSettings):
 
 
 class Okddip(Method):
-    """The peers, the leader, and the two projections of the attention between peers."""
+    """OKDDip: n peers, the leader, and the query and key projections of the attention between peers."""
 
     Settings = OkddipSettings
     settings: OkddipSettings
@@ -64,7 +67,7 @@ class Okddip(Method):
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         temperature, ramp = self.settings.temperature, self.ramp.factor
-        *peers, leader = self._see(views[0])
+        *peers, leader = self._forward_group(views[0])
         logits = torch.stack([peer.logits for peer in peers], dim=1)
         targets = self._attention(peers) @ logits
         terms = {
@@ -78,16 +81,16 @@ class Okddip(Method):
         return Losses(terms, members | {"leader": leader.logits.detach()})
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        return {name: each.logits for name, each in zip(self.members, self._see(images), strict=True)}
+        return {name: features.logits for name, features in zip(self.members, self._forward_group(images), strict=True)}
 
-    def _see(self, images: Tensor) -> list[Features]:
-        """Features of the peers, then of the leader."""
+    def _forward_group(self, images: Tensor) -> list[Features]:
+        """Features of the peers, then of the leader, for images [B, 3, S, S]."""
         if not isinstance(self.group, Branches):
             return self.features_of_all(list(self.group), images)
-        return several(self.group, images, self._precision)
+        return features_of_several(self.group, images, self._precision)
 
     def _attention(self, peers: list[Features]) -> Tensor:
-        """a_ij [B, n, n]."""
+        """Attention weights a_ij [B, n, n] between peers; each row sums to 1."""
         pooled = torch.stack([peer.maps[-1].mean(dim=(2, 3)) for peer in peers], dim=1)
         weights: Tensor = (self.query(pooled) @ self.key(pooled).transpose(1, 2)).softmax(dim=2)
         return weights

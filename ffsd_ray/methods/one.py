@@ -1,12 +1,15 @@
 """On-the-fly native ensemble (ONE; Lan et al., NeurIPS 2018).
 
-Branches share all but their last stage. A gate weighs their logits: z_m = Σ g_i z_i, with g from the pooled map of the
-stage before (linear, batch norm, ReLU, softmax).
-L = Σ CE(y, p_i) + CE(y, p_m) + ramp · Σ KD_3(i ← m), the target detached. Its authors use no Nesterov momentum
-(`train.nesterov`), and report the first branch; the mean over branches stands for the method here, as peers' does.
+Branches share all but their last stage. Their ensemble m has the logits z_m = Σ_i g_i z_i, where the gate computes g
+from the pooled map of the last shared stage (linear, batch norm, ReLU, softmax).
 
-With `leader`, Table V's "+SL": a whole network is trained beside the branches with FFSD's feature fusion on their last
-maps, without diversity and self-distillation.
+L = Σ_i CE(y, p_i) + CE(y, p_m) + ramp · Σ_i KD_3(i ← m), the target of KD detached
+
+The authors use no Nesterov momentum (`train.nesterov`) and report the first branch. The primary series here is the mean
+over branches, as for peers.
+
+With `leader`, this is "+SL" of FFSD's Table V: a separate network, the leader, is trained beside the branches with
+FFSD's feature fusion of their last maps, without diversity and self-distillation.
 """
 
 from typing import Literal
@@ -24,7 +27,7 @@ from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, L
 
 
 class OneSettings(LeaderSettings, BranchSettings):
-    """Branches that learn from their gated ensemble; what it says of a leader counts only with one."""
+    """Settings of the on-the-fly native ensemble. Those of a leader have an effect only with `leader: true`."""
 
     name: Literal["one"] = "one"
     students: int = Field(3, ge=2, le=100, description="Branches.")
@@ -55,7 +58,7 @@ class OneSettings(LeaderSettings, BranchSettings):
 
 
 class Gate(nn.Module):
-    """Weights of the branches [B, n] from the trunk's last map [B, C, H, W]."""
+    """The gate: computes the branches' weights [B, n], each row with sum 1, from the trunk's last map [B, C, H, W]."""
 
     def __init__(self, channels: int, branches: int) -> None:
         super().__init__()
@@ -69,7 +72,7 @@ class Gate(nn.Module):
 
 
 class One(BranchGroup):
-    """The branches, their gate, and the leader's side where there is one."""
+    """ONE: branches, their gate, and optionally a leader with a fusion module."""
 
     Settings = OneSettings
     settings: OneSettings
@@ -77,7 +80,7 @@ class One(BranchGroup):
     def __init__(self, settings: OneSettings, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint, branches=settings.students)
         self.gate = Gate(blueprint.shapes[-2][0], settings.students)
-        self.leadership = LeaderModule(settings.students, blueprint) if settings.leader else None
+        self.leader_module = LeaderModule(settings.students, blueprint) if settings.leader else None
         self.warmup = warmup(settings, settings.formulation)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -89,44 +92,53 @@ class One(BranchGroup):
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         settings, temperature = self.settings, self.settings.temperature
-        branches, ensemble, seen = self._see(views[0])
+        branches, ensemble, leader_forward = self._forward_group(views[0])
         terms = {"ensemble/ce": F.cross_entropy(ensemble, labels)}
         for name, branch in zip(self.common, branches, strict=True):
             terms[f"{name}/ce"] = F.cross_entropy(branch.logits, labels)
             terms[f"{name}/kd"] = self.ramp.factor * soft_kl(branch.logits, ensemble, temperature)
-        if self.leadership is not None and seen is not None:
+        if self.leader_module is not None and leader_forward is not None:
             weight = settings.lambda_fea * self.warmup.factor
-            terms |= self.leadership.terms(seen, labels, temperature, weight, settings.formulation)
-        return Losses(terms, {name: z.detach() for name, z in self._logits(branches, ensemble, seen).items()})
+            terms |= self.leader_module.terms(leader_forward, labels, temperature, weight, settings.formulation)
+        return Losses(
+            terms, {name: z.detach() for name, z in self._logits_by_member(branches, ensemble, leader_forward).items()}
+        )
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        return self._logits(*self._see(images))
+        return self._logits_by_member(*self._forward_group(images))
 
-    def _see(self, images: Tensor) -> tuple[list[Features], Tensor, LeaderForward | None]:
+    def _forward_group(self, images: Tensor) -> tuple[list[Features], Tensor, LeaderForward | None]:
+        """Features of the branches, ensemble logits [B, K], and the leader's results; None without a leader."""
         branches = self.branch_features(images)
         weights = self.gate(branches[0].maps[-2])
         ensemble = (torch.stack([branch.logits for branch in branches], dim=2) * weights[:, None]).sum(dim=2)
-        if self.leadership is None:
+        if self.leader_module is None:
             return branches, ensemble, None
-        return branches, ensemble, self.leadership(self.features(self.leadership.leader, images), branches)
+        return branches, ensemble, self.leader_module(self.features(self.leader_module.leader, images), branches)
 
-    def _logits(self, branches: list[Features], ensemble: Tensor, seen: LeaderForward | None) -> dict[str, Tensor]:
+    def _logits_by_member(
+        self, branches: list[Features], ensemble: Tensor, leader_forward: LeaderForward | None
+    ) -> dict[str, Tensor]:
         logits = {name: branch.logits for name, branch in zip(self.common, branches, strict=True)}
-        added = self.leadership.logits(seen) if self.leadership is not None and seen is not None else {}
+        added = (
+            self.leader_module.logits(leader_forward)
+            if self.leader_module is not None and leader_forward is not None
+            else {}
+        )
         return logits | {"ensemble": ensemble} | added
 
     def roles(self) -> dict[Role, list[nn.Module]]:
-        added = self.leadership.roles() if self.leadership is not None else {}
+        added = self.leader_module.roles() if self.leader_module is not None else {}
         return added | {"student": [self.branches, self.gate, *added.get("student", [])]}
 
     @property
     def deployed(self) -> tuple[str, nn.Module]:
-        return ("leader", self.leadership.leader) if self.leadership is not None else super().deployed
+        return ("leader", self.leader_module.leader) if self.leader_module is not None else super().deployed
 
     @property
     def members(self) -> list[str]:
-        return [*self.common, "ensemble", *(self.leadership.members if self.leadership is not None else [])]
+        return [*self.common, "ensemble", *(self.leader_module.members if self.leader_module is not None else [])]
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        return super().networks | ({"leader": self.leadership.leader} if self.leadership is not None else {})
+        return super().networks | ({"leader": self.leader_module.leader} if self.leader_module is not None else {})

@@ -18,7 +18,10 @@ def _separable(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class Fusion(nn.Module):
-    """Encodes the students' concatenated last maps F_e [B, n·C, H, W] into F_f [B, C, H, W] and classifies it."""
+    """The fusion module: encodes the students' concatenated last maps F_e [B, n·C, H, W] as F_f [B, C, H, W].
+
+    Returns class scores [B, K] of the pooled F_f, and F_f as the only feature map.
+    """
 
     def __init__(self, students: int, channels: int, classes: int) -> None:
         super().__init__()
@@ -32,7 +35,7 @@ class Fusion(nn.Module):
 
 
 class Decoder(nn.Module):
-    """σ of Eq. 5: the leader's last map [B, C, H, W] to the size of F_e [B, n·C, H, W]. Trained with the leader."""
+    """The decoder σ of Eq. 5: maps the leader's last map [B, C, H, W] to the shape of F_e [B, n·C, H, W]."""
 
     def __init__(self, students: int, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Running networks in bfloat16 while everything around them stays in full precision."""
+"""Mixed precision: networks run under bfloat16 autocast, losses are computed in float32."""
 
 import contextlib
 from collections.abc import Callable
@@ -12,39 +12,39 @@ from ffsd_ray.backbones import Features
 Precision = Literal["fp32", "bf16"]
 
 
-def mixed(x: Tensor, precision: Precision) -> contextlib.AbstractContextManager[object]:
-    """Autocast for x's device where the precision asks for it."""
+def autocast(x: Tensor, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """A context of bfloat16 autocast on x's device; for fp32 one that does nothing."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(x.device.type, torch.bfloat16)
 
 
-def full(x: Tensor) -> Tensor:
-    """bfloat16 to float32; anything wider as it is."""
+def full_precision(x: Tensor) -> Tensor:
+    """Convert bfloat16 to float32; return a tensor of any other type as it is."""
     return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def features(net: nn.Module, x: Tensor, precision: Precision) -> Features:
-    """A network's forward pass, its results in full precision for the losses."""
-    with mixed(x, precision):
+    """Forward pass of a backbone on x [B, ...] under the precision, with results in float32."""
+    with autocast(x, precision):
         out = net(x)
-    return _in_full(out)
+    return _features_in_full_precision(out)
 
 
-def several(nets: Callable[[Tensor], list[Features]], x: Tensor, precision: Precision) -> list[Features]:
-    """The same for a function that returns the features of several networks."""
-    with mixed(x, precision):
-        found = nets(x)
-    return [_in_full(out) for out in found]
+def features_of_several(nets: Callable[[Tensor], list[Features]], x: Tensor, precision: Precision) -> list[Features]:
+    """Forward pass of a module that returns the features of several networks, with results in float32."""
+    with autocast(x, precision):
+        outputs = nets(x)
+    return [_features_in_full_precision(out) for out in outputs]
 
 
-def _in_full(out: Features) -> Features:
-    """Logits and maps in full precision."""
-    return Features(full(out.logits), [full(m) for m in out.maps])
+def _features_in_full_precision(out: Features) -> Features:
+    """Features with logits and maps in float32."""
+    return Features(full_precision(out.logits), [full_precision(m) for m in out.maps])
 
 
-def maps(net: nn.Module, x: Tensor, precision: Precision) -> Tensor:
-    """The same for a network that returns feature maps alone."""
-    with mixed(x, precision):
+def feature_maps(net: nn.Module, x: Tensor, precision: Precision) -> Tensor:
+    """Forward pass of a network that returns one batch of feature maps, with the result in float32."""
+    with autocast(x, precision):
         out = net(x)
-    return full(out)
+    return full_precision(out)

@@ -10,9 +10,9 @@ Shape = tuple[int, int, int]
 
 
 class SelfDistillation(nn.Module):
-    """Maps a last-stage map [B, C_M, H_M, W_M] to one for every earlier stage.
+    """Predicts the feature maps of all earlier stages from a map of the last stage [B, C_M, H_M, W_M].
 
-    One block a stage, from deep to shallow: transposed 3×3 convolution, batch norm, ReLU, with torch's own
+    One block for each stage, from deep to shallow: transposed 3×3 convolution, batch norm, ReLU, with torch's default
     initialisation. Strides follow from the shapes.
     """
 
@@ -25,12 +25,12 @@ class SelfDistillation(nn.Module):
         super().__init__()
         deep_to_shallow = list(reversed(shapes))
         self.blocks = nn.ModuleList(
-            nn.Sequential(_upsampling(deep, shallow), nn.BatchNorm2d(shallow[0]), nn.ReLU(inplace=True))
+            nn.Sequential(_upsampling_convolution(deep, shallow), nn.BatchNorm2d(shallow[0]), nn.ReLU(inplace=True))
             for deep, shallow in pairwise(deep_to_shallow)
         )
 
     def forward(self, last: Tensor) -> list[Tensor]:
-        """Maps of stages 1 to M − 1, shallow to deep."""
+        """Predicted maps [B, C, H, W] of stages 1 to M − 1, shallow to deep, from the last map."""
         maps = []
         for block in self.blocks:
             last = block(last)
@@ -39,9 +39,9 @@ class SelfDistillation(nn.Module):
 
     @torch.no_grad()
     def targets(self, last: Tensor) -> list[Tensor]:
-        """Targets for earlier stages: the module in evaluation mode, without gradient (published implementation).
+        """Target maps for stages 1 to M − 1: `forward` in evaluation mode, without gradient (published implementation).
 
-        To be called before the training pass of the same step, which moves the batch-norm statistics used here.
+        Call it before the training pass of the same step, which updates the batch-norm statistics used here.
         """
         training = self.training
         self.eval()
@@ -51,32 +51,36 @@ class SelfDistillation(nn.Module):
 
 
 def check_shapes(shapes: Sequence[Shape]) -> None:
-    """Do nothing where a module can be made for maps of these shapes (C, H, W), shallow to deep.
+    """Check that a module can be built for maps of these shapes (C, H, W), shallow to deep.
 
     Raises:
         ValueError: a stage cannot be reached from the one after it by a stride.
     """
     for shallow, deep in pairwise(shapes):
-        _axes(deep, shallow)
+        _convolution_arguments(deep, shallow)
 
 
-def _axes(deep: Shape, shallow: Shape) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """(stride, padding, output padding) for height and width."""
-    rows, columns = _axis(deep[1], shallow[1]), _axis(deep[2], shallow[2])
+def _convolution_arguments(deep: Shape, shallow: Shape) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """(stride, padding, output padding) of the transposed convolution, for height and for width.
+
+    Raises:
+        ValueError: no stride leads from the deep map's size to the shallow one's.
+    """
+    rows, columns = _axis_arguments(deep[1], shallow[1]), _axis_arguments(deep[2], shallow[2])
     if rows is None or columns is None:
         raise ValueError(f"no stride leads from a {deep[1]}×{deep[2]} map to a {shallow[1]}×{shallow[2]} one")
     return rows, columns
 
 
-def _upsampling(deep: Shape, shallow: Shape) -> nn.ConvTranspose2d:
-    stride, padding, output_padding = zip(*_axes(deep, shallow), strict=True)
+def _upsampling_convolution(deep: Shape, shallow: Shape) -> nn.ConvTranspose2d:
+    stride, padding, output_padding = zip(*_convolution_arguments(deep, shallow), strict=True)
     return nn.ConvTranspose2d(deep[0], shallow[0], 3, stride, padding, output_padding, bias=False)
 
 
-def _axis(small: int, large: int) -> tuple[int, int, int] | None:
-    """Stride, padding and output padding that make `large` entries of `small` with a kernel of 3, if there are any.
+def _axis_arguments(small: int, large: int) -> tuple[int, int, int] | None:
+    """(stride, padding, output padding) with which a kernel of size 3 maps `small` entries to `large`, or None.
 
-    Padding 1 as published; none where the backbone's own convolution or pooling dropped the border, as in 55 → 27.
+    Padding is 1 as published, or 0 where the backbone's own downsampling dropped the border, as in 55 → 27.
     """
     for padding in (1, 0):
         stride = max(1, -(-(large - 2 + 2 * padding) // small))

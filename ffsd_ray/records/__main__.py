@@ -17,26 +17,30 @@ _TRIAL = re.compile(IDENTITY)
 
 def faults(run: RunRecords) -> list[str]:
     """Read every file of a run in full and yield a message for each that is damaged, naming it."""
-    found = [*_fault(run.text), *_fault(run.specs)]
-    for identity in _begun(run):
-        found += _trial_faults(run.trial(identity))
-    return list(dict.fromkeys(found))
+    messages = [*_fault(run.text), *_fault(run.specs)]
+    for identity in _begun_trials(run):
+        messages += _trial_faults(run.trial(identity))
+    return list(dict.fromkeys(messages))
 
 
 def remarks(run: RunRecords) -> list[str]:
     """Yield what is unusual but may be right: trials that have not begun, and files of no trial of the run."""
-    folder, planned = run.store.child("trials"), _planned(run)
-    there = folder.names()
-    found = [f"{folder.location}/{name}: no records yet" for name in planned or () if name not in there]
+    folder, planned = run.store.child("trials"), _planned_trials(run)
+    folders = folder.names()
+    messages = [f"{folder.location}/{name}: no records yet" for name in planned or () if name not in folders]
     if planned is not None:
-        found += [f"{folder.location}/{name}: of no planned trial; not read" for name in there if name not in planned]
-    for identity in _begun(run):
+        messages += [
+            f"{folder.location}/{name}: of no planned trial; not read" for name in folders if name not in planned
+        ]
+    for identity in _begun_trials(run):
         records = run.trial(identity)
-        found += [f"{records.store.location}/{name}: not a file of a trial; not read" for name in records.strangers()]
-    return found
+        messages += [
+            f"{records.store.location}/{name}: not a file of a trial; not read" for name in records.foreign_files()
+        ]
+    return messages
 
 
-def _planned(run: RunRecords) -> list[str] | None:
+def _planned_trials(run: RunRecords) -> list[str] | None:
     """The identities in job.json; None where that is damaged."""
     try:
         return list(run.trials())
@@ -44,11 +48,11 @@ def _planned(run: RunRecords) -> list[str] | None:
         return None
 
 
-def _begun(run: RunRecords) -> list[str]:
+def _begun_trials(run: RunRecords) -> list[str]:
     """The planned trials that have a folder; every trial's folder where it is not known what was planned."""
-    planned = _planned(run)
-    there = run.store.child("trials").names()
-    return [name for name in there if (_TRIAL.fullmatch(name) if planned is None else name in planned)]
+    planned = _planned_trials(run)
+    folders = run.store.child("trials").names()
+    return [name for name in folders if (_TRIAL.fullmatch(name) if planned is None else name in planned)]
 
 
 def _trial_faults(records: TrialRecords) -> Iterator[str]:
@@ -82,14 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     verify = commands.add_parser("verify", help="read every file of a run and name those that are not as written")
     verify.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
     run = RunRecords.open(parser.parse_args(argv).run)
-    wrong = faults(run)
-    for line in wrong:
+    damaged = faults(run)
+    for line in damaged:
         print(line)
     for line in remarks(run):
         print(f"Note: {line}")
-    files = 2 + sum(len(run.trial(identity).files()) for identity in _begun(run))
-    print(f"{run.store.location}: {files} files read, {len(wrong)} faults")
-    return 1 if wrong else 0
+    files = 2 + sum(len(run.trial(identity).files()) for identity in _begun_trials(run))
+    print(f"{run.store.location}: {files} files read, {len(damaged)} faults")
+    return 1 if damaged else 0
 
 
 if __name__ == "__main__":

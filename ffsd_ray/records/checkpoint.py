@@ -117,8 +117,8 @@ CHECKPOINT = Schema(Annotated[Checkpoint, AfterValidator(_can_go_on)])
 
 def fits(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:
     """Whether a state dictionary fits a network's parameters and buffers."""
-    own, others = (
+    ours, theirs = (
         {name: (value.shape, value.dtype) for name, value in tensors.items()}
         for tensors in (network.state_dict(), weights)
     )
-    return own == others
+    return ours == theirs

@@ -29,7 +29,7 @@ BEAT, WATCH = 15.0, 40.0
 SETTLE = 2.0
 
 
-class _Sign(BaseModel):
+class _SignOfLife(BaseModel):
     """A process's sign of life."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -45,7 +45,7 @@ class _Sign(BaseModel):
     beat: int
 
     @classmethod
-    def own(cls, token: str, beat: int) -> Self:
+    def of_this_process(cls, token: str, beat: int) -> Self:
         process = os.getpid()
         return cls(
             host=socket.gethostname(),
@@ -60,10 +60,10 @@ class _Sign(BaseModel):
     def who(self) -> str:
         return f"process {self.process} on {self.host}"
 
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the other process is certainly alive; False for this very process."""
-        here = self.machine == _machine() and self.process != os.getpid()
-        return here and _started(self.process) == self.started != ""
+        on_this_machine = self.machine == _machine() and self.process != os.getpid()
+        return on_this_machine and _started(self.process) == self.started != ""
 
     def is_gone(self) -> bool:
         """Whether the process is certainly gone."""
@@ -123,17 +123,17 @@ def sole_driver(run: Store, say: Callable[[str], None]) -> Iterator[None]:
 
 def _enter(run: Store, token: str, say: Callable[[str], None]) -> None:
     """Put this process's sign in place of none, or of one whose process is gone. Raises RecordsError."""
-    gone: _Sign | None = None
+    gone: _SignOfLife | None = None
     while True:
         with run.locked(LOCK) as exclusive:
             last = _last_sign(run)
             if last is None or last == gone or last.is_gone():
-                _write(run, _Sign.own(token, 0))
+                _write(run, _SignOfLife.of_this_process(token, 0))
                 break
-        if last.lives():
+        if last.is_alive():
             raise _refusal(run, last)
         say(f"The last to work on this run was {last.who}, and did not say that it ended: watching it: {WATCH:.0f} s.")
-        if _lives_on(run, last):
+        if _shows_life(run, last):
             raise _refusal(run, last)
         gone = last
     if not exclusive:
@@ -148,36 +148,36 @@ def _renew(run: Store, token: str, count: int) -> bool:
         last = _last_sign(run)
         if last is not None and last.token != token:
             return False
-        _write(run, _Sign.own(token, count))
+        _write(run, _SignOfLife.of_this_process(token, count))
     return True
 
 
-def _write(run: Store, sign: _Sign) -> None:
+def _write(run: Store, sign: _SignOfLife) -> None:
     run.write_json(FILE, sign.model_dump())
 
 
-def _refusal(run: Store, sign: _Sign | None) -> RecordsError:
+def _refusal(run: Store, sign: _SignOfLife | None) -> RecordsError:
     who = sign.who if sign is not None else "another process"
     return RecordsError(
         f"{run.location}: {who} is at work on this run. Wait for its end, or end it, and go on then: --resume"
     )
 
 
-def _last_sign(run: Store) -> _Sign | None:
+def _last_sign(run: Store) -> _SignOfLife | None:
     if not run.exists(FILE):
         return None
     with suppress(DamagedRecords):  # also where it has just gone
-        return run.parsed(FILE, _Sign.model_validate_json, "JSON")
+        return run.parsed(FILE, _SignOfLife.model_validate_json, "JSON")
     return None
 
 
-def _lives_on(run: Store, sign: _Sign) -> bool:
+def _shows_life(run: Store, sign: _SignOfLife) -> bool:
     until = time.monotonic() + WATCH
     while time.monotonic() < until:
         time.sleep(1)
-        found = _last_sign(run)
-        if found != sign:
-            return found is not None
+        latest = _last_sign(run)
+        if latest != sign:
+            return latest is not None
     return False
 
 

@@ -14,11 +14,11 @@ def read(path: Path) -> dict[str, Any]:
         RecordsError: the file is none, or cannot be read.
     """
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except OSError as error:
         raise RecordsError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise RecordsError(f"{path}: is no record of a measurement: {error}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("points"), dict):
+    if not isinstance(content, dict) or not isinstance(content.get("points"), dict):
         raise RecordsError(f"{path}: is no record of a measurement")
-    return found
+    return content

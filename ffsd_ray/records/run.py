@@ -84,21 +84,21 @@ class RunRecords:
         Returns the run that each reused trial came from, by identity. Checkpoints stay where they are. A trial whose
         records are damaged there counts as not completed there; `warn` is told of it.
         """
-        found: dict[str, str] = {}
+        reused: dict[str, str] = {}
         for identity, other in self._elsewhere(identities):
-            if identity in found:
+            if identity in reused:
                 continue
             try:
                 if self.trial(identity).copy_from(other.trial(identity), other.store.name):
-                    found[identity] = other.store.name
+                    reused[identity] = other.store.name
             except DamagedRecords as error:
                 warn(str(error))
-        return found
+        return reused
 
     def completed_elsewhere(self, identities: Sequence[str]) -> set[str]:
         """The trials of which other runs in the same storage have a result."""
-        there = self._elsewhere(identities)
-        return {identity for identity, other in there if other.trial(identity).state() == "completed"}
+        elsewhere = self._elsewhere(identities)
+        return {identity for identity, other in elsewhere if other.trial(identity).state() == "completed"}
 
     def _elsewhere(self, identities: Sequence[str]) -> Iterator[tuple[str, "RunRecords"]]:
         """Each of the trials with each other run in the same storage that has records of it."""
@@ -107,8 +107,8 @@ class RunRecords:
             if name == self.store.name:
                 continue
             other = RunRecords(storage.child(name))
-            there = set(other.store.child("trials").names())
-            yield from ((identity, other) for identity in identities if identity in there)
+            folders = set(other.store.child("trials").names())
+            yield from ((identity, other) for identity in identities if identity in folders)
 
     def trial(self, identity: str) -> TrialRecords:
         return TrialRecords(self.store.child("trials").child(identity))

@@ -78,8 +78,8 @@ class Store:
     def names(self) -> list[str]:
         """Names of the files and folders here, sorted; none where the folder does not exist."""
         here = fs.FileSelector(self._path, allow_not_found=True)
-        found = self._try("", "be listed", lambda: self._filesystem.get_file_info(here))
-        return sorted(info.base_name for info in found)
+        entries = self._try("", "be listed", lambda: self._filesystem.get_file_info(here))
+        return sorted(info.base_name for info in entries)
 
     def read(self, name: str) -> bytes:
         """
@@ -129,9 +129,9 @@ class Store:
         except Exception as error:  # whatever a parser meets in bytes from somewhere else
             raise self.damaged(name, f"expected {what}, as a run writes it", f" ({type(error).__name__})") from error
 
-    def damaged(self, name: str, said: str, why: str = "") -> DamagedRecords:
-        """The error for a file that is not as it was written; `said`: what was expected in it."""
-        return DamagedRecords(f"{shown(f'{self._base}/{name}')}: {said}; it is damaged, or from elsewhere{why}")
+    def damaged(self, name: str, problem: str, cause: str = "") -> DamagedRecords:
+        """The error for a file that is not as it was written; `problem`: what was expected in it."""
+        return DamagedRecords(f"{shown(f'{self._base}/{name}')}: {problem}; it is damaged, or from elsewhere{cause}")
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[bool]:
@@ -164,21 +164,21 @@ class Store:
         """
         if not self._local:
             return
-        folder, made = Path(self._path), []
+        folder, new_folders = Path(self._path), []
         try:
             for part in [*reversed(folder.parents), folder]:
                 if not part.exists():
                     part.mkdir()
-                    made.append(part)
+                    new_folders.append(part)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except (OSError, ValueError) as error:
-            said = error.strerror if isinstance(error, OSError) else str(error)
+            cause = error.strerror if isinstance(error, OSError) else str(error)
             raise RecordsError(
-                f"{self.location!r}: no folder can be made and written there: {said}; choose another: --storage DIR"
+                f"{self.location!r}: no folder can be made and written there: {cause}; choose another: --storage DIR"
             ) from error
         finally:
-            for part in reversed(made):
+            for part in reversed(new_folders):
                 with contextlib.suppress(OSError):  # another process uses it already
                     part.rmdir()
 

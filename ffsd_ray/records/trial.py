@@ -53,8 +53,8 @@ _FORMATS: dict[str, tuple[Callable[[bytes], Any], str]] = {
 }
 
 #: The files that a trial has, beside its result, which a scheduler has stopped; and one that came to its end.
-_OF_STOPPED = ("spec.json", "environment.json", "history.parquet")
-_OF_COMPLETED = (*_OF_STOPPED, MODEL_BEST, MODEL_LAST)
+_FILES_OF_STOPPED = ("spec.json", "environment.json", "history.parquet")
+_FILES_OF_COMPLETED = (*_FILES_OF_STOPPED, MODEL_BEST, MODEL_LAST)
 
 
 def _checkpoint_name(epoch: int, steps: int = 0) -> str:
@@ -145,8 +145,8 @@ class TrialRecords:
         if result.get("ended") != "completed":
             return False
         other.history_of(result)
-        names = [*_OF_COMPLETED, *(["skipped.json"] if other.store.exists("skipped.json") else [])]
-        for name, content in {name: other._sound(name) for name in names}.items():
+        names = [*_FILES_OF_COMPLETED, *(["skipped.json"] if other.store.exists("skipped.json") else [])]
+        for name, content in {name: other._read_bytes(name) for name in names}.items():
             self.store.write(name, content)
         self.finish(result | {"reused": run})
         return True
@@ -262,47 +262,49 @@ class TrialRecords:
 
     def files(self) -> list[str]:
         """Paths in the folder of the files that are there, and of those that a completed trial must have."""
-        there = [name for name in self.store.names() if name in _FORMATS]
+        existing = [name for name in self.store.names() if name in _FORMATS]
         needed: tuple[str, ...] = ()
         with contextlib.suppress(DamagedRecords):
-            needed = _OF_STOPPED if _stopped(self.result()) else _OF_COMPLETED
-        return [*dict.fromkeys([*there, *needed]), *(f"checkpoints/{name}" for name in self._checkpoint_names())]
+            needed = _FILES_OF_STOPPED if _stopped(self.result()) else _FILES_OF_COMPLETED
+        return [*dict.fromkeys([*existing, *needed]), *(f"checkpoints/{name}" for name in self._checkpoint_names())]
 
-    def strangers(self) -> list[str]:
+    def foreign_files(self) -> list[str]:
         """Paths of foreign files, and of files that a killed process left half written."""
-        own = [name for name in self.store.names() if name not in _FORMATS and name != "checkpoints"]
-        return own + [f"checkpoints/{name}" for name in self._checkpoints.names() if not _CHECKPOINT.fullmatch(name)]
+        foreign = [name for name in self.store.names() if name not in _FORMATS and name != "checkpoints"]
+        return foreign + [
+            f"checkpoints/{name}" for name in self._checkpoints.names() if not _CHECKPOINT.fullmatch(name)
+        ]
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         self.store.write(name, stamped_json(content, self._owner))
 
     def _read(self, name: str) -> Any:
         read, kind = _FORMATS[name]
-        return self.store.parsed(name, lambda content: read(self._own(content)), kind)
+        return self.store.parsed(name, lambda content: read(self._checked(content)), kind)
 
     def _read_object(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._read(name)
-        return found
+        content: dict[str, Any] = self._read(name)
+        return content
 
     def _read_rows(self) -> list[HistoryRow]:
         rows: list[HistoryRow] = self._read("history.parquet")
         return rows
 
-    def _sound(self, name: str) -> bytes:
+    def _read_bytes(self, name: str) -> bytes:
         """Read a file and check its stamp."""
         read, kind = _FORMATS[name]
 
         def unchanged(content: bytes) -> bytes:
-            read(self._own(content))
+            read(self._checked(content))
             return content
 
         return self.store.parsed(name, unchanged, kind)
 
     def _load(self, name: str) -> dict[str, Any]:
         what = "a checkpoint of tensors and plain values"
-        return self._checkpoints.parsed(name, lambda content: _checkpoint(self._own(content)), what)
+        return self._checkpoints.parsed(name, lambda content: _checkpoint(self._checked(content)), what)
 
-    def _own(self, content: bytes) -> bytes:
+    def _checked(self, content: bytes) -> bytes:
         """Check a file's content. Raises SchemaError where it is not what was written for this trial."""
         check_stamp(content, self._owner)
         return content

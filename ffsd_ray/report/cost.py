@@ -85,7 +85,7 @@ class CostTable:
                 "number": column((part and part.number for _, part in lines), INTEGER),
                 "total macs": column((part.macs * part.number if part else cost.macs for cost, part in lines), INTEGER),
                 "seeds": column((cost and list(cost.row.seeds) for cost in groups), INTEGERS),
-                **mean_and_std("hours", [cost and cost.row.hours for cost in groups]),
+                **mean_and_std("hours", [cost.row.hours if cost else None for cost in groups]),
                 **{
                     f"parameters {which}": column(
                         (cost and cost.parameters and cost.parameters[which] for cost in groups), INTEGER

@@ -9,7 +9,7 @@ from ffsd_ray.config.keys import TRIAL_KEYS, did_you_mean
 from ffsd_ray.config.labels import has
 from ffsd_ray.config.load import value_at
 from ffsd_ray.config.source.located import same
-from ffsd_ray.config.source.problems import Place, Problems, shown
+from ffsd_ray.config.source.problems import Place, Problems, format_value
 from ffsd_ray.config.source.yaml_file import parse
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import JobError, RecordsError
@@ -49,7 +49,9 @@ def where(specs: Sequence[TrialSpec], conditions: Iterable[str], option: str = "
         if not specs:
             raise RecordsError(f"{place}: the run has no trials yet")
         if not met:
-            there = dict.fromkeys(shown(_plain(spec, key)) for spec in kept if has(spec, key)) or ["in none of them"]
+            there = dict.fromkeys(format_value(_plain(spec, key)) for spec in kept if has(spec, key)) or [
+                "in none of them"
+            ]
             raise RecordsError(f"{place}: no such trial; {key} is {', '.join(there)}")
         kept = met
     return kept

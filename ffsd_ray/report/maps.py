@@ -121,7 +121,7 @@ def panels(
         )
     dataset = data.load(specs[0].data, progress=True)
     test = dataset.test.select(torch.tensor(chosen(dataset.test.labels, count)))
-    [(images, labels)] = test.plain([slice(None)])
+    [(images, labels)] = test.unaugmented([slice(None)])
     inputs = normalise(images, dataset.mean, dataset.std)
     fine = dataset.image_size * -(-_PIXELS // dataset.image_size)
     trials: dict[str, list[Column]] = {}

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ffsd_ray.command import command
 from ffsd_ray.config.trial import TrialSpec
-from ffsd_ray.methods.shared.with_teacher import TaughtSettings
+from ffsd_ray.methods.shared.with_teacher import TeacherSettings
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import Trial, collect, environments
 from ffsd_ray.report.columns import GAIN
@@ -159,7 +159,7 @@ def _of_run(results: Sequence[Mapping[str, Any]]) -> Measured:
 
 
 def _before(spec: TrialSpec) -> str:
-    if isinstance(spec.method, TaughtSettings) and spec.method.teacher_weights:
+    if isinstance(spec.method, TeacherSettings) and spec.method.teacher_weights:
         return f"{spec.method.teacher or spec.backbone.name} (a file)"
     found = Counter(trial.backbone.name for trial in spec.prerequisites())
     return ", ".join(f"{number} × {name}" for name, number in found.items())

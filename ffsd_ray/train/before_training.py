@@ -24,20 +24,20 @@ def check_before_training(spec: TrialSpec, dataset: Dataset) -> list[str]:
         checked_shapes(spec, dataset.image_size)
     except TrialError as error:
         raise DataError(str(error)) from error
-    return [*dataset.notes, *_joined(spec, dataset)]
+    return [*dataset.notes, *_joined_batch_notes(spec, dataset)]
 
 
-def _joined(spec: TrialSpec, dataset: Dataset) -> Iterator[str]:
+def _joined_batch_notes(spec: TrialSpec, dataset: Dataset) -> Iterator[str]:
     images, batch_size, limit = len(dataset.train), spec.train.batch_size, spec.train.steps_per_epoch
     steps = epoch_steps(images, batch_size, limit, join_last=False)
-    reached = steps == epoch_steps(images, batch_size, None, join_last=False)
-    if not reached or not joins_last_batch(spec, images, dataset.num_classes, dataset.image_size):
+    reaches_last = steps == epoch_steps(images, batch_size, None, join_last=False)
+    if not reaches_last or not joins_last_batch(spec, images, dataset.num_classes, dataset.image_size):
         return
     last, workers = last_batch(images, batch_size), spec.scale.most_workers
-    of = f"the last batch of an epoch has {last} image{'s' * (last > 1)} for {workers} worker{'s' * (workers > 1)}"
+    problem = f"the last batch of an epoch has {last} image{'s' * (last > 1)} for {workers} worker{'s' * (workers > 1)}"
     if steps == 1:
         raise DataError(
-            f"train.batch_size = {batch_size}: {of}, and is the only one; batch norm in {spec.method.name} on "
+            f"train.batch_size = {batch_size}: {problem}, and is the only one; batch norm in {spec.method.name} on "
             f"{spec.backbone.name} needs 2 images a worker: fewer workers (scale.workers) or more training images"
         )
-    yield f"{spec.method.label()}: {of}, too few for batch norm: they join the batch before (train.batch_size)."
+    yield f"{spec.method.label()}: {problem}, too few for batch norm: they join the batch before (train.batch_size)."

@@ -29,8 +29,8 @@ def build_method(spec: TrialSpec, classes: int, image_size: int, data: Dataset |
     method = METHODS[spec.method.name](spec.method, blueprint)
     series = [*method.members, *([MEAN, ANY, LOGITS] if method.common else [])]
     if spec.method.primary_series not in series:
-        said = f"its primary_series should be one of {', '.join(series)}, and is {spec.method.primary_series}"
-        raise TrialError(f"method.name = {spec.method.name}: {said}")
+        problem = f"its primary_series should be one of {', '.join(series)}, and is {spec.method.primary_series}"
+        raise TrialError(f"method.name = {spec.method.name}: {problem}")
     return method
 
 

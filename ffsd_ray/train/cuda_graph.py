@@ -29,8 +29,8 @@ class Replay(Generic[T]):
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         #: The graph's own inputs, and what it writes its results to.
-        self._inputs: list[Tensor] = []
-        self._results: T | None = None
+        self._graph_inputs: list[Tensor] = []
+        self._graph_results: T | None = None
         #: Whether calls go through a graph, or will.
         self.capturing = True
 
@@ -40,17 +40,17 @@ class Replay(Generic[T]):
             return self._function(*inputs)
         self._calls += 1
         if self._calls <= WARM_UP:
-            return self._beside(inputs)
+            return self._call_on_side_stream(inputs)
         if self._graph is None and not self._capture(inputs):
             return self._function(*inputs)
         assert self._graph is not None
-        assert self._results is not None
-        for kept, value in zip(self._inputs, inputs, strict=True):
-            kept.copy_(value, non_blocking=True)
+        assert self._graph_results is not None
+        for graph_input, value in zip(self._graph_inputs, inputs, strict=True):
+            graph_input.copy_(value, non_blocking=True)
         self._graph.replay()
-        return self._results
+        return self._graph_results
 
-    def _beside(self, inputs: tuple[Tensor, ...]) -> T:
+    def _call_on_side_stream(self, inputs: tuple[Tensor, ...]) -> T:
         """Call the function on a side stream, as the warm-up of a capture requires."""
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
         stream.wait_stream(current)
@@ -60,12 +60,12 @@ class Replay(Generic[T]):
         return results
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> bool:
-        self._inputs = [value.clone() for value in inputs]
+        self._graph_inputs = [value.clone() for value in inputs]
         graph = torch.cuda.CUDAGraph()
         try:
             # other threads, such as one that pins memory, go on with what they do
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._results = self._function(*self._inputs)
+                self._graph_results = self._function(*self._graph_inputs)
         except RuntimeError as error:
             if self._required:
                 raise

@@ -30,22 +30,22 @@ def share_statistics(module: nn.Module) -> None:
         return
     buffers = list(module.buffers())
     for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):  # in one order everywhere
-        alike = [buffer for buffer in buffers if buffer.dtype == dtype]
-        flat = torch.cat([buffer.flatten() for buffer in alike])  # one message
+        same_dtype = [buffer for buffer in buffers if buffer.dtype == dtype]
+        flat = torch.cat([buffer.flatten() for buffer in same_dtype])  # one message
         dist.broadcast(flat, 0)
         with torch.no_grad():
-            for buffer, value in zip(alike, flat.split([buffer.numel() for buffer in alike]), strict=True):
+            for buffer, value in zip(same_dtype, flat.split([buffer.numel() for buffer in same_dtype]), strict=True):
                 buffer.copy_(value.view_as(buffer))
 
 
 def random_states(device: torch.device) -> list[list[torch.Tensor]]:
     """torch's random states by worker (dropout): the CPU's, and the GPU's where there is one. Collective."""
-    own = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    worker_states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
     if not dist.is_initialized():
-        return [own]
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, own)
-    return found
+        return [worker_states]
+    all_states: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(all_states, worker_states)
+    return all_states
 
 
 def set_random_state(states: list[list[torch.Tensor]], rank: int, device: torch.device) -> None:

@@ -20,30 +20,30 @@ from ffsd_ray.train.distributed import share_statistics
 
 def batch_parts(rank: int, workers: int, parts: int) -> range:
     """The parts that a worker computes; the first worker has the first part."""
-    own = rank_slice(0, parts, rank, workers)
-    return range(own.start, own.stop)
+    worker_parts = rank_slice(0, parts, rank, workers)
+    return range(worker_parts.start, worker_parts.stop)
 
 
-#: What keeps DDP from giving every worker the first one's buffers in each forward pass, by torch's name for it.
-_OWN_BUFFERS = (
+#: The DDP option, by this torch's name, that makes DDP copy worker 0's buffers to every worker in each forward pass.
+_BUFFER_SYNC_OPTION = (
     "forward_sync_buffers"
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     else "broadcast_buffers"
 )
 
 
-def wrapped(method: nn.Module, **options: Any) -> DistributedDataParallel:
-    """Wrap the group of an elastic trial's worker in DDP."""
-    options[_OWN_BUFFERS] = False
+def ddp_with_local_buffers(method: nn.Module, **options: Any) -> DistributedDataParallel:
+    """Wrap an elastic trial's group in DDP that leaves every worker its own buffers."""
+    options[_BUFFER_SYNC_OPTION] = False
     return DistributedDataParallel(method, **options)
 
 
 class BatchParts:
     """A worker's parts of every step."""
 
-    def __init__(self, group: nn.Module, own: range, workers: int, parts: int) -> None:
-        """`group`: the method or its DDP wrapper, which leaves its buffers alone."""
-        self._group, self._own = group, own
+    def __init__(self, group: nn.Module, worker_parts: range, workers: int, parts: int) -> None:
+        """`group`: the method or its wrapper from `ddp_with_local_buffers`; `worker_parts`: from `batch_parts`."""
+        self._group, self._worker_parts = group, worker_parts
         self._buffers = list(group.buffers())
         #: Of each part's loss: DDP averages over the workers what is to be the mean over the parts.
         self.factor = workers / parts
@@ -64,11 +64,11 @@ class BatchParts:
     def part(self, index: int) -> Iterator[None]:
         """The forward and backward pass of the worker's part `index`; gradients are shared in the last."""
         self._restore(self._before)
-        last = index == len(self._own) - 1
-        alone = last or not isinstance(self._group, DistributedDataParallel)
-        with contextlib.nullcontext() if alone else self._group.no_sync():  # type: ignore[operator]
+        last = index == len(self._worker_parts) - 1
+        synchronises = last or not isinstance(self._group, DistributedDataParallel)
+        with contextlib.nullcontext() if synchronises else self._group.no_sync():  # type: ignore[operator]
             yield
-        if self._own[index] == 0:
+        if self._worker_parts[index] == 0:
             self._after = [buffer.clone() for buffer in self._buffers]
 
     @torch.no_grad()

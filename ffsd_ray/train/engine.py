@@ -10,14 +10,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
-from ffsd_ray.data.base import Drawn
+from ffsd_ray.data.base import BatchInputs
 from ffsd_ray.data.batches import EvalBatches
 from ffsd_ray.methods import Losses
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method, train_batches
 from ffsd_ray.train.distributed import share_statistics, sum_over_workers
-from ffsd_ray.train.elastic import BatchParts, batch_parts, wrapped
+from ffsd_ray.train.elastic import BatchParts, batch_parts, ddp_with_local_buffers
 from ffsd_ray.train.execution import Executor
 from ffsd_ray.train.meters import AccuracyMeter, Meters, TermMeter
 
@@ -43,12 +43,13 @@ class Engine:
         self.method = method.to(device).to(memory_format=torch.channels_last)
         self.optimisers = optimisers.build(self.method, spec.train)
         elastic, parts = spec.scale.elastic, spec.scale.most_workers
-        own = batch_parts(rank, world_size, parts) if elastic else range(rank, rank + 1)
+        worker_parts = batch_parts(rank, world_size, parts) if elastic else range(rank, rank + 1)
         shares = parts if elastic else world_size
         self._batches = [
-            train_batches(spec, dataset, device, rank=part, world_size=shares, views=self.method.views) for part in own
+            train_batches(spec, dataset, device, rank=part, world_size=shares, views=self.method.views)
+            for part in worker_parts
         ]
-        group = self._wrapped() if world_size > 1 and dist.is_initialized() else self.method
+        group = self._in_ddp() if world_size > 1 and dist.is_initialized() else self.method
         self.executor = Executor(
             self.method,
             group,
@@ -56,7 +57,7 @@ class Engine:
             self._batches[0],
             spec.train.execution,
             workers=shares,
-            parts=BatchParts(group, own, world_size, parts) if elastic else None,
+            parts=BatchParts(group, worker_parts, world_size, parts) if elastic else None,
         )
         #: This worker's share of the images, normalised, by split: `val`, if there is one, and `test`.
         self.evaluations = {
@@ -72,10 +73,10 @@ class Engine:
             if images is not None
         }
 
-    def _wrapped(self) -> DistributedDataParallel:
+    def _in_ddp(self) -> DistributedDataParallel:
         # Buffers are worker 0's at every step (DDP's default): that is the rule for batch norm's running statistics,
         # and what makes worker 0's checkpoint the whole state.
-        wrap = wrapped if self._spec.scale.elastic else DistributedDataParallel
+        wrap = ddp_with_local_buffers if self._spec.scale.elastic else DistributedDataParallel
         return wrap(
             self.method,
             device_ids=[self._device] if self._device.type == "cuda" else None,
@@ -101,21 +102,21 @@ class Engine:
 
     def epoch(self, epoch: int, meters: Meters, first_step: int = 0, stop: int | None = None) -> Iterator[int]:
         """Train the steps from `first_step` to before `stop`; yield, after each, how many of the epoch are done."""
-        for step, parts in enumerate(self.drawn(epoch, first_step, stop), start=first_step):
-            found = self.step(parts, optimisers.learning_rate_factor(self._spec.train, epoch, step, self.steps))
-            for (losses, labels), (_, weight) in zip(found, parts, strict=True):
+        for step, parts in enumerate(self.inputs(epoch, first_step, stop), start=first_step):
+            results = self.step(parts, optimisers.learning_rate_factor(self._spec.train, epoch, step, self.steps))
+            for (losses, labels), (_, weight) in zip(results, parts, strict=True):
                 meters.terms.expect(losses.terms)
                 if weight:  # an empty share took part with an image that does not count
                     meters.update(losses, labels, step)
             yield step + 1
 
-    def drawn(
+    def inputs(
         self, epoch: int, first_step: int = 0, stop: int | None = None
-    ) -> Iterator[Sequence[tuple[Drawn, float]]]:
+    ) -> Iterator[Sequence[tuple[BatchInputs, float]]]:
         """This worker's batches as `step` takes them."""
-        return zip(*(batches.drawn(epoch, first_step, stop) for batches in self._batches), strict=True)
+        return zip(*(batches.inputs(epoch, first_step, stop) for batches in self._batches), strict=True)
 
-    def step(self, parts: Sequence[tuple[Drawn, float]], factor: float) -> list[tuple[Losses, Tensor]]:
+    def step(self, parts: Sequence[tuple[BatchInputs, float]], factor: float) -> list[tuple[Losses, Tensor]]:
         """One step at `factor` times the learning rates: each part's losses before it, and its labels."""
         self.optimisers.set_learning_rates(factor)
         return self.executor.train(parts)

@@ -23,13 +23,13 @@ def environment(device: torch.device, workers: int) -> dict[str, Any]:
 
 
 def _versions(*packages: str) -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _revision() -> str | None:

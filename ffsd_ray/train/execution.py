@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ffsd_ray.config.optimisation import AskedExecution, can_capture, resolve_execution
-from ffsd_ray.data.base import Drawn
+from ffsd_ray.config.optimisation import RequestedExecution, can_capture, resolve_execution
+from ffsd_ray.data.base import BatchInputs
 from ffsd_ray.data.batches import TrainBatches
 from ffsd_ray.methods.base import Losses, Method
 from ffsd_ray.train.cuda_graph import Replay
@@ -24,51 +24,53 @@ class Executor:
         group: nn.Module,
         optimisers: Optimisers,
         batches: TrainBatches,
-        asked: AskedExecution,
+        requested: RequestedExecution,
         *,
         workers: int = 1,
         parts: BatchParts | None = None,
     ) -> None:
         """`group`: what is called in `method`'s place, its DDP wrapper or itself; `parts`: of an elastic trial."""
         cuda = next(method.parameters()).device.type == "cuda"
-        self.execution = resolve_execution(asked, cuda=cuda, workers=workers)
+        self.execution = resolve_execution(requested, cuda=cuda, workers=workers)
         self._batches, self._parts = batches, parts
-        called = _FirstShape(torch.compile(group, dynamic=False), group) if self.execution == "compiled" else group
-        self._step = Step(method, optimisers, called)
+        executed_group = (
+            _CompiledForFirstSize(torch.compile(group, dynamic=False), group) if self.execution == "compiled" else group
+        )
+        self._step = Step(method, optimisers, executed_group)
         self._run: Callable[..., tuple[Losses, Tensor]] = self._train
         self.predict: Callable[[Tensor], dict[str, Tensor]] = method.predict
         if self.execution != "eager" and can_capture(cuda=cuda, workers=workers):
-            required = asked != "auto"
+            required = requested != "auto"
             self._run = Replay(self._train, required=required)
             self.predict = Replay(method.predict, required=required)
 
-    def train(self, drawn: Sequence[tuple[Drawn, float]]) -> list[tuple[Losses, Tensor]]:
-        """One step on a batch of `TrainBatches.drawn`, of an elastic trial on the worker's parts of it.
+    def train(self, inputs: Sequence[tuple[BatchInputs, float]]) -> list[tuple[Losses, Tensor]]:
+        """Train one step on `TrainBatches.inputs` of a batch, or of the worker's parts of one if the trial is elastic.
 
         Returns each part's losses before the update, and its labels.
         """
         if self._parts is None:
-            [(batch, weight)] = drawn
+            [(batch, weight)] = inputs
             # Only a worker beside others has a weight, and nothing is captured there.
             return [self._run(*batch) if weight == 1 else self._train(*batch, weight=weight)]
-        batches = [self._batches.batch(*each) for each in drawn]
+        batches = [self._batches.batch(*part) for part in inputs]
         self._parts.begin()
         losses = self._step.accumulated(batches, self._parts)
         self._parts.end()
-        return [(each, batch.labels) for each, batch in zip(losses, batches, strict=True)]
+        return [(part, batch.labels) for part, batch in zip(losses, batches, strict=True)]
 
     @property
     def captured(self) -> bool:
         """Whether steps are, or will be, replayed as a CUDA graph."""
         return isinstance(self._run, Replay) and self._run.capturing
 
-    def _train(self, *drawn: Tensor, weight: float = 1.0) -> tuple[Losses, Tensor]:
-        batch = self._batches.batch(drawn, weight)
+    def _train(self, *inputs: Tensor, weight: float = 1.0) -> tuple[Losses, Tensor]:
+        batch = self._batches.batch(inputs, weight)
         return self._step(batch), batch.labels
 
 
-class _FirstShape:
-    """A compiled group for batches of the first one's size, the plain group for others: compiling takes minutes."""
+class _CompiledForFirstSize:
+    """Calls the compiled group for batches of the first batch's size, else the plain one: compiling takes minutes."""
 
     def __init__(self, compiled: Callable[..., Losses], plain: Callable[..., Losses]) -> None:
         self._compiled, self._plain = compiled, plain

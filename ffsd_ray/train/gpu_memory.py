@@ -28,7 +28,7 @@ def read_peak(spec: TrialSpec, device: torch.device) -> Reading:
     torch.cuda.reset_peak_memory_stats(device)
     engine = Engine(spec, data.load(spec.data), device, world_size=spec.scale.most_workers)
     engine.begin(spec.train.epochs)  # every term acts by then
-    for parts in engine.drawn(1, stop=WARM_UP + 2):
+    for parts in engine.inputs(1, stop=WARM_UP + 2):
         engine.step(parts, 1.0)
     engine.method.eval()
     engine.measure("test", 1)

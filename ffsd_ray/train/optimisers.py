@@ -17,7 +17,7 @@ class Optimisers(NamedTuple):
     """One SGD for students and fusion modules, an Adam for each other role; only those that have parameters."""
 
     by_name: dict[str, Optimizer]
-    of_role: dict[Role, Optimizer]
+    by_role: dict[Role, Optimizer]
     clip_norm: float | None
 
     def zero_grad(self) -> None:
@@ -26,7 +26,7 @@ class Optimisers(NamedTuple):
 
     def step(self, roles: Iterable[Role]) -> None:
         """Update the parameters of `roles`. A shared optimiser passes over parameters that have no gradient."""
-        optimisers = {id(self.of_role[role]): self.of_role[role] for role in roles}.values()
+        optimisers = {id(self.by_role[role]): self.by_role[role] for role in roles}.values()
         if self.clip_norm is not None:
             groups = [group for optimiser in optimisers for group in optimiser.param_groups]
             clip_grad_norm_([parameter for group in groups for parameter in group["params"]], self.clip_norm)
@@ -51,15 +51,19 @@ class Optimisers(NamedTuple):
         sizes = {
             name: [len(group["params"]) for group in optimiser.param_groups] for name, optimiser in self.by_name.items()
         }
-        return sizes == {name: [len(group["params"]) for group in of["param_groups"]] for name, of in state.items()}
+        return sizes == {
+            name: [len(group["params"]) for group in saved["param_groups"]] for name, saved in state.items()
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Momenta and the like of `state`; hyper-parameters stay as they were built."""
         for name, optimiser in self.by_name.items():
-            own = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
+            configured = [
+                {key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups
+            ]
             optimiser.load_state_dict(state[name])
-            for group, built in zip(optimiser.param_groups, own, strict=True):
-                group.update(built)
+            for group, hyperparameters in zip(optimiser.param_groups, configured, strict=True):
+                group.update(hyperparameters)
 
 
 def build(method: Method, settings: TrainSettings) -> Optimisers:
@@ -79,14 +83,14 @@ def build(method: Method, settings: TrainSettings) -> Optimisers:
     groups = [group(role, settings.lr, decay) for role, decay in decays.items() if roles.get(role)]
     sgd = SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov, fused=fused)
     by_name: dict[str, Optimizer] = {"sgd": sgd}
-    of_role: dict[Role, Optimizer] = {role: sgd for role in decays if roles.get(role)}
+    by_role: dict[Role, Optimizer] = {role: sgd for role in decays if roles.get(role)}
     if roles.get("self_distillation"):
         modules = group("self_distillation", settings.adam_lr, settings.weight_decay)
         adam = Adam([modules], settings.adam_lr, fused=fused, capturable=fused)
-        by_name["adam"] = of_role["self_distillation"] = adam
+        by_name["adam"] = by_role["self_distillation"] = adam
     for role, rate in method.adam_rates.items():
-        by_name[role] = of_role[role] = Adam([group(role, rate, 0.0)], rate, fused=fused, capturable=fused)
-    return Optimisers(by_name, of_role, method.clip_norm)
+        by_name[role] = by_role[role] = Adam([group(role, rate, 0.0)], rate, fused=fused, capturable=fused)
+    return Optimisers(by_name, by_role, method.clip_norm)
 
 
 def learning_rate_factor(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:

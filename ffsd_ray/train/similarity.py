@@ -33,7 +33,7 @@ def similarity(method: Method, batches: Iterable[tuple[Tensor, Tensor]], device:
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     for images, _ in batches:
         maps = [method.features(network, images).maps[-1].double() for network in networks]
-        looks = [attention(m) for m in maps]
-        sums += torch.stack([cosines(maps).sum(), cosines(looks).sum(), sums.new_tensor(len(images))])
+        attention_maps = [attention(m) for m in maps]
+        sums += torch.stack([cosines(maps).sum(), cosines(attention_maps).sum(), sums.new_tensor(len(images))])
     of_maps, of_attention, count = sum_over_workers(sums).tolist()
     return {"maps": of_maps / count, "attention": of_attention / count}

@@ -31,7 +31,7 @@ class Step:
 
     def accumulated(self, batches: Sequence[Batch], parts: BatchParts | None = None) -> list[Losses]:
         """One update from several batches, the parts of a global batch that this worker computes."""
-        seen = [Losses({}, {}) for _ in batches]
+        collected = [Losses({}, {}) for _ in batches]
         for phase in self._phases:
             self._optimisers.zero_grad()
             for index, batch in enumerate(batches):
@@ -39,7 +39,7 @@ class Step:
                     losses = self._group(batch.views, batch.labels, phase.name)
                     total = sum(losses.terms.values())
                     (total * (batch.weight * parts.factor if parts else batch.weight)).backward()  # type: ignore[union-attr]
-                seen[index].terms.update(losses.terms)
-                seen[index].logits.update(losses.logits)
+                collected[index].terms.update(losses.terms)
+                collected[index].logits.update(losses.logits)
             self._optimisers.step(phase.roles)
-        return seen
+        return collected

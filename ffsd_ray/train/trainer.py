@@ -61,11 +61,11 @@ class Trainer:
         self._engine = Engine(spec, self._dataset, context.device, rank=context.rank, world_size=context.world_size)
         self._method = self._engine.method
         self._selection = "val" if "val" in self._engine.evaluations else "test"
-        self._within: MidEpochState | None = None
-        #: The workers' random states at that point.
-        self._random: Any = None
-        #: Since the last question: an epoch may have fewer than there are between two.
-        self._steps = 0
+        self._mid_epoch: MidEpochState | None = None
+        #: The workers' random states at that mid-epoch checkpoint.
+        self._random_states: Any = None
+        #: Steps since `checkpoint_requested` was last asked, counted over epochs, which may be shorter than that.
+        self._steps_since_notice = 0
         self._progress, self._taken_over = self._resume()
 
     def run(self, *, keep_checkpoints: bool = False, stoppable: bool = False) -> None:
@@ -74,10 +74,10 @@ class Trainer:
         Raises:
             TrialError: a loss term was not finite.
         """
-        spec, records, leads = self._spec, self._records, self._context.rank == 0
-        if leads:
-            where = environment(self._context.device, self._context.world_size) | {"notes": self._notes}
-            records.begin(spec.model_dump(), where, self._dataset.skipped)
+        spec, records, writes = self._spec, self._records, self._context.rank == 0
+        if writes:
+            environment_record = environment(self._context.device, self._context.world_size) | {"notes": self._notes}
+            records.begin(spec.model_dump(), environment_record, self._dataset.skipped)
             if self._taken_over:
                 records.write_checkpoint(len(self._progress.rows), self._state(), keep_earlier=keep_checkpoints)
                 records.delete_checkpoints_after(len(self._progress.rows))
@@ -88,25 +88,25 @@ class Trainer:
             improved = self._progress.add(row, self._selection)
             if self._method.deployed[0] in improved:
                 self._progress.best_weights = _copy(self._method.deployed[1].state_dict())
-            if leads:
+            if writes:
                 if epoch % spec.train.checkpoint_every == 0 or epoch == spec.train.epochs:
                     records.write_checkpoint(epoch, self._state(), keep_earlier=keep_checkpoints)
                 records.write_history(self._progress.rows)
                 if stoppable:
                     records.write_provisional(self._result())
             self._context.report(row)
-        alike = similarity(self._method, self._engine.evaluations["test"], self._context.device)
-        if leads:
-            self._finish(alike)
+        similarities = similarity(self._method, self._engine.evaluations["test"], self._context.device)
+        if writes:
+            self._finish(similarities)
 
     def _train_epoch(self, epoch: int) -> HistoryRow:
         engine, settings = self._engine, self._spec.train
         engine.begin(epoch)
         meters = engine.meters()
-        done, before = self._continue(epoch, meters)
+        done, before = self._continue_epoch(epoch, meters)
         began = time.perf_counter() - before
         for steps in engine.epoch(epoch, meters, done):
-            self._steps += 1
+            self._steps_since_notice += 1
             if steps < engine.steps:
                 self._after_step(epoch, steps, meters, began)
         measured = meters.read(epoch)
@@ -124,33 +124,33 @@ class Trainer:
     def _after_step(self, epoch: int, steps: int, meters: Meters, began: float) -> None:
         """Write a checkpoint inside the epoch where one is due, and end the worker where it is to be replaced."""
         checkpoint_requested = False
-        if self._steps >= NOTICE_STEPS:
-            self._steps, checkpoint_requested = 0, self._context.checkpoint_requested()
+        if self._steps_since_notice >= NOTICE_STEPS:
+            self._steps_since_notice, checkpoint_requested = 0, self._context.checkpoint_requested()
         every = self._spec.train.checkpoint_steps
         if checkpoint_requested or (every is not None and steps % every == 0):
             seconds = time.perf_counter() - began
-            self._save_within(MidEpochState(epoch, steps, seconds, meters.terms.state(), meters.accuracy.state()))
+            self._save_mid_epoch(MidEpochState(epoch, steps, seconds, meters.terms.state(), meters.accuracy.state()))
         if checkpoint_requested:
             self._context.exit_if_preempted()
 
-    def _save_within(self, within: MidEpochState) -> None:
+    def _save_mid_epoch(self, mid_epoch: MidEpochState) -> None:
         """Save a checkpoint inside an epoch; its meters hold sums over all workers."""
         random = random_states(self._context.device)
         if self._context.rank == 0:
-            state = self._state() | {"within": asdict(within), "random": random}
-            self._records.write_checkpoint(within.epoch, state, keep_earlier=False, steps=within.steps)
+            state = self._state() | {"within": asdict(mid_epoch), "random": random}
+            self._records.write_checkpoint(mid_epoch.epoch, state, keep_earlier=False, steps=mid_epoch.steps)
 
-    def _continue(self, epoch: int, meters: Meters) -> tuple[int, float]:
+    def _continue_epoch(self, epoch: int, meters: Meters) -> tuple[int, float]:
         """Continue an unfinished epoch: restore the meters; return the steps that are done, and their seconds."""
-        within = self._within
-        if within is None or within.epoch != epoch:
+        state = self._mid_epoch
+        if state is None or state.epoch != epoch:
             return 0, 0.0
-        self._within = None
+        self._mid_epoch = None
         if self._context.rank == 0:  # they are sums over all workers
-            meters.terms.load(within.terms)
-            meters.accuracy.load(within.accuracy)
-        set_random_state(self._random, self._context.rank, self._context.device)
-        return within.steps, within.seconds
+            meters.terms.load(state.terms)
+            meters.accuracy.load(state.accuracy)
+        set_random_state(self._random_states, self._context.rank, self._context.device)
+        return state.steps, state.seconds
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -179,7 +179,7 @@ class Trainer:
         self._method.load_state_dict(state["method"])
         self._engine.optimisers.load(state["optimisers"])
         if "within" in state:
-            self._within, self._random = MidEpochState(**state["within"]), state["random"]
+            self._mid_epoch, self._random_states = MidEpochState(**state["within"]), state["random"]
         return Progress(**state["progress"]), take_over
 
     def _fits(self, state: dict[str, Any]) -> bool:
@@ -193,14 +193,14 @@ class Trainer:
 
     def _teacher(self, spec: TrialSpec, network: nn.Module) -> dict[str, torch.Tensor]:
         """The final weights of a trial that this one learns from, read from the records beside its own."""
-        beside = TrialRecords(self._records.store.parent.child(spec.identity()))
-        if not beside.store.exists(MODEL_LAST):  # also where a scheduler has stopped it
+        teacher_records = TrialRecords(self._records.store.parent.child(spec.identity()))
+        if not teacher_records.store.exists(MODEL_LAST):  # also where a scheduler has stopped it
             raise TrialError(
                 f"this trial needs trial {spec.identity()} ({spec.backbone.name}), which has not completed"
             )
-        return beside.last_weights(network)
+        return teacher_records.last_weights(network)
 
-    def _finish(self, alike: dict[str, float]) -> None:
+    def _finish(self, similarities: dict[str, float]) -> None:
         name, network = self._method.deployed
         last, best = self._progress.rows[-1], self._progress.best[name]
         weights = _copy(network.state_dict())
@@ -208,7 +208,7 @@ class Trainer:
         best_card = self._card(int(best["epoch"]), best["top1"])
         self._records.store.write(MODEL_LAST, pack(weights, last_card))
         self._records.store.write(MODEL_BEST, pack(self._progress.best_weights, best_card))
-        self._records.finish(self._result() | ({"similarity": alike} if alike else {}))
+        self._records.finish(self._result() | ({"similarity": similarities} if similarities else {}))
 
     def _card(self, epoch: int, top1: float) -> Card:
         dataset, spec = self._dataset, self._spec

@@ -464,7 +464,7 @@ def test_parquet_files_in_a_bucket(s3: Server, digits: Dataset, tmp_path: Path) 
     assert_same(load(remote), load(locally))
     streamed = load(remote.model_copy(update={"stream": True, "loader_processes": 0}))
     assert len(streamed.train) == 40
-    [(pixels, labels)] = streamed.test.plain([slice(0, 20)])
+    [(pixels, labels)] = streamed.test.unaugmented([slice(0, 20)])
     assert pixels.shape == (20, 3, 12, 12)
     assert torch.equal(labels, load(locally).test.labels)
 

@@ -12,8 +12,8 @@ def kernels(run: Callable[[], object], device: torch.device) -> int | None:
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)
-    with profile(activities=[ProfilerActivity.CUDA]) as found:
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         run()
         torch.cuda.synchronize(device)
-    events = [event.name for event in found.events() if event.device_type == DeviceType.CUDA]
+    events = [event.name for event in profiler.events() if event.device_type == DeviceType.CUDA]
     return sum(not name.startswith(("Memcpy", "Memset")) for name in events)

@@ -36,13 +36,13 @@ def linear_cost(specs: Sequence[TrialSpec], device: torch.device, repeats: int) 
 
 def fit(seconds: dict[int, float]) -> dict[str, float]:
     """The least-squares line through `seconds` by n: a, b, R², and the largest deviation relative to what was seen."""
-    networks, seen = np.array(list(seconds)) + 1, np.array(list(seconds.values()))
-    slope, intercept = np.polyfit(networks, seen, 1)
+    networks, measured = np.array(list(seconds)) + 1, np.array(list(seconds.values()))
+    slope, intercept = np.polyfit(networks, measured, 1)
     line = intercept + slope * networks
-    unexplained = ((seen - line) ** 2).sum() / ((seen - seen.mean()) ** 2).sum()
+    unexplained = ((measured - line) ** 2).sum() / ((measured - measured.mean()) ** 2).sum()
     return {
         "a": float(intercept),
         "b": float(slope),
         "r_squared": float(1 - unexplained),
-        "largest_deviation": float(np.abs(line / seen - 1).max()),
+        "largest_deviation": float(np.abs(line / measured - 1).max()),
     }

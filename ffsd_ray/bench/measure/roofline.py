@@ -36,8 +36,8 @@ def probes(device: torch.device, precisions: Iterable[Precision]) -> dict[str, R
     """A matrix product in each precision, FLOP; `copy`, bytes read and written."""
     source = torch.empty(_COPIED[device.type], dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
-    found = {"copy": RooflineProbe(lambda: target.copy_(source), 2.0 * source.nbytes)}
-    return found | {precision: _product(device, precision) for precision in precisions}
+    copy_probe = {"copy": RooflineProbe(lambda: target.copy_(source), 2.0 * source.nbytes)}
+    return copy_probe | {precision: _product(device, precision) for precision in precisions}
 
 
 def _product(device: torch.device, precision: Precision) -> RooflineProbe:
@@ -62,24 +62,24 @@ def bytes_per_image(spec: TrialSpec, classes: int, size: int, device: torch.devi
     """
     few, many = 2, 4  # the difference leaves out what does not grow with the batch, such as weights in bfloat16
     group = build_method(with_train(spec, execution="eager"), classes, size).to(device)
-    kept = []
+    saved_bytes = []
     for images in (few, many):
         views = [torch.zeros(images, 3, size, size, device=device) for _ in range(group.views)]
         labels = torch.zeros(images, dtype=torch.long, device=device)
-        kept.append(sum(_saved(partial(group, views, labels, phase.name)) for phase in group.phases))
-    return _PASSES * (kept[1] - kept[0]) / (many - few)
+        saved_bytes.append(sum(_bytes_saved(partial(group, views, labels, phase.name)) for phase in group.phases))
+    return _PASSES * (saved_bytes[1] - saved_bytes[0]) / (many - few)
 
 
-def _saved(run: Callable[[], object]) -> int:
+def _bytes_saved(run: Callable[[], object]) -> int:
     """Bytes of all that autograd saves during a run, each storage once."""
-    found: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        found[storage.data_ptr()] = storage.nbytes()
+        sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         alive = run()  # while the results live, what was saved does, and no address comes twice
     del alive
-    return sum(found.values())
+    return sum(sizes.values())

@@ -26,7 +26,7 @@ class Workload:
         self._spec = spec
         self._engine = Engine(spec, dataset, device, rank=rank, world_size=world_size)
         self._engine.begin(EPOCH)
-        self._resident = next(self._engine.drawn(EPOCH, stop=1))
+        self._resident = next(self._engine.inputs(EPOCH, stop=1))
         #: Steps of an epoch, and batches of an evaluation.
         self.steps = self._engine.steps
         self.evaluations = math.ceil(len(dataset.test) / spec.train.eval_batch_size)

@@ -17,10 +17,10 @@ class LiteralAlgorithm1:
     """
 
     def __init__(self, group: Ffsd, settings: TrainSettings) -> None:
-        self._group, leadership = group, group.leadership
-        assert leadership.decoder is not None
-        assert leadership.fusion is not None
-        assert group.leader_module is not None
+        self._group, leader_module = group, group.leader_module
+        assert leader_module.decoder is not None
+        assert leader_module.fusion is not None
+        assert group.leader_self_distillation is not None
 
         def sgd(parameters: list[torch.nn.Parameter], weight_decay: float) -> SGD:
             return SGD(
@@ -29,28 +29,28 @@ class LiteralAlgorithm1:
 
         decay = settings.weight_decay
         self._students = [sgd(list(student.parameters()), decay) for student in group.students]
-        self._leader = sgd([*leadership.leader.parameters(), *leadership.decoder.parameters()], decay)
-        self._fusion = sgd(list(leadership.fusion.parameters()), settings.fusion_weight_decay)
+        self._leader = sgd([*leader_module.leader.parameters(), *leader_module.decoder.parameters()], decay)
+        self._fusion = sgd(list(leader_module.fusion.parameters()), settings.fusion_weight_decay)
         self._modules = [
             Adam(module.parameters(), settings.adam_lr, weight_decay=decay)
-            for module in [*group.student_modules, group.leader_module]
+            for module in [*group.student_self_distillation, group.leader_self_distillation]
         ]
 
     def step(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, float]:
         """One iteration of Algorithm 1 for images [B, 3, S, S]; every weighted term by name."""
         group, settings = self._group, self._group.settings
-        leadership = group.leadership
-        assert leadership.decoder is not None
-        assert leadership.fusion is not None
-        assert group.leader_module is not None
+        leader_module = group.leader_module
+        assert leader_module.decoder is not None
+        assert leader_module.fusion is not None
+        assert group.leader_self_distillation is not None
         kind, temperature, warmup = settings.formulation, settings.temperature, group.warmup.at(epoch)
-        seen: dict[str, float] = {}
+        values: dict[str, float] = {}
 
         # Lines 2 to 6: forward everything.
         students = [group.features(student, images) for student in group.students]
-        leader = group.features(leadership.leader, images)
+        leader = group.features(leader_module.leader, images)
         concatenated = torch.cat([student.maps[-1] for student in students], dim=1).detach()
-        fused = group.features(leadership.fusion, concatenated)
+        fused = group.features(leader_module.fusion, concatenated)
         logits = [student.logits for student in students]
 
         # Lines 7 to 10: the common students.
@@ -62,16 +62,16 @@ class LiteralAlgorithm1:
             }
             if index > 0:
                 target = diversity_target(students[index - 1].maps[-1], kind)
-                earlier = group.student_modules[index - 1].targets(target.maps)  # type: ignore[operator]
+                earlier = group.student_self_distillation[index - 1].targets(target.maps)  # type: ignore[operator]
                 weight = settings.lambda_div * warmup
                 last = distance(unit(attention(student.maps[-1])), target.attention, kind)
                 terms[f"{name}/diversity_last"] = weight * last
                 terms[f"{name}/diversity_earlier"] = weight * _sum_attention(student.maps, earlier, kind)
-            _update(self._students[index], terms, seen)
+            _update(self._students[index], terms, values)
 
         # Line 11: the leader.
-        earlier = group.leader_module.targets(fused.maps[-1].detach())
-        decoded = leadership.decoder(leader.maps[-1])
+        earlier = group.leader_self_distillation.targets(fused.maps[-1].detach())
+        decoded = leader_module.decoder(leader.maps[-1])
         fea = settings.lambda_fea * warmup
         terms = {
             "leader/ce": F.cross_entropy(leader.logits, labels),
@@ -85,7 +85,7 @@ class LiteralAlgorithm1:
             terms["leader/fused_map"] = fea * mimic(leader.maps[-1], fused.maps[-1], kind)
             terms["leader/decoded_map"] = fea * mimic(decoded, concatenated, kind)
             terms["leader/self_distillation"] = settings.lambda_self * warmup * _sum_maps(leader.maps, earlier, kind)
-        _update(self._leader, terms, seen)
+        _update(self._leader, terms, values)
 
         # Line 12: the fusion module.
         ensemble = torch.stack(logits).mean(dim=0)
@@ -93,28 +93,28 @@ class LiteralAlgorithm1:
             "fusion/ce": F.cross_entropy(fused.logits, labels),
             "fusion/kl": soft_kl(fused.logits, ensemble, temperature),
         }
-        _update(self._fusion, terms, seen)
+        _update(self._fusion, terms, values)
 
         # Lines 13 to 15: the self-distillation modules.
-        owners = [(f"student{index + 1}", students[index]) for index in range(1, len(students))]
-        owners.append(("leader", leader))
-        modules = [*group.student_modules, group.leader_module]
-        for (name, features), module, optimiser in zip(owners, modules, self._modules, strict=True):
+        members = [(f"student{index + 1}", students[index]) for index in range(1, len(students))]
+        members.append(("leader", leader))
+        modules = [*group.student_self_distillation, group.leader_self_distillation]
+        for (name, features), module, optimiser in zip(members, modules, self._modules, strict=True):
             maps = module(features.maps[-1].detach())
             weight = settings.lambda_self * warmup if kind == "published" else 1.0
             terms = {
                 f"{name}/module_attention": weight * _sum_attention(maps, features.maps, kind),
                 f"{name}/module_feature": weight * settings.alpha * _sum_maps(maps, features.maps, kind),
             }
-            _update(optimiser, terms, seen)
-        return seen
+            _update(optimiser, terms, values)
+        return values
 
 
-def _update(optimiser: Optimizer, terms: dict[str, Tensor], seen: dict[str, float]) -> None:
+def _update(optimiser: Optimizer, terms: dict[str, Tensor], values: dict[str, float]) -> None:
     optimiser.zero_grad()
     torch.stack(list(terms.values())).sum().backward()
     optimiser.step()
-    seen.update({name: term.item() for name, term in terms.items()})
+    values.update({name: term.item() for name, term in terms.items()})
 
 
 def _sum_maps(maps: list[Tensor], targets: list[Tensor], kind: str) -> Tensor:

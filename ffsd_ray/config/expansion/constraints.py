@@ -5,7 +5,7 @@ from typing import Any
 from ffsd_ray.config.keys import TRIAL_KEYS, class_at, did_you_mean, split
 from ffsd_ray.config.search import listed
 from ffsd_ray.config.source.located import LocatedValue, same
-from ffsd_ray.config.source.problems import Problems, shown
+from ffsd_ray.config.source.problems import Problems, format_value
 from ffsd_ray.config.trial import TrialSpec
 
 _ABSENT = object()
@@ -18,23 +18,27 @@ def constrained(job: LocatedValue, trials: list[LocatedValue], problems: Problem
     """
     only = job.get("search", "only")
     entries = only.value if only is not None and isinstance(only.value, list) else []
-    kept = trials
+    remaining = trials
     for index, entry in enumerate(entries):
         when, then = (_conditions(entry.get(part)) for part in ("when", "then"))
         path = f"search.only[{index}]"
-        if not when or not then or not _known(entry, path, problems):
+        if not when or not then or not _check_keys(entry, path, problems):
             continue
-        applies = [trial for trial in trials if all(_has(trial, *condition, absent=False) for condition in when)]
+        applies = [trial for trial in trials if all(_has_one_of(trial, *condition, absent=False) for condition in when)]
         if trials and not applies:
-            said = " and ".join(f"{key} = {' or '.join(shown(value) for value in values)}" for key, values in when)
-            problems.add(entry.at, f"{path}.when", f"No combination has {said}, so this does nothing.")
-        broken = {id(trial) for trial in applies if not all(_has(trial, *wanted, absent=True) for wanted in then)}
-        left = [trial for trial in kept if id(trial) not in broken]
-        if kept and not left:
-            problems.add(entry.at, path, f"Leaves none of the {len(kept)} combinations; some should remain.")
+            condition_text = " and ".join(
+                f"{key} = {' or '.join(format_value(value) for value in values)}" for key, values in when
+            )
+            problems.add(entry.at, f"{path}.when", f"No combination has {condition_text}, so this does nothing.")
+        broken = {
+            id(trial) for trial in applies if not all(_has_one_of(trial, *condition, absent=True) for condition in then)
+        }
+        keeping_to_entry = [trial for trial in remaining if id(trial) not in broken]
+        if remaining and not keeping_to_entry:
+            problems.add(entry.at, path, f"Leaves none of the {len(remaining)} combinations; some should remain.")
             return []
-        kept = left
-    return kept
+        remaining = keeping_to_entry
+    return remaining
 
 
 def _conditions(node: LocatedValue | None) -> list[tuple[str, list[Any]]]:
@@ -44,23 +48,23 @@ def _conditions(node: LocatedValue | None) -> list[tuple[str, list[Any]]]:
     return [(key, listed(value.plain())) for key, value in node.value.items() if value.value not in (None, [])]
 
 
-def _known(entry: LocatedValue, path: str, problems: Problems) -> bool:
-    wrong = [
+def _check_keys(entry: LocatedValue, path: str, problems: Problems) -> bool:
+    unknown = [
         (part, key, node)
         for part in ("when", "then")
         for key, node in entry.value[part].value.items()
         if key not in TRIAL_KEYS
     ]
-    for part, key, node in wrong:
+    for part, key, node in unknown:
         expected = f"Should be a key that trials have.{did_you_mean(key, TRIAL_KEYS, TRIAL_KEYS)}"
         problems.add(node.key_at, f"{path}.{part}.{key}", expected)
-    return not wrong
+    return not unknown
 
 
-def _has(trial: LocatedValue, key: str, values: list[Any], *, absent: bool) -> bool:
+def _has_one_of(trial: LocatedValue, key: str, values: list[Any], *, absent: bool) -> bool:
     """Whether the trial has one of the values at the key; `absent` where its kinds have no such key."""
-    found = _value(trial, key)
-    return absent if found is _ABSENT else any(same(found, value) for value in values)
+    actual = _value(trial, key)
+    return absent if actual is _ABSENT else any(same(actual, value) for value in values)
 
 
 def _value(trial: LocatedValue, key: str) -> Any:

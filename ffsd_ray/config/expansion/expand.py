@@ -7,11 +7,11 @@ from itertools import product
 from typing import Any
 
 from ffsd_ray.config.expansion.constraints import constrained
-from ffsd_ray.config.expansion.sampling import distributions, draws, nodes
+from ffsd_ray.config.expansion.sampling import as_nodes, distributions, sample_values
 from ffsd_ray.config.keys import TRIAL_KEYS, did_you_mean, split
 from ffsd_ray.config.search import MUTABLE, Distribution
 from ffsd_ray.config.source.located import LocatedValue, merge, put
-from ffsd_ray.config.source.problems import Place, Problems, shown
+from ffsd_ray.config.source.problems import Place, Problems, format_value
 from ffsd_ray.config.trial import SEEDS, TrialSpec
 
 _MOST_TRIALS = 10_000
@@ -69,7 +69,7 @@ def expand(job: LocatedValue, problems: Problems) -> Expansion:
     sections = {key: node for key, node in job.value.items() if key in _SECTIONS and key != "seed"}
     base = replace(job, value=sections)
     grid, sweep = (_known(_axes(job, part), part, problems) for part in ("grid", "sweep"))
-    seeds = grid.pop("seed", None) or _listed(job.get("seed"))
+    seeds = grid.pop("seed", None) or _as_list(job.get("seed"))
     _check_seeds(seeds, problems)
     random = distributions(job.get("search", "random"))
     random = {
@@ -81,10 +81,10 @@ def expand(job: LocatedValue, problems: Problems) -> Expansion:
             _report_too_many(job, samples, problems)
             return Expansion()
         template = _with(
-            base, _changes({key: nodes(one.extremes[:1], one, node)[0] for key, (one, node) in random.items()})
+            base, _changes({key: as_nodes(one.extremes[:1], one, node)[0] for key, (one, node) in random.items()})
         )
         [template, *_] = _with_seeds(template, seeds)
-        return Expansion(template=template, extremes=_edges(template, random, "random"))
+        return Expansion(template=template, extremes=_extremes(template, random, "random"))
 
     variants = _variants(job, problems) or [[]]
     steps = [_changes({key: value}) for key, values in sweep.items() for value in values] or [[]]
@@ -93,7 +93,7 @@ def expand(job: LocatedValue, problems: Problems) -> Expansion:
     if number > _MOST_TRIALS and job.get("search") is not None:
         _report_too_many(job, number, problems)
         return Expansion()
-    drawn = draws(random, samples, _count(_setting(job, "sampling_seed"))) or [{}]
+    drawn = sample_values(random, samples, _count(_setting(job, "sampling_seed"))) or [{}]
     trials = [
         seeded
         for variant in variants
@@ -105,12 +105,14 @@ def expand(job: LocatedValue, problems: Problems) -> Expansion:
     ]
     trials = constrained(job, trials, problems)
     mutated = distributions(job.get("search", "scheduler", "mutate"))
-    mutated = {key: found for key, found in mutated.items() if key in MUTABLE}
-    extremes = _edges(trials[0], random, "random") | _edges(trials[0], mutated, "scheduler", "mutate") if trials else {}
+    mutated = {key: drawn_from for key, drawn_from in mutated.items() if key in MUTABLE}
+    extremes = (
+        _extremes(trials[0], random, "random") | _extremes(trials[0], mutated, "scheduler", "mutate") if trials else {}
+    )
     also = job.get("search", "also")
     for index, entry in enumerate(also.value if also and isinstance(also.value, list) else []):
         if isinstance(entry.value, dict):
-            trials += _also(base, entry, index, seeds, problems)
+            trials += _added_trials(base, entry, index, seeds, problems)
     return Expansion(trials, extremes=extremes)
 
 
@@ -170,7 +172,7 @@ def _with(trial: LocatedValue, changes: list[_Change]) -> LocatedValue:
 
 def _variants(job: LocatedValue, problems: Problems) -> list[list[_Change]]:
     """The changes that each variant makes, its name included."""
-    found = []
+    variants = []
     for name, node in _mapping(job, "variants").items():
         if not isinstance(node.value, dict):
             continue
@@ -180,33 +182,33 @@ def _variants(job: LocatedValue, problems: Problems) -> list[list[_Change]]:
             if key == "seed":
                 problems.add(value.key_at, path, _SEEDS)
             elif not _is_trial_key(key):
-                _report_unknown(value.key_at, path, key, problems, shown(value.plain()))
+                _report_unknown(value.key_at, path, key, problems, format_value(value.plain()))
             else:
                 changes.append(_Change(key, value, merged=True))
-        found.append(changes)
-    return found
+        variants.append(changes)
+    return variants
 
 
-def _edges(
+def _extremes(
     trial: LocatedValue, drawn: Mapping[str, tuple[Distribution, LocatedValue]], *part: str
 ) -> dict[tuple[str, ...], list[LocatedValue]]:
     return {
         ("search", *part, key): [
-            _with(trial, [_Change(key, edge)]) for edge in nodes(distribution.extremes, distribution, node)
+            _with(trial, [_Change(key, extreme)]) for extreme in as_nodes(distribution.extremes, distribution, node)
         ]
         for key, (distribution, node) in drawn.items()
     }
 
 
-def _also(
+def _added_trials(
     base: LocatedValue, entry: LocatedValue, index: int, seeds: list[LocatedValue], problems: Problems
 ) -> list[LocatedValue]:
     changes = []
     for key, value in entry.value.items():
         if not _is_trial_key(key):
-            _report_unknown(value.key_at, f"search.also[{index}].{key}", key, problems, shown(value.plain()))
+            _report_unknown(value.key_at, f"search.also[{index}].{key}", key, problems, format_value(value.plain()))
         elif key == "seed":
-            seeds = _listed(value)
+            seeds = _as_list(value)
             if not seeds:
                 problems.add(value.at, f"search.also[{index}].seed", "Should have 1 item or more.", "[]")
             _check_seeds(seeds, problems)
@@ -233,7 +235,7 @@ def _report_unknown(place: Place, path: str, key: str, problems: Problems, value
     problems.add(place, path, expected, value)
 
 
-def _listed(seed: LocatedValue | None) -> list[LocatedValue]:
+def _as_list(seed: LocatedValue | None) -> list[LocatedValue]:
     if seed is None:
         return []
     return seed.value if isinstance(seed.value, list) else [seed]
@@ -243,7 +245,7 @@ def _check_seeds(seeds: list[LocatedValue], problems: Problems) -> None:
     """Report those that only teachers have, which validation of a trial lets pass."""
     for seed in seeds:
         if isinstance(seed.value, int) and seed.value >= SEEDS:
-            problems.add_unreadable(seed.at, "seed", f"Should be less than {SEEDS}.", shown(seed.value))
+            problems.add_unreadable(seed.at, "seed", f"Should be less than {SEEDS}.", format_value(seed.value))
 
 
 def _with_seeds(trial: LocatedValue, seeds: list[LocatedValue]) -> list[LocatedValue]:

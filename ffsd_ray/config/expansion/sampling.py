@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from ffsd_ray.config.search import Distribution, Drawn
+from ffsd_ray.config.search import Distribution, DistributionOrChoices
 from ffsd_ray.config.source.located import LocatedValue
 
 _DIGITS = 4
 
-_DRAWN: TypeAdapter[Distribution] = TypeAdapter(Drawn)
+_DISTRIBUTION: TypeAdapter[Distribution] = TypeAdapter(DistributionOrChoices)
 
 
 def distributions(section: LocatedValue | None) -> dict[str, tuple[Distribution, LocatedValue]]:
-    """By dotted key, each with its node. What is not well-formed is left out: validation of the job reports it."""
-    found: dict[str, tuple[Distribution, LocatedValue]] = {}
+    """Well-formed distributions by dotted key, each with its node; validation of the job reports the others."""
+    by_key: dict[str, tuple[Distribution, LocatedValue]] = {}
     for key, node in section.value.items() if section and isinstance(section.value, dict) else []:
         try:
-            found[key] = _DRAWN.validate_json(json.dumps(node.plain())), node
+            by_key[key] = _DISTRIBUTION.validate_json(json.dumps(node.plain())), node
         except ValidationError:
             continue
-    return found
+    return by_key
 
 
 def draw(key: str, distribution: Distribution, samples: int, seed: int) -> list[Any]:
@@ -32,30 +32,30 @@ def draw(key: str, distribution: Distribution, samples: int, seed: int) -> list[
 
     Fractions have 4 significant digits, so that they can be typed again.
     """
-    shares = np.random.default_rng([seed, *key.encode()]).random(samples).tolist()
-    return [_at(distribution, share) for share in shares]
+    probabilities = np.random.default_rng([seed, *key.encode()]).random(samples).tolist()
+    return [_inverse_cdf(distribution, probability) for probability in probabilities]
 
 
-def _at(distribution: Distribution, share: float) -> Any:
-    """The value below which a `share` in [0, 1) of the distribution lies."""
+def _inverse_cdf(distribution: Distribution, probability: float) -> Any:
+    """Inverse CDF: the value below which the given `probability` in [0, 1) of the distribution lies."""
     if distribution.ends is None:
-        return distribution.extremes[int(share * len(distribution.extremes))]
+        return distribution.extremes[int(probability * len(distribution.extremes))]
     low, high = distribution.ends
     if distribution.integers:
-        return low + int(share * (high - low + 1))
+        return low + int(probability * (high - low + 1))
     if distribution.log_uniform:
-        value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+        value = math.exp(math.log(low) + probability * (math.log(high) - math.log(low)))
     else:
-        value = low + share * (high - low)
+        value = low + probability * (high - low)
     return min(max(rounded(value), low), high)
 
 
 def rounded(value: float) -> float:
-    """To 4 significant digits."""
+    """Round to 4 significant digits."""
     return float(f"{value:.{_DIGITS}g}")
 
 
-def nodes(values: Sequence[Any], distribution: Distribution, node: LocatedValue) -> list[LocatedValue]:
+def as_nodes(values: Sequence[Any], distribution: Distribution, node: LocatedValue) -> list[LocatedValue]:
     """Values of a distribution as nodes: a choice where it stands, a number where its distribution does."""
     if distribution.choice is None:
         return [LocatedValue(value, node.at, node.key_at) for value in values]
@@ -67,12 +67,12 @@ def _keyed(item: LocatedValue, node: LocatedValue) -> LocatedValue:
     return LocatedValue(item.value, item.at, node.key_at)
 
 
-def draws(
-    found: Mapping[str, tuple[Distribution, LocatedValue]], samples: int, seed: int
+def sample_values(
+    by_key: Mapping[str, tuple[Distribution, LocatedValue]], samples: int, seed: int
 ) -> list[dict[str, LocatedValue]]:
-    """`samples` times a value for every key."""
+    """`samples` random assignments of a value to every key."""
     columns = {
-        key: nodes(draw(key, distribution, samples, seed), distribution, node)
-        for key, (distribution, node) in found.items()
+        key: as_nodes(draw(key, distribution, samples, seed), distribution, node)
+        for key, (distribution, node) in by_key.items()
     }
     return [{key: column[index] for key, column in columns.items()} for index in range(samples if columns else 0)]

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ffsd_ray.backbones import backbone
 from ffsd_ray.config.inspection.flops import flops_per_image
-from ffsd_ray.config.inspection.memory import needed
+from ffsd_ray.config.inspection.memory import estimate_memory
 from ffsd_ray.config.labels import trial_labels
 from ffsd_ray.config.load import Plan
 from ffsd_ray.config.search import Asha, MedianStopping, Pbt
@@ -32,7 +32,7 @@ def describe(plan: Plan) -> Group:
     Trials that Optuna chooses have no rows; the keys that it chooses have one each.
     """
     if plan.template is not None:
-        chosen = [_dearest(plan)] * _samples(plan)
+        chosen = [_most_expensive(plan)] * _samples(plan)
         return Group(_choices(plan), Text("\n".join(_totals(plan, [*plan.trials, *chosen]))))
     names = trial_labels(plan.trials, plan.job.report.rows)
     table = Table(
@@ -74,7 +74,7 @@ def _samples(plan: Plan) -> int:
     return plan.job.search.samples or 0
 
 
-def _dearest(plan: Plan) -> TrialSpec:
+def _most_expensive(plan: Plan) -> TrialSpec:
     """The most expensive extreme of Optuna's search space, by operations, then by epochs."""
     return max(plan.extremes, key=lambda trial: (training_flops(trial) or 0, trial.train.epochs))
 
@@ -88,8 +88,8 @@ def training_flops(trial: TrialSpec) -> float | None:
     images = known_train_images(trial.data)
     if steps is None or size is None or classes is None or images is None:
         return None
-    seen = min(images, steps * trial.train.batch_size)
-    return flops_per_image(trial.method, trial.backbone.name, classes, size) * seen * trial.train.epochs
+    images_per_epoch = min(images, steps * trial.train.batch_size)
+    return flops_per_image(trial.method, trial.backbone.name, classes, size) * images_per_epoch * trial.train.epochs
 
 
 def known_train_images(data: DataSettings) -> int | None:
@@ -103,8 +103,8 @@ def _steps(trial: TrialSpec) -> int | None:
     images = known_train_images(trial.data)
     if images is None:
         return None
-    whole = math.ceil(images / trial.train.batch_size)
-    return min(whole, trial.train.steps_per_epoch or whole)
+    all_steps = math.ceil(images / trial.train.batch_size)
+    return min(all_steps, trial.train.steps_per_epoch or all_steps)
 
 
 def _workers(trial: TrialSpec) -> str:
@@ -140,25 +140,25 @@ def _totals(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
     stops = isinstance(plan.job.search.scheduler, Asha | MedianStopping)
     at_most = "at most " if stops or plan.template is not None else ""
     costs = [(trial, training_flops(trial)) for trial in trials]
-    known = [(trial, cost) for trial, cost in costs if cost is not None]
+    known_costs = [(trial, cost) for trial, cost in costs if cost is not None]
     epochs = sum(trial.train.epochs for trial in trials)
     lines = [f"Total: {_count(len(trials), 'trial')}, {at_most}{epochs:,} epochs.", *_scheduled(plan, trials)]
     if plan.needed:
         lines.append(f"Of these, {_count(len(plan.needed), 'trial')} first and to the end: the others learn from them.")
-    lines += [f"Note: {text}." for text in _unended(plan)]
-    if needs := [worker for trial in set(trials) if (worker := needed(trial)) is not None]:
+    lines += [f"Note: {text}." for text in _unfinished_schedules(plan)]
+    if needs := [worker for trial in set(trials) if (worker := estimate_memory(trial)) is not None]:
         lines.append(f"Memory of a worker: about {max(needs, key=lambda worker: worker.total)} or more.")
-    if len(known) < len(costs):
+    if len(known_costs) < len(costs):
         lines.append(
-            f"Cost of {_count(len(costs) - len(known), 'trial')} unknown: the number, size or classes of the images "
-            "are known only once they are read."
+            f"Cost of {_count(len(costs) - len(known_costs), 'trial')} unknown: the number, size or classes of the "
+            "images are known only once they are read."
         )
-    if not known:
+    if not known_costs:
         return lines
-    total = sum(cost for _, cost in known)
+    total = sum(cost for _, cost in known_costs)
     flops = f"{at_most}{total / 1e12:,.1f} TFLOP"
     lines.append(f"Training: {flops} (forward and backward of every network; not evaluation).")
-    on_cpu = [(trial, cost) for trial, cost in known if not trial.scale.uses_gpu]
+    on_cpu = [(trial, cost) for trial, cost in known_costs if not trial.scale.uses_gpu]
     if on_cpu:
         rate = cpu_rate(on_cpu[0][0])
         hours = sum(cost for _, cost in on_cpu) / rate / 3600
@@ -166,13 +166,13 @@ def _totals(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
             f"On the CPU: {at_most}about {hours:.2g} hours of one thread, at the {rate / 1e9:.3g} GFLOP/s this machine "
             f"reaches on one thread (a second of {on_cpu[0][0].backbone.name}, fp32)."
         )
-    if len(on_cpu) < len(known):
+    if len(on_cpu) < len(known_costs):
         where = "not timed beforehand" if torch.cuda.is_available() else "no GPU here to measure on"
         lines.append(f"On GPUs: hours unknown, {where}.")
     return lines
 
 
-def _unended(plan: Plan) -> list[str]:
+def _unfinished_schedules(plan: Plan) -> list[str]:
     """Each once: what of a method's schedule does not end in time."""
     trials = (*plan.trials, *([plan.template, *plan.extremes] if plan.template is not None else []))
     return list(dict.fromkeys(text for trial in trials for text in trial.schedule_warnings()))

@@ -18,7 +18,7 @@ _COPIES = 4
 _COUNTED_IMAGES = 2
 
 
-class Needed(NamedTuple):
+class MemoryEstimate(NamedTuple):
     """Bytes of a worker: images kept in memory, weights with what goes with them, and a step's intermediate results."""
 
     images: int
@@ -34,27 +34,29 @@ class Needed(NamedTuple):
         return f"{as_bytes(self.total)} ({', '.join(f'{name} {as_bytes(size)}' for name, size in parts)})"
 
 
-def needed(trial: TrialSpec) -> Needed | None:
-    """A lower bound of one worker's memory; None where the images' size or classes are not known yet."""
+def estimate_memory(trial: TrialSpec) -> MemoryEstimate | None:
+    """A lower bound of one worker's memory in bytes; None if the images' size or classes are not known yet."""
     data, scale = trial.data, trial.scale
-    size, classes, known = data.known_size, data.known_classes, data.known_train_images
+    size, classes, train_images = data.known_size, data.known_classes, data.known_train_images
     if size is None or classes is None:
         return None
-    resident = 0 if known is None or getattr(data, "stream", False) else known * 3 * size**2
+    resident = 0 if train_images is None or getattr(data, "stream", False) else train_images * 3 * size**2
     try:
-        weights, saved = _of_network(trial.backbone.name, classes, size)
+        weights, saved = _network_bytes(trial.backbone.name, classes, size)
     except RuntimeError:  # too small for the backbone, which is told with the images
         return None
-    batch = trial.train.batch_size if known is None else min(trial.train.batch_size, known)
+    batch = trial.train.batch_size if train_images is None else min(trial.train.batch_size, train_images)
     if trial.train.precision == "bf16":
         saved //= 2
     # Branches of one trunk count once; leaders and modules, which come on top, do not: the least that it can be.
     networks = 1 if isinstance(trial.method, BranchSettings) else getattr(trial.method, "students", 1)
-    return Needed(resident, _COPIES * networks * weights, networks * saved * max(1, batch // scale.most_workers))
+    return MemoryEstimate(
+        resident, _COPIES * networks * weights, networks * saved * max(1, batch // scale.most_workers)
+    )
 
 
 @cache
-def _of_network(name: str, classes: int, size: int) -> tuple[int, int]:
+def _network_bytes(name: str, classes: int, size: int) -> tuple[int, int]:
     """Bytes of a backbone's weights, and those that an image's forward pass keeps for the backward pass."""
     saved: dict[int, Tensor] = {}  # with the tensors, so that no address is given twice
 
@@ -71,18 +73,22 @@ def _of_network(name: str, classes: int, size: int) -> tuple[int, int]:
     return weights, sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) // _COUNTED_IMAGES
 
 
-def too_much(trial: TrialSpec) -> str | None:
-    """Why this machine, or its GPU, cannot hold a trial by far; None where it may."""
-    worker = needed(trial)
+def memory_problem(trial: TrialSpec) -> str | None:
+    """A message if a trial's lower bound exceeds the memory of this machine or of its GPU, else None."""
+    worker = estimate_memory(trial)
     if worker is None:
         return None
     if trial.scale.uses_gpu:
         if not torch.cuda.is_available():
             return None
-        place, there, asked = "this machine's GPU", torch.cuda.get_device_properties(0).total_memory, worker.total
+        place, available, required = (
+            "this machine's GPU",
+            torch.cuda.get_device_properties(0).total_memory,
+            worker.total,
+        )
     else:
-        place, there, asked = "this machine", machine_memory(), trial.scale.fewest_workers * worker.total
-    if asked <= there:
+        place, available, required = "this machine", machine_memory(), trial.scale.fewest_workers * worker.total
+    if required <= available:
         return None
-    workers = f"{trial.scale.fewest_workers} workers of " if asked > worker.total else ""
-    return f"needs about {workers}{worker}; {place} has {as_bytes(there)}"
+    workers = f"{trial.scale.fewest_workers} workers of " if required > worker.total else ""
+    return f"needs about {workers}{worker}; {place} has {as_bytes(available)}"

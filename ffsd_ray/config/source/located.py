@@ -39,12 +39,12 @@ class LocatedValue:
 
 def from_plain(value: Any, place: Place) -> LocatedValue:
     """Plain data as a node, all of it said at one place."""
-    held: Any = value
+    located: Any = value
     if isinstance(value, dict):
-        held = {key: from_plain(below, place) for key, below in value.items()}
+        located = {key: from_plain(below, place) for key, below in value.items()}
     elif isinstance(value, list):
-        held = [from_plain(below, place) for below in value]
-    return LocatedValue(held, place, place)
+        located = [from_plain(below, place) for below in value]
+    return LocatedValue(located, place, place)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -23,7 +23,7 @@ def override(job: LocatedValue, options: Sequence[str], problems: Problems) -> L
         if not equals or not all(path):
             problems.add(place, "", "Should be KEY=VALUE, such as --set train.epochs=2.")
             continue
-        value = parse(text, _everywhere(place), problems)
+        value = parse(text, _constant_place(place), problems)
         if value is None:
             continue
         changed = put(job, path, value)
@@ -31,7 +31,7 @@ def override(job: LocatedValue, options: Sequence[str], problems: Problems) -> L
             problems.add(place, key, "A part of this key is not a section, so there is nothing to set in it.")
         job = changed
         set_keys.append((key, place))
-    settled = _settled(job)
+    settled = _keys_of_search_space(job)
     for key, place in set_keys:
         for axis in (key, split(key)[0]):
             if axis in settled:
@@ -41,21 +41,21 @@ def override(job: LocatedValue, options: Sequence[str], problems: Problems) -> L
     return job
 
 
-def _everywhere(place: Place) -> Callable[[int, int], Place]:
+def _constant_place(place: Place) -> Callable[[int, int], Place]:
     return lambda line, column: place
 
 
-def _settled(job: LocatedValue) -> dict[str, tuple[str, str]]:
+def _keys_of_search_space(job: LocatedValue) -> dict[str, tuple[str, str]]:
     """The keys that every combination of the search space sets: the part that does, and what to change instead."""
-    found: dict[str, tuple[str, str]] = {}
+    settled: dict[str, tuple[str, str]] = {}
     for part in ("random", "grid"):
         node = job.get("search", part)
         for key, values in node.value.items() if node and isinstance(node.value, dict) else []:
             if values.value:
-                found[key] = f"search.{part}", f"search.{part}.{key}"
+                settled[key] = f"search.{part}", f"search.{part}.{key}"
     variants = job.get("search", "variants")
     changes = list(variants.plain().values()) if variants and isinstance(variants.value, dict) else []
     if changes and all(isinstance(change, dict) for change in changes):
         common = set.intersection(*({key for _, key in flat(change)} for change in changes))
-        found |= dict.fromkeys(common, ("search.variants", "the variants"))
-    return found
+        settled |= dict.fromkeys(common, ("search.variants", "the variants"))
+    return settled

@@ -29,7 +29,7 @@ class Problems:
         self._unreadable: set[Place] = set()
 
     def add(self, place: Place, key: str, expected: str, value: str = "", *, in_trial: bool = False) -> None:
-        """`key` is the dotted path, '' where there is none; `value` as `shown` renders it; `expected` a sentence."""
+        """Add a problem. `key`: the dotted path, or ''; `value`: from `format_value`; `expected`: a sentence."""
         if place not in self._unreadable:
             entry = self._found.setdefault((place, key, expected), [value, 0])
             entry[1] += in_trial
@@ -49,16 +49,16 @@ class Problems:
             return
         paragraphs = []
         for (place, key, expected), (value, count) in sorted(self._found.items(), key=lambda item: item[0][0]):
-            said = plain(f"  {key} = {value}" if key and value else f"  {key}" if key else "", keep="")
+            key_and_value = plain(f"  {key} = {value}" if key and value else f"  {key}" if key else "", keep="")
             share = f"all {trials}" if count == trials else f"{count} of {trials}"
             often = f" (in {share} trials)" if count and trials > 1 else ""
-            paragraphs.append(f"{place}{said}\n  {expected}{often}")
+            paragraphs.append(f"{place}{key_and_value}\n  {expected}{often}")
         number = len(paragraphs)
         paragraphs.append(f"{number} problem{'s' if number > 1 else ''}")
         raise JobError(hidden("\n\n".join(paragraphs)))
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as a job file would have it, on one line and not too long."""
     text = hidden(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"

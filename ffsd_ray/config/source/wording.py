@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from ffsd_ray.base_settings import Settings
 from ffsd_ray.config.keys import class_at, did_you_mean, unknown_key
 from ffsd_ray.config.source.located import LocatedValue
-from ffsd_ray.config.source.problems import Place, Problems, shown
+from ffsd_ray.config.source.problems import Place, Problems, format_value
 from ffsd_ray.config.trial import KINDS
 
 _Model = TypeVar("_Model", bound=Settings)
@@ -44,7 +44,7 @@ def validate(model: type[_Model], tree: LocatedValue, problems: Problems, *, in_
     return None
 
 
-class _Spot(NamedTuple):
+class _ErrorLocation(NamedTuple):
     """Where an error points: the path, the node there if there is one, and the last node on the way."""
 
     path: list[str | int]
@@ -55,20 +55,20 @@ class _Spot(NamedTuple):
 def _explain(error: ErrorDetails, tree: LocatedValue) -> tuple[Place, str, str, str]:
     """Place, key, what was expected, value."""
     kind = error["type"]
-    spot = _find(error["loc"], tree)
+    location = _find(error["loc"], tree)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        spot = _find((*spot.path, "name"), tree)
-    key, node = dotted(spot.path), spot.node
+        location = _find((*location.path, "name"), tree)
+    key, node = dotted(location.path), location.node
     if node is None and kind in ("missing", "union_tag_not_found"):
-        return spot.nearest.key_at, key, _missing(spot.path, tree), ""
-    expected = _expected(error, spot, tree)
+        return location.nearest.key_at, key, _missing(location.path, tree), ""
+    expected = _expected(error, location, tree)
     if node is None:
-        return spot.nearest.key_at, key, expected, f"{shown(error['input'])} (default)"
+        return location.nearest.key_at, key, expected, f"{format_value(error['input'])} (default)"
     at_key = kind == "extra_forbidden" or isinstance(node.value, dict)
-    return node.key_at if at_key else node.at, key, expected, shown(node.plain())
+    return node.key_at if at_key else node.at, key, expected, format_value(node.plain())
 
 
-def _find(location: tuple[str | int, ...], tree: LocatedValue) -> _Spot:
+def _find(location: tuple[str | int, ...], tree: LocatedValue) -> _ErrorLocation:
     path: list[str | int] = []
     node: LocatedValue | None = tree
     nearest = tree
@@ -84,7 +84,7 @@ def _find(location: tuple[str | int, ...], tree: LocatedValue) -> _Spot:
         if path != ["seed"]:  # one of a job's seeds is the seed of a trial
             path.append(step)
         nearest = node or nearest
-    return _Spot(path, node, nearest)
+    return _ErrorLocation(path, node, nearest)
 
 
 def dotted(path: list[str | int]) -> str:
@@ -100,26 +100,28 @@ def _missing(path: list[str | int], tree: LocatedValue) -> str:
     return f"Missing. {field.description}" if field and field.description else "Missing."
 
 
-def _expected(error: ErrorDetails, spot: _Spot, tree: LocatedValue) -> str:
+def _expected(error: ErrorDetails, location: _ErrorLocation, tree: LocatedValue) -> str:
     kind, context = error["type"], error.get("ctx", {})
-    value = spot.node.value if spot.node else error["input"]
+    value = location.node.value if location.node else error["input"]
     if kind == "extra_forbidden":
-        return unknown_key(spot.path, tree)
+        return unknown_key(location.path, tree)
     if kind in ("dict_type", "model_type"):
-        kind_only = (len(spot.path) == 1 or spot.path[-1] in KINDS) and isinstance(value, str) and " " not in value
+        kind_only = (
+            (len(location.path) == 1 or location.path[-1] in KINDS) and isinstance(value, str) and " " not in value
+        )
         return f"Should be a section, such as {f'{{name: {value}}}' if kind_only else '{key: value}'}."
     if kind == "union_tag_invalid":
-        return _one_of(value, list(KINDS[str(spot.path[-2])]))
+        return _one_of(value, list(KINDS[str(location.path[-2])]))
     if kind == "literal_error":
         return _one_of(value, re.findall(r"'([^']*)'", context["expected"]))
     if kind == "unknown_name":
         return f"{error['msg']}.{did_you_mean(value, context['names'])}"
     if kind == "string_pattern_mismatch":
-        return "Not allowed." + _missing(spot.path, tree).removeprefix("Missing.")
+        return "Not allowed." + _missing(location.path, tree).removeprefix("Missing.")
     if kind in _EXPECTED:
         return _EXPECTED[kind].format(**context, plural="s" if context.get("min_length", 1) > 1 else "")
-    said = str(context["error"]) if kind == "value_error" else error["msg"].replace("Input should", "Should")
-    return said if said.endswith(".") else f"{said}."
+    message = str(context["error"]) if kind == "value_error" else error["msg"].replace("Input should", "Should")
+    return message if message.endswith(".") else f"{message}."
 
 
 def _one_of(value: object, names: list[str]) -> str:

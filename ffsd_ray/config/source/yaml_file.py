@@ -12,7 +12,7 @@ import yaml
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from ffsd_ray.config.source.located import LocatedValue
-from ffsd_ray.config.source.problems import Place, Problems, shown
+from ffsd_ray.config.source.problems import Place, Problems, format_value
 
 #: Beyond any job file; aliases of aliases (a "billion laughs") get there from a few lines.
 _MOST_NODES, _MOST_CHARACTERS, _DEEPEST = 50_000, 1_000_000, 100
@@ -83,9 +83,9 @@ def parse(text: str, place: Callable[[int, int], Place], problems: Problems) -> 
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = place(mark.line + 1, mark.column + 1) if mark else place(1, 1)
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        hint = "; lines are indented with spaces" if "'\\t'" in said else ""
-        problems.add(at, "", f"Not valid YAML: {said}{hint}.")
+        description = ", ".join(part for part in (error.context, error.problem) if part)
+        hint = "; lines are indented with spaces" if "'\\t'" in description else ""
+        problems.add(at, "", f"Not valid YAML: {description}{hint}.")
     except yaml.reader.ReaderError as error:
         before = text[: error.position].split("\n")
         problems.add(place(len(before), len(before[-1]) + 1), "", "Not valid YAML: a control character.")
@@ -131,23 +131,23 @@ class _Construction:
         if self._depth > _DEEPEST:
             raise _TooLarge(at, path, f"Not valid YAML: {_TOO_DEEP}, aliases followed.")
         if self._nodes > _MOST_NODES or self._characters > _MOST_CHARACTERS:
-            said = f"From here on there are more than {_MOST_NODES:,} values or {_MOST_CHARACTERS:,} characters"
-            raise _TooLarge(at, path, f"{said}, each alias counted in full.")
+            limit = f"From here on there are more than {_MOST_NODES:,} values or {_MOST_CHARACTERS:,} characters"
+            raise _TooLarge(at, path, f"{limit}, each alias counted in full.")
 
     def _mapping(self, node: MappingNode, path: str) -> dict[str, LocatedValue]:
-        found: dict[str, LocatedValue] = {}
+        by_key: dict[str, LocatedValue] = {}
         for key, value in node.value:
             if not isinstance(key, ScalarNode) or not _is_text(key.value):
                 self._problems.add(self._at(key), path, "A key should be one word, not a list or a mapping.")
                 continue
             below = f"{path}.{key.value}" if path else key.value
-            if key.value in found:
-                first = found[key.value].key_at
+            if key.value in by_key:
+                first = by_key[key.value].key_at
                 where = f"on line {first.line}" if first.line else "before"
                 self._problems.add(self._at(key), below, f"This key comes twice; it is already {where}.")
                 continue
-            found[key.value] = self.node(value, key, below)
-        return found
+            by_key[key.value] = self.node(value, key, below)
+        return by_key
 
     def _scalar(self, node: ScalarNode, path: str) -> Any:
         text = node.value
@@ -161,7 +161,7 @@ class _Construction:
         except ValueError:  # more digits than Python reads
             pass
         kind = node.tag.removeprefix(_TAG)
-        self._problems.add_unreadable(self._at(node), path, f"Cannot be read as !!{kind}.", shown(text[:100]))
+        self._problems.add_unreadable(self._at(node), path, f"Cannot be read as !!{kind}.", format_value(text[:100]))
         return None
 
     def _expect_tag(self, node: yaml.Node, kind: str, path: str) -> None:

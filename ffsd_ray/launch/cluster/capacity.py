@@ -59,25 +59,27 @@ def resources_of(scale: ScaleSettings) -> ResourceRequest:
 
 
 def count_fitting(
-    nodes: Iterable[Resources], trials: Iterable[ResourceRequest], room: AutoscalerLimits = NO_AUTOSCALER
+    nodes: Iterable[Resources], trials: Iterable[ResourceRequest], limits: AutoscalerLimits = NO_AUTOSCALER
 ) -> int:
     """How many of the trials, taken in this order, the nodes hold together; each worker on the first with room.
 
-    Where none has, a node of the type that holds most such workers is started, as long as there is `room`.
+    If none has, a node of the type that holds the most such workers is added, as far as `limits` allow.
     """
     free = [dict(node) for node in nodes]
-    left, started = room.most, Counter[str]()
+    nodes_left, started = limits.most, Counter[str]()
     count = 0
     for workers, each in trials:
         for _ in range(workers):
             place = next((node for node in free if _fits(each, node)), None)
             if place is None:
-                kinds = [kind for kind in room.types if started[kind.name] < kind.most and _fits(each, kind.resources)]
-                if not kinds or left < 1:
+                kinds = [
+                    kind for kind in limits.types if started[kind.name] < kind.most and _fits(each, kind.resources)
+                ]
+                if not kinds or nodes_left < 1:
                     return count
-                kind = max(kinds, key=lambda kind: _times(each, kind.resources))
+                kind = max(kinds, key=lambda kind: _workers_per_node(each, kind.resources))
                 started[kind.name] += 1
-                left -= 1
+                nodes_left -= 1
                 place = dict(kind.resources)
                 free.append(place)
             for name, amount in each.items():
@@ -104,9 +106,9 @@ def format_resources(resources: Resources) -> str:
     return ", ".join(amounts)
 
 
-def _fits(asked: Resources, node: Resources) -> bool:
-    return all(node.get(name, 0) - amount > -_SMALLEST for name, amount in asked.items())
+def _fits(requested: Resources, node: Resources) -> bool:
+    return all(node.get(name, 0) - amount > -_SMALLEST for name, amount in requested.items())
 
 
-def _times(asked: Resources, node: Resources) -> float:
-    return min((node.get(name, 0) / amount for name, amount in asked.items() if amount), default=0)
+def _workers_per_node(requested: Resources, node: Resources) -> float:
+    return min((node.get(name, 0) / amount for name, amount in requested.items() if amount), default=0)

@@ -18,33 +18,33 @@ LOST = 60.0
 AHEAD = 4
 
 
-class Limited(Protocol):
-    """A searcher of Tune's, which hands out no trial while this many are under way."""
+class LimitedSearcher(Protocol):
+    """A searcher of Tune that hands out no further trial while `max_concurrent` trials run."""
 
     max_concurrent: int
 
 
-class Admission(tune.Callback):
-    """Keeps a searcher's limit at what the cluster holds, as nodes come and go.
+class ConcurrencyLimit(tune.Callback):
+    """Sets a searcher's limit of concurrent trials to the number that the cluster holds, as nodes come and go.
 
-    Tune alone would start every trial at once, each a process even where only its workers need room.
+    Without it Tune would start every trial at once, each as a process, even if its workers must wait for resources.
     """
 
     def __init__(
-        self, searcher: Limited, cluster: Cluster, trials: Mapping[str, ResourceRequest], most: int | None
+        self, searcher: LimitedSearcher, cluster: Cluster, trials: Mapping[str, ResourceRequest], most: int | None
     ) -> None:
         """`trials`: what each needs, in the order in which they are handed out; `most`: the job's own limit."""
         self._searcher, self._cluster, self._most = searcher, cluster, most
-        self._left = dict(trials)
-        self._looked = self._held = time.monotonic()
-        self._admit()
+        self._pending = dict(trials)
+        self._last_update = self._last_feasible = time.monotonic()
+        self._update_limit()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune saves its callbacks in a state that is never read again
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if time.monotonic() - self._looked > INTERVAL:
-            self._admit()
+        if time.monotonic() - self._last_update > INTERVAL:
+            self._update_limit()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._ended(trial)
@@ -53,23 +53,24 @@ class Admission(tune.Callback):
         self._ended(trial)
 
     def _ended(self, trial: Any) -> None:
-        if self._left.pop(str(trial), None) is None and self._left:
-            self._left.popitem()  # one of those that a searcher chose, which had no name before
+        if self._pending.pop(str(trial), None) is None and self._pending:
+            self._pending.popitem()  # one of those that a searcher chose, which had no name before
 
-    def _admit(self) -> None:
-        """
+    def _update_limit(self) -> None:
+        """Set the searcher's limit from the cluster's current nodes.
+
         Raises:
-            ClusterLost: for a minute the cluster could have held nothing of what is left.
+            ClusterLost: for `LOST` seconds the cluster could have run none of the pending trials.
         """
-        self._looked = time.monotonic()
-        left = list(self._left.values())
+        self._last_update = time.monotonic()
+        pending = list(self._pending.values())
         # One runs, or waits, in any case: a limit of 0 would mean none to Tune.
-        together = max(self._cluster.together(left, AHEAD), 1)
-        self._searcher.max_concurrent = min(together, self._most or together)
-        if not left or any(self._cluster.could_hold(left)):
-            self._held = self._looked
-        elif self._looked - self._held > LOST:
+        limit = max(self._cluster.count_concurrent(pending, AHEAD), 1)
+        self._searcher.max_concurrent = min(limit, self._most or limit)
+        if not pending or any(self._cluster.could_hold(pending)):
+            self._last_feasible = self._last_update
+        elif self._last_update - self._last_feasible > LOST:
             raise ClusterLost(
-                f"for {LOST:.0f} s the cluster has had no node for any of the {len(left)} trials that are left "
-                f"({left[0]}). Go on when it has one again: the same command with --resume"
+                f"for {LOST:.0f} s the cluster has had no node for any of the {len(pending)} trials that are left "
+                f"({pending[0]}). Go on when it has one again: the same command with --resume"
             )

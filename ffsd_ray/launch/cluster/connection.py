@@ -36,8 +36,8 @@ from ffsd_ray.launch.scratch import scratch_folder
 PATIENCE = 30
 #: What every head has; a task that asks for a little of it runs there.
 ON_HEAD = {"node:__internal_head__": 0.001}
-#: Seconds for which Ray is waited for at the end; its start must have ended before.
-_LEAVE = 60.0
+#: Maximum time for which the end waits for Ray's start and shutdown.
+_SHUTDOWN_SECONDS = 60.0
 #: Letters that the path of the temporary folder may have, for below it Ray makes sockets, whose paths have at most 107.
 _LONGEST_PARENT = 24
 #: Where Ray keeps the token of a cluster that it starts.
@@ -49,69 +49,71 @@ _KUBERNETES_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/name
 class Cluster:
     """The connected cluster: its nodes now, and those that its autoscaler may add."""
 
-    def __init__(self, room: AutoscalerLimits | None, patience: float, *, own: bool = False) -> None:
-        """`room`: for worker nodes in all; None where the cluster grows in ways that cannot be read.
+    def __init__(self, limits: AutoscalerLimits | None, patience: float, *, local: bool = False) -> None:
+        """`limits`: of the autoscaler, for worker nodes in all; None if they cannot be read.
 
-        `own`: whether it was started here, on this machine alone.
+        `patience`: seconds that nodes get to appear; `local`: whether Ray was started here, on this machine alone.
         """
-        self._room, self._patience, self.own = room, patience, own
+        self._limits, self._patience, self.local = limits, patience, local
 
     @property
     def grows(self) -> bool:
-        return self._room is None or bool(self._room.types)
+        return self._limits is None or bool(self._limits.types)
 
     def nodes(self) -> list[Resources]:
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
     def could_hold(self, trials: Iterable[ResourceRequest]) -> Iterator[bool]:
         """Whether each of the trials could ever run, alone if need be. Those that need the same are tested once."""
-        room, nodes = self._room, self.nodes()
+        limits, nodes = self._limits, self.nodes()
         # Idle workers go, and make room for others.
         heads = [node for node in nodes if not _is_worker(node)]
-        known: dict[Any, bool] = {}
+        by_request: dict[Any, bool] = {}
         for trial in trials:
             key = (trial.workers, *sorted(trial.each.items()))
-            if key not in known:
-                known[key] = (
-                    room is None
-                    or count_fitting(nodes, [trial], self._left(nodes)) == 1
-                    or count_fitting(heads, [trial], room) == 1
+            if key not in by_request:
+                by_request[key] = (
+                    limits is None
+                    or count_fitting(nodes, [trial], self._remaining_limits(nodes)) == 1
+                    or count_fitting(heads, [trial], limits) == 1
                 )
-            yield known[key]
+            yield by_request[key]
 
-    def together(self, trials: Sequence[ResourceRequest], ahead: int) -> int:
-        """How many of the trials, taken in order, may run at once: those that the nodes hold.
+    def count_concurrent(self, trials: Sequence[ResourceRequest], ahead: int) -> int:
+        """Number of the trials, taken in order, that may run at once: those that the nodes hold.
 
-        Where the cluster grows, so many more that the autoscaler sees what is wanted: as many again, `ahead` at least.
+        If the cluster can grow, as many more, at least `ahead`, so that the autoscaler sees the demand.
         """
         nodes = self.nodes()
         now = count_fitting(nodes, trials)
         if not self.grows:
             return now
         wanted = trials[: now + max(now, ahead)]
-        return len(wanted) if self._room is None else count_fitting(nodes, wanted, self._left(nodes))
+        return len(wanted) if self._limits is None else count_fitting(nodes, wanted, self._remaining_limits(nodes))
 
-    def _left(self, nodes: Sequence[Resources]) -> AutoscalerLimits:
+    def _remaining_limits(self, nodes: Sequence[Resources]) -> AutoscalerLimits:
         """The limits less the worker nodes that exist."""
-        assert self._room is not None
-        return self._room._replace(most=self._room.most - sum(map(_is_worker, nodes)))
+        assert self._limits is not None
+        return self._limits._replace(most=self._limits.most - sum(map(_is_worker, nodes)))
 
     def refused(self, trials: Mapping[str, ResourceRequest]) -> dict[str, str]:
         """Reasons, by trial, for those that can never run. Nodes get a while to appear."""
         until = time.monotonic() + self._patience
         while not all(could := list(self.could_hold(trials.values()))) and time.monotonic() < until:
             time.sleep(1)
-        return {name: self._why(trials[name]) for name, holds in zip(trials, could, strict=True) if not holds}
+        return {
+            name: self._refusal_reason(trials[name]) for name, holds in zip(trials, could, strict=True) if not holds
+        }
 
-    def _why(self, trial: ResourceRequest) -> str:
+    def _refusal_reason(self, trial: ResourceRequest) -> str:
         nodes = {f"node {node['NodeManagerAddress']}": node["Resources"] for node in ray.nodes() if node["Alive"]}
-        types = self._room.types if self._room is not None else ()
+        types = self._limits.types if self._limits is not None else ()
         nodes |= {f"node type {kind.name}": kind.resources for kind in types if kind.most}
         return f"the cluster can never hold it: it asks for {trial}; the largest is {largest(nodes)}"
 
 
-#: What every process of a run needs to know of the driver's environment: nothing secret, since Ray logs it.
-_HANDED_ON = (
+#: Environment variables of the driver that every process of a run gets; nothing secret, since Ray logs them.
+_FORWARDED_VARIABLES = (
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
@@ -129,14 +131,14 @@ def connected(trials: Sequence[ResourceRequest], *, verbose: bool) -> Iterator[C
     """
     address = os.environ.get("RAY_ADDRESS")
     with contextlib.ExitStack() as at_the_end:
-        options = {} if address else _of_one_machine(trials, at_the_end)
-        at_the_end.enter_context(_ray(options, verbose=verbose))
+        options = {} if address else _local_cluster_options(trials, at_the_end)
+        at_the_end.enter_context(_ray_running(options, verbose=verbose))
         with contextlib.suppress(OSError):  # Ray lets everybody read the token that it makes, and run code as this user
             _TOKEN.expanduser().chmod(0o600)
-        yield Cluster(_room(), PATIENCE) if address else Cluster(NO_AUTOSCALER, 0, own=True)
+        yield Cluster(_autoscaler_limits(), PATIENCE) if address else Cluster(NO_AUTOSCALER, 0, local=True)
 
 
-def _of_one_machine(trials: Sequence[ResourceRequest], at_the_end: contextlib.ExitStack) -> dict[str, Any]:
+def _local_cluster_options(trials: Sequence[ResourceRequest], at_the_end: contextlib.ExitStack) -> dict[str, Any]:
     """Options of `ray.init` for a cluster of this machine alone, of which nothing is left in the end."""
     # CPUs are Ray's book-keeping: a trial of more workers than there are cores runs, if slowly.
     needed = max(int(trial.workers * trial.each["CPU"]) for trial in trials)
@@ -149,7 +151,7 @@ def _of_one_machine(trials: Sequence[ResourceRequest], at_the_end: contextlib.Ex
 
 
 @contextlib.contextmanager
-def _ray(options: Mapping[str, Any], *, verbose: bool) -> Iterator[None]:
+def _ray_running(options: Mapping[str, Any], *, verbose: bool) -> Iterator[None]:
     """Run Ray for the block, started and shut down by a thread of its own.
 
     Signals interrupt the main thread alone. There they would leave Ray's start half done, which its C++ code answers by
@@ -160,7 +162,7 @@ def _ray(options: Mapping[str, Any], *, verbose: bool) -> Iterator[None]:
         ClusterError: Ray cannot be started, or reached.
     """
     level = logging.INFO if verbose else logging.ERROR
-    environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+    environment = {name: os.environ[name] for name in _FORWARDED_VARIABLES if name in os.environ}
     started, over = Future[None](), threading.Event()
     logging.getLogger("ray").setLevel(level)  # it warns of the handler that it does not replace
 
@@ -185,12 +187,12 @@ def _ray(options: Mapping[str, Any], *, verbose: bool) -> Iterator[None]:
         except Exception as error:  # by address, version and network Ray raises errors of many kinds
             address = os.environ.get("RAY_ADDRESS")
             where = f"RAY_ADDRESS={hidden(address)}" if address else "Ray cannot be started on this machine"
-            raise ClusterError(f"{where}: {_said(error)}{_hint(address)}") from error
+            raise ClusterError(f"{where}: {_short_message(error)}{_hint(address)}") from error
         yield
     finally:
         with postponed():
             over.set()
-            thread.join(_LEAVE)
+            thread.join(_SHUTDOWN_SECONDS)
 
 
 def _keep_sigterm() -> None:
@@ -208,21 +210,21 @@ def _hint(address: str | None) -> str:
     )
 
 
-def _said(error: Exception) -> str:
+def _short_message(error: Exception) -> str:
     """Ray's message and its cause; of a traceback the last line alone."""
     text = ": ".join(str(part) for part in (error, error.__cause__) if part is not None)
-    said, _, trace = text.partition("Traceback (most recent call last):")
-    return said + "".join(trace.strip().splitlines()[-1:])
+    message, _, stack = text.partition("Traceback (most recent call last):")
+    return message + "".join(stack.strip().splitlines()[-1:])
 
 
 def _is_worker(node: Resources) -> bool:
     return not ON_HEAD.keys() <= node.keys()
 
 
-def _room() -> AutoscalerLimits | None:
+def _autoscaler_limits() -> AutoscalerLimits | None:
     """The nodes that the cluster's autoscaler may start; NO_AUTOSCALER without one, None where that cannot be read."""
-    found = ray.remote(num_cpus=0, resources=ON_HEAD)(_autoscaling_config)
-    config = ray.get(found.remote(ray.get_runtime_context().gcs_address))
+    read_on_head = ray.remote(num_cpus=0, resources=ON_HEAD)(_autoscaling_config)
+    config = ray.get(read_on_head.remote(ray.get_runtime_context().gcs_address))
     if config is None:
         return None
     types = [
@@ -238,9 +240,9 @@ def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
     if "KUBERAY_GEN_RAY_START_CMD" in os.environ:  # in every pod of KubeRay
         return _kuberay_config()
     for process in psutil.process_iter(["cmdline"]):
-        given = dict(word.removeprefix("--").partition("=")[::2] for word in process.info["cmdline"] or ())
-        if given.get("gcs-address") == gcs_address and "autoscaling-config" in given:
-            with open(os.path.expanduser(given["autoscaling-config"])) as file:
+        options = dict(word.removeprefix("--").partition("=")[::2] for word in process.info["cmdline"] or ())
+        if options.get("gcs-address") == gcs_address and "autoscaling-config" in options:
+            with open(os.path.expanduser(options["autoscaling-config"])) as file:
                 config: dict[str, Any] = yaml.safe_load(file)
                 return config
     return {}

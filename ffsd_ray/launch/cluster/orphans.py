@@ -29,7 +29,7 @@ class OrphanedPlacementGroups(tune.Callback):
     def __init__(self, view: View, labels: Mapping[str, str]) -> None:
         """`labels`: trials' names for people, by identity."""
         self._view, self._labels = view, labels
-        self._looked = time.monotonic()
+        self._last_check = time.monotonic()
         #: When each trial was first seen to wait, and of which that has been reported.
         self._waiting: dict[str, float] = {}
         self._reported: set[str] = set()
@@ -38,11 +38,11 @@ class OrphanedPlacementGroups(tune.Callback):
         return {}  # Tune saves its callbacks in a state that is never read again; a view cannot be saved
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if time.monotonic() - self._looked > INTERVAL:
-            self._look()
-            self._looked = time.monotonic()
+        if time.monotonic() - self._last_check > INTERVAL:
+            self._check_groups()
+            self._last_check = time.monotonic()
 
-    def _look(self) -> None:
+    def _check_groups(self) -> None:
         waiting = set()
         for group in placement_group_table().values():
             name = PlacementGroupName.parsed(group["name"])
@@ -52,7 +52,7 @@ class OrphanedPlacementGroups(tune.Callback):
                 self._remove(name)
             elif group["state"] != "CREATED" and name.trial in self._labels:
                 waiting.add(name.trial)
-                self._wait(name.trial, list(group["bundles"].values()))
+                self._report_waiting(name.trial, list(group["bundles"].values()))
         for trial in self._waiting.keys() - waiting:
             del self._waiting[trial]
             self._reported.discard(trial)
@@ -63,15 +63,15 @@ class OrphanedPlacementGroups(tune.Callback):
             if name.trial in self._labels:
                 self._view.warned(f"{self._labels[name.trial]}: what its killed processes had reserved is free again")
 
-    def _wait(self, trial: str, workers: list[dict[str, float]]) -> None:
+    def _report_waiting(self, trial: str, workers: list[dict[str, float]]) -> None:
         since = self._waiting.setdefault(trial, time.monotonic())
         if trial in self._reported or time.monotonic() - since < WAITS:
             return
         self._reported.add(trial)
         free, total = ray.available_resources(), ray.cluster_resources()
-        asked = " + ".join(format_resources(worker) for worker in workers)
+        request = " + ".join(format_resources(worker) for worker in workers)
         amounts = ", ".join(f"{free.get(key, 0):g} of {total.get(key, 0):g} {key}s" for key in ("CPU", "GPU"))
         self._view.warned(
-            f"{self._labels[trial]}: has waited {WAITS:.0f} s for {asked}; free in the whole cluster: {amounts}. The "
+            f"{self._labels[trial]}: has waited {WAITS:.0f} s for {request}; free in the whole cluster: {amounts}. The "
             "rest is in use, by other trials or by other jobs on this cluster; it goes on once there is enough"
         )

@@ -39,10 +39,10 @@ def donor(config: dict[str, Any]) -> Donor | None:
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as folder:
-        found = json.loads((Path(folder) / _FILE).read_text())
-    if found["identity"] == config["identity"]:
+        pointed_to = json.loads((Path(folder) / _FILE).read_text())
+    if pointed_to["identity"] == config["identity"]:
         return None
-    records = TrialRecords(Store(config["records"]).parent.child(found["identity"]))
+    records = TrialRecords(Store(config["records"]).parent.child(pointed_to["identity"]))
     spec = TrialSpec.model_validate(config["spec"])
     changed = {dotted: value_at(spec, dotted) for dotted in config["mutable"]}
-    return Donor(found["identity"], records, found["epoch"], changed)
+    return Donor(pointed_to["identity"], records, pointed_to["epoch"], changed)

@@ -24,7 +24,7 @@ _LAST_EVENT = 10
 #: Events that wait for a service; what comes on top of them is lost to it.
 WAITING = 10_000
 #: A row's measurements that are of no split, term or weight.
-_ALONE = ("lr", "seconds", "images_per_second", "workers")
+_COLUMNS_WITHOUT_SPLIT = ("lr", "seconds", "images_per_second", "workers")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +65,14 @@ class Watcher(Protocol):
     def on_experiment_end(self, trials: list[Any]) -> None: ...
 
 
-class InBackground(tune.Callback):
-    """Runs a watcher in a thread of its own. A trial that starts brings along the epochs that its records have."""
+class AsyncLogger(tune.Callback):
+    """Calls a watcher from a separate thread. A trial that starts is sent with the epochs in its records."""
 
-    def __init__(self, name: str, make: Callable[[], Watcher], seen: Callable[[Any], Watched], view: View) -> None:
-        """`name`: the watcher's, for people; `seen`: of a Tune trial."""
-        self._name, self._make, self._seen, self._view = name, make, seen, view
+    def __init__(
+        self, name: str, make: Callable[[], Watcher], watched_trial: Callable[[Any], Watched], view: View
+    ) -> None:
+        """`name`: of the service, for messages; `make`: makes the watcher; `watched_trial`: converts a Tune trial."""
+        self._name, self._make, self._watched_trial, self._view = name, make, watched_trial, view
         self._trials: dict[str, Watched] = {}
         self._sent: dict[Watched, int] = {}
         self._events: queue.Queue[Callable[[Watcher], None] | None] = queue.Queue(WAITING)
@@ -84,7 +86,7 @@ class InBackground(tune.Callback):
         self._thread.start()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        watched = self._trials.setdefault(trial.trial_id, self._seen(trial))
+        watched = self._trials.setdefault(trial.trial_id, self._watched_trial(trial))
         self._put(lambda watcher: self._start(watcher, watched))
 
     def on_trial_result(
@@ -156,12 +158,12 @@ class InBackground(tune.Callback):
         epoch = int(row["epoch"])
         if epoch > self._sent[watched]:  # else it was in the history, or a worker that was replaced reports it again
             self._sent[watched] = epoch
-            measured = {key: value for key, value in row.items() if "/" in key or key in _ALONE}
+            measured = {key: value for key, value in row.items() if "/" in key or key in _COLUMNS_WITHOUT_SPLIT}
             watcher.log_trial_result(epoch, watched, {**measured, TRAINING_ITERATION: epoch})
 
     def _warn(self, message: str) -> None:
         """Say so once: a service that is away is so at every epoch."""
         if not self._warned:
             self._warned = True
-            said = f"{self._name}: {hidden(message)}. Training is none the worse; the records have everything."
-            self._view.warned(said)
+            warning = f"{self._name}: {hidden(message)}. Training is none the worse; the records have everything."
+            self._view.warned(warning)

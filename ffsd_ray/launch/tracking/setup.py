@@ -10,7 +10,7 @@ from ffsd_ray.config.tracking import WatchSettings
 from ffsd_ray.credentials import credentials_here, hidden, same_server
 from ffsd_ray.errors import UserError
 from ffsd_ray.launch.search.optuna_search import spec_of
-from ffsd_ray.launch.tracking.async_logger import InBackground, Watched, Watcher
+from ffsd_ray.launch.tracking.async_logger import AsyncLogger, Watched, Watcher
 from ffsd_ray.launch.tracking.tensorboard import TensorBoard
 from ffsd_ray.progress_view import View
 from ffsd_ray.records.run import RunRecords
@@ -56,16 +56,16 @@ def _check_tracking_server(uri: str) -> None:
     scheme, colon, _ = uri.partition(":")
     if not colon or scheme.lower() in ("file", "sqlite", "databricks"):  # files, or a host that the URI does not name
         return
-    found = credentials_here((*_MLFLOW_CREDENTIALS, *_DATABASE_CREDENTIALS), ["~/.mlflow/credentials"])
-    if found and not same_server(uri, os.environ.get("MLFLOW_TRACKING_URI")):
+    credentials = credentials_here((*_MLFLOW_CREDENTIALS, *_DATABASE_CREDENTIALS), ["~/.mlflow/credentials"])
+    if credentials and not same_server(uri, os.environ.get("MLFLOW_TRACKING_URI")):
         raise UserError(
-            f"watch.mlflow: tracking_uri {hidden(uri)} would get the credentials here ({', '.join(found)}), and is not "
-            f"known to be the server that they are for. If it is, set MLFLOW_TRACKING_URI={hidden(uri)} in the "
+            f"watch.mlflow: tracking_uri {hidden(uri)} would get the credentials here ({', '.join(credentials)}), and "
+            f"is not known to be the server that they are for. If it is, set MLFLOW_TRACKING_URI={hidden(uri)} in the "
             "environment; else unset them"
         )
 
 
-def watchers(job: JobSpec, run: RunRecords, labels: Mapping[str, str], view: View) -> list[InBackground]:
+def watchers(job: JobSpec, run: RunRecords, labels: Mapping[str, str], view: View) -> list[AsyncLogger]:
     """A callback for each tracker; `labels`: the trials' names by identity."""
 
     def tensorboard() -> Watcher:
@@ -83,7 +83,7 @@ def watchers(job: JobSpec, run: RunRecords, labels: Mapping[str, str], view: Vie
         assert job.watch.mlflow is not None
         return MlflowRuns(job.watch.mlflow)
 
-    def seen(trial: Any) -> Watched:
+    def watched_trial(trial: Any) -> Watched:
         identity = str(trial)
         trial.init_local_path()  # Weights & Biases works in it
         return Watched(
@@ -97,4 +97,4 @@ def watchers(job: JobSpec, run: RunRecords, labels: Mapping[str, str], view: Vie
 
     services = {"wandb": ("Weights & Biases", wandb), "mlflow": ("MLflow", mlflow)}
     kinds = [("TensorBoard", tensorboard), *(services[service] for service in job.watch.services)]
-    return [InBackground(name, make, seen, view) for name, make in kinds]
+    return [AsyncLogger(name, make, watched_trial, view) for name, make in kinds]

@@ -1,4 +1,4 @@
-"""Several students as branches that share all but their last stage."""
+"""Base of methods whose students are branches of one network: they share all but their last stage."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from ffsd_ray.methods.base import Blueprint, Method, MethodSettings, Role
 from ffsd_ray.methods.shared.peers import student_names
 from ffsd_ray.methods.shared.rampup import Ramp
 from ffsd_ray.nets.branches import Branches
-from ffsd_ray.nets.precision import several
+from ffsd_ray.nets.precision import features_of_several
 
 
 class BranchSettings(MethodSettings):
-    """Settings of methods with branches."""
+    """Settings that methods with branches share."""
 
     temperature: Positive = Field(3.0, description="Temperature of the distillation terms.")
     ramp_epochs: int = Field(
@@ -32,7 +32,7 @@ class BranchSettings(MethodSettings):
 
 
 class BranchGroup(Method):
-    """Students on one trunk. The first one, with the trunk a whole network, is deployed: no test accuracy chose it."""
+    """Students that share a trunk. The first branch with the trunk is deployed, independently of test accuracies."""
 
     def __init__(self, settings: Any, blueprint: Blueprint, *, branches: int) -> None:
         super().__init__(settings, blueprint)
@@ -43,8 +43,8 @@ class BranchGroup(Method):
         self.ramp.begin(epoch)
 
     def branch_features(self, images: Tensor) -> list[Features]:
-        """Features of every branch, in full precision; all maps but the last are the trunk's."""
-        return several(self.branches, images, self._precision)
+        """Features of every branch for images [B, 3, S, S], in float32; all maps but the last come from the trunk."""
+        return features_of_several(self.branches, images, self._precision)
 
     def roles(self) -> dict[Role, list[nn.Module]]:
         return {"student": [self.branches]}

@@ -1,11 +1,14 @@
-"""Discriminators of feature maps, for the methods that teach through them."""
+"""Discriminators of feature maps and their least-squares GAN losses, for adversarial distillation (AFD, AMLN)."""
 
 from torch import Tensor, nn
 from torch.func import functional_call
 
 
 class Discriminator(nn.Module):
-    """Conv, batch norm, LeakyReLU, conv, sigmoid, averaged over the map: [B, C, H, W] to [B]. Layout UNCONFIRMED."""
+    """Predicts whose feature map it is given, near 1 for the peer's: [B, C, H, W] to probabilities [B].
+
+    3×3 convolution, batch norm, LeakyReLU, 3×3 convolution, sigmoid, mean over positions. Layout UNCONFIRMED.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -18,22 +21,25 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        verdict: Tensor = self.judge(maps)
-        return verdict.mean(dim=(1, 2, 3))
+        probabilities: Tensor = self.judge(maps)
+        return probabilities.mean(dim=(1, 2, 3))
 
 
-def generator_loss(discriminator: nn.Module, own: Tensor) -> Tensor:
-    """The least-squares GAN loss of the generator: the network's map should be taken for the peer's."""
-    held = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
-    verdict: Tensor = functional_call(discriminator, held, (own,))
-    return (verdict - 1).square().mean()
+def generator_loss(discriminator: nn.Module, maps: Tensor) -> Tensor:
+    """Least-squares GAN loss of the generator, the network whose maps [B, C, H, W] should be taken for the peer's.
 
-
-def discriminator_loss(discriminator: nn.Module, peer: Tensor, own: Tensor) -> Tensor:
-    """The least-squares GAN loss of a discriminator: 1 for the peer's map, 0 for the network's own, both detached.
-
-    Each batch by itself, as in `generator_loss`: its batch norm sees the same statistics in both.
+    The discriminator's parameters get no gradient.
     """
-    of_peer: Tensor = discriminator(peer.detach())
-    of_own: Tensor = discriminator(own.detach())
-    return (of_peer - 1).square().mean() + of_own.square().mean()
+    frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
+    probabilities: Tensor = functional_call(discriminator, frozen, (maps,))
+    return (probabilities - 1).square().mean()
+
+
+def discriminator_loss(discriminator: nn.Module, peer_maps: Tensor, maps: Tensor) -> Tensor:
+    """Least-squares GAN loss of a discriminator: target 1 for `peer_maps`, 0 for the network's `maps`, both detached.
+
+    Two forward passes, not one of both batches together, so that batch norm sees the statistics of `generator_loss`.
+    """
+    peer_scores: Tensor = discriminator(peer_maps.detach())
+    scores: Tensor = discriminator(maps.detach())
+    return (peer_scores - 1).square().mean() + scores.square().mean()

@@ -1,7 +1,7 @@
-"""The leader student with its fusion module: what FFSD adds to a group of common students (Section III-B).
+"""FFSD's leader student and fusion module (Section III-B), which can be added to any group of common students.
 
-Usable with any group whose students have feature maps: FFSD's own, and as the "+SL" rows of Table V another method's.
-Everything that comes from the students is detached, so adding a leader changes nothing for them.
+FFSD has them always, DML and ONE optionally ("+SL" in Table V). All inputs from the students are detached, so a leader
+does not change how they are trained.
 """
 
 from typing import NamedTuple
@@ -17,11 +17,11 @@ from ffsd_ray.losses import Formulation, attention, mimic, soft_kl
 from ffsd_ray.methods.base import Blueprint, Role
 from ffsd_ray.methods.shared.rampup import Ramp
 from ffsd_ray.nets.fusion import Decoder, Fusion
-from ffsd_ray.nets.precision import features, maps
+from ffsd_ray.nets.precision import feature_maps, features
 
 
 class LeaderSettings(Settings):
-    """Settings of a leader, whoever the students are."""
+    """Settings of methods that have, or may have, a leader."""
 
     lambda_fea: NonNegative = Field(
         10.0, description="Weight of the fused map (Eq. 14); published: also of the leader's self-distillation."
@@ -35,21 +35,23 @@ class LeaderSettings(Settings):
 
 
 def warmup_schedule(settings: LeaderSettings, formulation: Formulation) -> dict[str, int]:
-    """The warm-up's entry in `MethodSettings.schedule`."""
+    """Length of the warm-up of the λs in epochs, as an entry of `MethodSettings.schedule`."""
     published = 5 if formulation == "published" else 0
     return {"warmup_epochs": published if settings.warmup_epochs is None else settings.warmup_epochs}
 
 
 def warmup(settings: LeaderSettings, formulation: Formulation) -> Ramp:
-    """The warm-up factor of every λ."""
+    """The warm-up factor that multiplies every λ."""
     return Ramp(warmup_schedule(settings, formulation)["warmup_epochs"])
 
 
 class LeaderForward(NamedTuple):
-    """A forward pass of the leader's side.
+    """Results of the leader's and the fusion module's forward passes, and their targets from the students.
 
-    fused: of the fusion module; concatenated: F_e [B, n·C, H, W]. Both None without fusion.
-    ensemble: the mean of the students' logits [B, K]. Everything but `leader` and `fused` is detached.
+    leader: features of the leader.
+    fused: features of the fusion module; None without fusion.
+    concatenated: the students' last maps F_e [B, n·C, H, W], detached; None without fusion.
+    ensemble: mean of the students' logits [B, K], detached.
     """
 
     leader: Features
@@ -59,10 +61,10 @@ class LeaderForward(NamedTuple):
 
 
 class LeaderModule(nn.Module):
-    """The leader S_0, the fusion module that fuses the students' maps for it, and its decoder σ."""
+    """The leader S_0, the fusion module, and the decoder σ that maps the leader's last map to F_e's shape."""
 
     def __init__(self, students: int, blueprint: Blueprint, *, fuse: bool = True) -> None:
-        """Without `fuse` the leader learns from the mean of the students' logits alone (an ablation)."""
+        """`fuse` false: no fusion module; the leader learns from the mean of the students' logits alone (ablation)."""
         super().__init__()
         channels = blueprint.shapes[-1][0]
         self._precision = blueprint.precision
@@ -71,7 +73,7 @@ class LeaderModule(nn.Module):
         self.fusion = Fusion(students, channels, blueprint.classes) if fuse else None
 
     def forward(self, leader: Features, students: list[Features]) -> LeaderForward:
-        """Results of the leader's and the fusion module's forward passes."""
+        """Run the fusion module on the students' last maps; collect its and the leader's results."""
         ensemble = torch.stack([student.logits.detach() for student in students]).mean(dim=0)
         if self.fusion is None:
             return LeaderForward(leader, None, None, ensemble)
@@ -79,15 +81,18 @@ class LeaderModule(nn.Module):
         return LeaderForward(leader, features(self.fusion, concatenated, self._precision), concatenated, ensemble)
 
     def terms(
-        self, seen: LeaderForward, labels: Tensor, temperature: float, lambda_fea: Tensor, formulation: Formulation
+        self, results: LeaderForward, labels: Tensor, temperature: float, lambda_fea: Tensor, formulation: Formulation
     ) -> dict[str, Tensor]:
-        """Eq. 4 for the fusion module; Eq. 14 for the leader, with Eq. 5 and without Eq. 13."""
-        leader, fused = seen.leader, seen.fused
+        """Weighted terms by name: Eq. 4 for the fusion module; for the leader Eq. 14 without Eq. 13.
+
+        `lambda_fea`: weight of the fused-map terms (Eq. 5), a scalar tensor that includes the warm-up.
+        """
+        leader, fused = results.leader, results.fused
         terms = {"leader/ce": F.cross_entropy(leader.logits, labels)}
-        if fused is None or seen.concatenated is None or self.decoder is None:
-            return terms | {"leader/kl": soft_kl(leader.logits, seen.ensemble, temperature)}
-        decoded = maps(self.decoder, leader.maps[-1], self._precision)
-        pairs = [(leader.maps[-1], fused.maps[-1]), (decoded, seen.concatenated)]
+        if fused is None or results.concatenated is None or self.decoder is None:
+            return terms | {"leader/kl": soft_kl(leader.logits, results.ensemble, temperature)}
+        decoded = feature_maps(self.decoder, leader.maps[-1], self._precision)
+        pairs = [(leader.maps[-1], fused.maps[-1]), (decoded, results.concatenated)]
         if formulation == "published":
             pairs = [(attention(a), attention(b)) for a, b in pairs]
         fused_map, decoded_map = (mimic(a, b, formulation) for a, b in pairs)
@@ -96,20 +101,20 @@ class LeaderModule(nn.Module):
             "leader/fused_map": lambda_fea * fused_map,
             "leader/decoded_map": lambda_fea * decoded_map,
             "fusion/ce": F.cross_entropy(fused.logits, labels),
-            "fusion/kl": soft_kl(fused.logits, seen.ensemble, temperature),
+            "fusion/kl": soft_kl(fused.logits, results.ensemble, temperature),
         }
 
-    def logits(self, seen: LeaderForward) -> dict[str, Tensor]:
-        """Logits by member."""
-        fused = {"fusion": seen.fused.logits} if seen.fused is not None else {}
-        return {"leader": seen.leader.logits} | fused
+    def logits(self, results: LeaderForward) -> dict[str, Tensor]:
+        """Logits [B, K] by member."""
+        fused = {"fusion": results.fused.logits} if results.fused is not None else {}
+        return {"leader": results.leader.logits} | fused
 
     @property
     def members(self) -> list[str]:
         return ["leader", "fusion"] if self.fusion is not None else ["leader"]
 
     def roles(self) -> dict[Role, list[nn.Module]]:
-        """The decoder is trained with the leader."""
+        """The modules of each role, see `Method.roles`; the decoder is trained with the leader."""
         if self.fusion is None or self.decoder is None:
             return {"student": [self.leader]}
         return {"student": [self.leader, self.decoder], "fusion": [self.fusion]}

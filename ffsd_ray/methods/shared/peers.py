@@ -1,4 +1,4 @@
-"""Several whole networks that are trained side by side."""
+"""Base of methods whose students are separate networks, trained side by side."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ffsd_ray.methods.base import Blueprint, Method, MethodSettings, Role
 
 
 def student_names(students: int) -> list[str]:
-    """student1 … studentN."""
+    """Names of the common students: student1, student2, ..."""
     return [f"student{index + 1}" for index in range(students)]
 
 
@@ -33,15 +33,15 @@ class PeersSettings(MethodSettings):
 
 
 class Peers(Method):
-    """n students of one kind. The first one is deployed, which no test accuracy has chosen."""
+    """n students with the same backbone. The first one is deployed, independently of test accuracies."""
 
     def __init__(self, settings: Any, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint)
         self.students = nn.ModuleList(blueprint.network() for _ in range(settings.students))
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        features = self.features_of_all(list(self.students), images)
-        return {name: each.logits for name, each in zip(self.common, features, strict=True)}
+        group = self.features_of_all(list(self.students), images)
+        return {name: features.logits for name, features in zip(self.common, group, strict=True)}
 
     def roles(self) -> dict[Role, list[nn.Module]]:
         return {"student": [self.students]}

@@ -1,4 +1,4 @@
-"""One network that is trained by itself."""
+"""Base of methods that train one network."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from ffsd_ray.methods.base import Blueprint, Method, Role
 
 
-class Alone(Method):
-    """The one student, which is deployed."""
+class SingleStudent(Method):
+    """A group of one network, the student, which is deployed."""
 
     def __init__(self, settings: Any, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint)

@@ -1,4 +1,4 @@
-"""Learning from a teacher that is trained already and stays as it is: what KD and AT have in common."""
+"""Base of methods that distil a frozen, pretrained teacher into one student (KD, AT)."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ from ffsd_ray.data.fingerprint import file_sha256
 from ffsd_ray.deployed import Card, load_model
 from ffsd_ray.errors import RecordsError, TrialError
 from ffsd_ray.methods.base import Blueprint, MethodSettings, TrainedOn
-from ffsd_ray.methods.shared.single_student import Alone
+from ffsd_ray.methods.shared.single_student import SingleStudent
 
-#: How much two data sets' means or standard deviations may differ by before a warning.
-_ALIKE = 1e-3
+#: Largest difference of a channel's mean or standard deviation, between teacher and student, that is not warned of.
+_STATISTICS_TOLERANCE = 1e-3
 
 _log = logging.getLogger(__name__)
 
 
-class TaughtSettings(MethodSettings):
-    """The teacher: a trial of its own in the job, or a file."""
+class TeacherSettings(MethodSettings):
+    """Settings of methods with a teacher: a trial of the same job, or a weights file."""
 
     teacher: BackboneName | None = Field(None, description="The teacher's backbone; null: the student's own.")
     teacher_weights: Location | None = Field(
@@ -39,7 +39,7 @@ class TaughtSettings(MethodSettings):
     )
 
     @model_validator(mode="after")
-    def _knows_the_files_content(self) -> Self:
+    def _hash_teacher_file(self) -> Self:
         if self.teacher_weights is None and self.teacher_sha256 is not None:
             refuse(self, [Problem(("teacher_sha256",), self.teacher_sha256, "Needs teacher_weights: of which file")])
         if self.teacher_weights is not None and self.teacher_sha256 is None:
@@ -62,8 +62,8 @@ class TaughtSettings(MethodSettings):
         return f"{self.name} from {self.teacher}" if self.teacher else self.name
 
 
-class Taught(Alone):
-    """A student beside a teacher whose weights do not change."""
+class StudentWithTeacher(SingleStudent):
+    """One student and one frozen teacher, `teachers[0]`."""
 
     def __init__(self, settings: Any, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint)
@@ -72,43 +72,52 @@ class Taught(Alone):
         self._classes, self._data = blueprint.classes, blueprint.data
 
     def load_teachers(self, weights: Sequence[Mapping[str, Tensor]]) -> None:
-        path, wanted = self.settings.teacher_weights, self.settings.teacher_sha256
+        path, expected_hash = self.settings.teacher_weights, self.settings.teacher_sha256
         if path is None:
             super().load_teachers(weights)
             return
         try:
-            leader = load_model(path)
+            model = load_model(path)
         except RecordsError as error:
             raise TrialError(f"method.teacher_weights: {error}") from error
-        if (there := file_sha256(path)) != wanted:
-            said = f"expected the file with the SHA-256 {wanted}, found one with {there}"
-            raise TrialError(f"method.teacher_weights: {path}: {said}")
+        if (file_hash := file_sha256(path)) != expected_hash:
+            mismatch = f"expected the file with the SHA-256 {expected_hash}, found one with {file_hash}"
+            raise TrialError(f"method.teacher_weights: {path}: {mismatch}")
         try:
-            super().load_teachers([leader.backbone.state_dict()])
+            super().load_teachers([model.backbone.state_dict()])
         except RuntimeError as error:
             expected = f"{self.settings.teacher or 'the backbone of the trial'} for {self._classes} classes"
-            found = f"{leader.card.backbone} for {len(leader.classes)}"
-            raise TrialError(f"method.teacher_weights: {path}: expected {expected}, found {found}") from error
+            in_file = f"{model.card.backbone} for {len(model.classes)}"
+            raise TrialError(f"method.teacher_weights: {path}: expected {expected}, found {in_file}") from error
         if self._data is not None:
-            _check_data(path, leader.card, self._data)
+            _check_data(path, model.card, self._data)
 
 
 def _check_data(path: str, card: Card, data: TrainedOn) -> None:
-    """Raise TrialError where the teacher tells other classes apart; warn where it saw images normalised otherwise."""
-    known = [_named(card.spec["data"]["name"], card.classes), _named(data.source, data.classes)]
-    if all(known) and card.classes != data.classes:
+    """Compare the data that a teacher from a file was trained on with the trial's.
+
+    Warns where the images are normalised differently.
+
+    Raises:
+        TrialError: the classes, or their order, differ.
+    """
+    both_named = [
+        _has_class_names(card.spec["data"]["name"], card.classes),
+        _has_class_names(data.source, data.classes),
+    ]
+    if all(both_named) and card.classes != data.classes:
         index, theirs, ours = next(
             (i, a, b) for i, (a, b) in enumerate(zip(card.classes, data.classes, strict=True)) if a != b
         )
-        expected, found = (
+        expected, in_file = (
             f"{', '.join(names[:10])}{', …' * (len(names) > 10)}" for names in (data.classes, card.classes)
         )
         raise TrialError(
             f"method.teacher_weights: {path}: expected the classes of the data set in its order ({expected}), "
-            f"found {found}: class {index} is {theirs} to the teacher and {ours} in the data set"
+            f"found {in_file}: class {index} is {theirs} to the teacher and {ours} in the data set"
         )
     pairs = zip((*card.mean, *card.std), (*data.mean, *data.std), strict=True)
-    if any(abs(a - b) > _ALIKE for a, b in pairs):
+    if any(abs(a - b) > _STATISTICS_TOLERANCE for a, b in pairs):
         _log.warning(
             "%s: the teacher was trained on images normalised with mean %s, std %s, and now sees them with mean %s, "
             "std %s",
@@ -117,6 +126,6 @@ def _check_data(path: str, card: Card, data: TrainedOn) -> None:
         )
 
 
-def _named(source: str, classes: tuple[str, ...]) -> bool:
-    """Whether the names are the classes'; Parquet files without any have numbers in their place."""
+def _has_class_names(source: str, classes: tuple[str, ...]) -> bool:
+    """Whether `classes` are names: Parquet files without class names give numbers instead."""
     return source != "parquet" or classes != tuple(map(str, range(len(classes))))

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ffsd_ray.config.source.problems import shown
+from ffsd_ray.config.source.problems import format_value
 from ffsd_ray.config.trial import KINDS, TrialSpec, identifies, identifying
 from ffsd_ray.report.paper.values import PaperRow, PaperTable
 
@@ -61,4 +61,4 @@ def _identifying(model: type[BaseModel]) -> Mapping[str, FieldInfo]:
 
 
 def _text(value: object) -> str:
-    return shown(identifying(value) if isinstance(value, BaseModel) else value)
+    return format_value(identifying(value) if isinstance(value, BaseModel) else value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ffsd_ray.config.keys import TRIAL_KEYS, did_you_mean
 from ffsd_ray.config.labels import has
 from ffsd_ray.config.load import value_at, varying
-from ffsd_ray.config.source.problems import shown
+from ffsd_ray.config.source.problems import format_value
 from ffsd_ray.config.trial import TrialSpec, identifying
 from ffsd_ray.errors import JobError, RecordsError
 from ffsd_ray.methods.baseline import BaselineSettings
@@ -45,7 +45,7 @@ def check_keys(keys: Sequence[str]) -> None:
 
 def value_of(spec: TrialSpec, key: str) -> Value:
     value = value_at(spec, key)
-    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else shown(value)
+    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else format_value(value)
 
 
 def ordered(found: Sequence[Value]) -> tuple[Value, ...]:
@@ -99,7 +99,8 @@ def _name(spec: TrialSpec, keys: Sequence[str]) -> str:
     """The settings of the keys as text; numbers with the key's name, words without."""
     found = {key: value_at(spec, key) for key in keys if has(spec, key)}
     return ", ".join(
-        value if isinstance(value, str) else f"{key.rpartition('.')[2]}={shown(value)}" for key, value in found.items()
+        value if isinstance(value, str) else f"{key.rpartition('.')[2]}={format_value(value)}"
+        for key, value in found.items()
     )
 
 

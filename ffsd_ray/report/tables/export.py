@@ -18,7 +18,8 @@ from ffsd_ray.terminal import plain
 def render_csv(table: Printable) -> str:
     """The table's frame under a head; numbers with six digits, lists with `; ` between their entries."""
     frame = table.frame().astype(object)
-    return frame.map(_csv_cell).rename(columns=_inert).to_csv(index=False, lineterminator="\n")
+    text: str = frame.map(_csv_cell).rename(columns=_inert).to_csv(index=False, lineterminator="\n")
+    return text
 
 
 def _csv_cell(value: Any) -> str:

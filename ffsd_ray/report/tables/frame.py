@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ffsd_ray.config.load import value_at, varying
-from ffsd_ray.config.source.problems import shown
+from ffsd_ray.config.source.problems import format_value
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.report.tables.rows import Cell
 
@@ -39,5 +39,5 @@ def _setting(values: Sequence[Any]) -> "pd.Series[Any]":
     for kind, dtype in ((bool, BOOLEAN), (int, INTEGER), (float, NUMBER)):
         if kinds == {kind} or (kind is float and kinds == {int, float}):
             return column(values, dtype)
-    texts = (value if value is None or isinstance(value, str) else shown(value) for value in values)
+    texts = (value if value is None or isinstance(value, str) else format_value(value) for value in values)
     return column(texts, TEXT)

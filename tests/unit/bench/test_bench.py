@@ -14,7 +14,7 @@ from PIL import Image
 
 from ffsd_ray import data
 from ffsd_ray.bench.__main__ import main
-from ffsd_ray.bench.compare import TimingBudget, _whole, compare
+from ffsd_ray.bench.compare import TimingBudget, _extrapolated_epoch, compare
 from ffsd_ray.bench.measure.linearity import fit, linear_cost
 from ffsd_ray.bench.measure.roofline import bytes_per_image
 from ffsd_ray.bench.measure.timing import Timing
@@ -322,8 +322,8 @@ def test_an_epoch_from_a_part_of_it() -> None:
         median = 3.0 + 0.5 * steps
         return Timing(median, median - 0.1, median + 0.1, 3)
 
-    assert _whole(cost(1), cost(11), 11, 101).median == pytest.approx(cost(101).median)
-    assert _whole(cost(1), cost(11), 11, 11) == pytest.approx(cost(11))
+    assert _extrapolated_epoch(cost(1), cost(11), 11, 101).median == pytest.approx(cost(101).median)
+    assert _extrapolated_epoch(cost(1), cost(11), 11, 11) == pytest.approx(cost(11))
 
 
 def test_bytes_of_a_step() -> None:

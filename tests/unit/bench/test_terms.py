@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ffsd_ray import data
-from ffsd_ray.bench.terms import main, pulls
+from ffsd_ray.bench.terms import main, term_gradients
 from ffsd_ray.methods.ffsd import Ffsd
 from ffsd_ray.train.build import build_method, train_batches
 
@@ -17,7 +17,7 @@ from helpers.specs import digits_spec
 def test_values_and_gradient_norms() -> None:
     """Of the first step, against each term's own backward pass; looking changes nothing for the steps after it."""
     spec = digits_spec({"name": "ffsd", "formulation": "paper"}, epochs=1)
-    found = list(pulls(spec, "it", every=2))
+    found = list(term_gradients(spec, "it", every=2))
     assert sorted({pull.step for pull in found}) == [0, 2]
     dataset = data.load(spec.data)
     group = build_method(spec, dataset.num_classes, dataset.image_size)
@@ -31,7 +31,7 @@ def test_values_and_gradient_norms() -> None:
         squares = [p.grad.square().sum() for p in group.networks[pull.member].parameters() if p.grad is not None]
         assert pull.gradient == pytest.approx(torch.stack(squares).sum().sqrt().item(), rel=0.01), pull
         assert pull.value == pytest.approx(terms[f"{pull.member}/{pull.term}"].item(), rel=1e-3)
-    seldom = [pull for pull in pulls(spec, "it", every=100)]
+    seldom = [pull for pull in term_gradients(spec, "it", every=100)]
     assert seldom == [pull for pull in found if pull.step == 0]
 
 

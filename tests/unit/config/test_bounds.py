@@ -111,7 +111,7 @@ def trials() -> list[TrialSpec]:
 
 
 def test_no_job_file_asks_for_more_than_machines_have(trials: list[TrialSpec]) -> None:
-    assert max(worker.total for trial in trials if (worker := needs.needed(trial)) is not None) < 24e9
+    assert max(worker.total for trial in trials if (worker := needs.estimate_memory(trial)) is not None) < 24e9
 
 
 def test_identities_are_as_they_were(trials: list[TrialSpec]) -> None:
@@ -127,7 +127,7 @@ def spec(**changes: Any) -> TrialSpec:
 
 
 def test_the_estimate() -> None:
-    small, large = needs.needed(spec()), needs.needed(spec(train={"batch_size": 256}))
+    small, large = needs.estimate_memory(spec()), needs.estimate_memory(spec(train={"batch_size": 256}))
     assert small is not None
     assert large is not None
     assert small.images == 1437 * 3 * 8 * 8
@@ -146,7 +146,7 @@ def test_the_estimate() -> None:
         net(images)
     measured = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
     assert small.step == pytest.approx(measured, rel=0.1)
-    assert needs.needed(spec(data={"name": "image_folder", "root": "x"})) is None
+    assert needs.estimate_memory(spec(data={"name": "image_folder", "root": "x"})) is None
 
 
 def test_what_this_machine_cannot_hold_is_refused_and_told(
@@ -181,9 +181,9 @@ def test_on_a_cluster_elsewhere_it_is_a_note(
 def test_images_that_the_machine_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "machine_memory", lambda: 1_000_000)
     items = [Encoded(Span("x"), 0, "x")] * 1000
-    monkeypatch.setattr(decode, "_first_sound", lambda items: None)
+    monkeypatch.setattr(decode, "_first_undamaged", lambda items: None)
     with pytest.raises(DataError, match=r"1,000 images of 64×64 need 12\.3 MB; this machine has 1 MB.*data\.stream"):
-        decode._decode_listing(Listing(items, [], items[:0], ("a", "b")), 64, False, decode.OnError("fail", 0.0))
+        decode._decode_listing(Listing(items, [], items[:0], ("a", "b")), 64, False, decode.DamagePolicy("fail", 0.0))
 
 
 def test_the_memory_of_this_machine() -> None:

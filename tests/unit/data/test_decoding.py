@@ -581,7 +581,7 @@ def assert_same(one: Dataset, other: Dataset) -> None:
 
 
 def shown(split: Any) -> Tensor:
-    return torch.cat([images for images, _ in split.plain([slice(0, len(split))])])
+    return torch.cat([images for images, _ in split.unaugmented([slice(0, len(split))])])
 
 
 def test_all_damaged_pictures_are_told_at_once(root: Path) -> None:

@@ -28,7 +28,7 @@ from ffsd_ray.bench import loader
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, load
 from ffsd_ray.data.batches import Batch, EvalBatches, TrainBatches, normalise
-from ffsd_ray.data.counter_rng import random_bits, shift, uniforms
+from ffsd_ray.data.counter_rng import random_bits, shift_right, uniforms
 from ffsd_ray.data.streaming import ATTEMPTS, IMAGENET_MEAN, IMAGENET_STD, crop_box
 from ffsd_ray.deployed import load_model
 from ffsd_ray.errors import DataError
@@ -164,7 +164,7 @@ def test_crops_are_torchvisions(root: Path) -> None:
             image = files[sample]
             box = crop_box(image.shape[1], image.shape[2], uniforms(key, 4 * ATTEMPTS).tolist())
             expected = resized_crop(image, *box, [SIZE, SIZE], antialias=True)
-            flips.append(bool(shift(key, 63)))
+            flips.append(bool(shift_right(key, 63)))
             expected = expected.flip(-1) if flips[-1] else expected
             assert torch.equal(got, normalise(expected[None], IMAGENET_MEAN, IMAGENET_STD)[0])
     assert 0.3 < sum(flips) / len(flips) < 0.7

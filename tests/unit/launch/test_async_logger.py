@@ -4,7 +4,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from ffsd_ray.launch.tracking.async_logger import InBackground, Watched
+from ffsd_ray.launch.tracking.async_logger import AsyncLogger, Watched
 
 from helpers.commands import wait_for
 
@@ -33,7 +33,7 @@ def test_after_an_interruption_no_thread_is_left_that_calls_ray() -> None:
     records: Any = SimpleNamespace(history=list)
     view: Any = SimpleNamespace()
     tracker: Any = Tracker()
-    logger = InBackground("a tracker", lambda: tracker, lambda trial: Watched({}, "", "", "", records, ""), view)
+    logger = AsyncLogger("a tracker", lambda: tracker, lambda trial: Watched({}, "", "", "", records, ""), view)
     tracker.waiting = lambda: list(logger._events.queue)
     trial = SimpleNamespace(trial_id="0")
     logger.setup()

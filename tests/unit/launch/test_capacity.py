@@ -87,7 +87,7 @@ def test_workers_of_another_type_take_room(
     assert (
         list(cluster.could_hold([ResourceRequest(1, gpu), ResourceRequest(2, gpu), ResourceRequest(3, gpu)])) == holds
     )
-    assert cluster.together([ResourceRequest(1, gpu)] * 9, ahead=4) == under_way
+    assert cluster.count_concurrent([ResourceRequest(1, gpu)] * 9, ahead=4) == under_way
 
 
 def test_gpus_are_packed_by_measured_memory() -> None:

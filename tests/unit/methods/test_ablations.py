@@ -164,7 +164,7 @@ def test_l2_on_the_last_stage_reaches_earlier_ones_through_the_module() -> None:
     first, second = (group.features(student, images()).maps for student in list(group.students)[:2])
     fresh = build({"name": "ffsd", "diversity": "l2_last", "lambda_div": 2.0})
     assert isinstance(fresh, Ffsd)
-    module = fresh.student_modules[0]
+    module = fresh.student_self_distillation[0]
     assert isinstance(module, SelfDistillation)
     earlier = module.targets(first[-1])
     pairs = zip(second[:-1], earlier, strict=True)

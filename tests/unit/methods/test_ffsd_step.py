@@ -28,7 +28,7 @@ def group(settings: FfsdSettings, classes: int, size: int) -> Ffsd:
 
 def recorded_modules(ffsd: Ffsd) -> dict[str, torch.nn.Module]:
     """The golden file's module names; the decoder's parameters stand there behind the leader's."""
-    side = ffsd.leadership
+    side = ffsd.leader_module
     assert side.decoder is not None
     assert side.fusion is not None
     assert ffsd.leader_module is not None
@@ -37,8 +37,8 @@ def recorded_modules(ffsd: Ffsd) -> dict[str, torch.nn.Module]:
         "student2": ffsd.students[1],
         "leader": torch.nn.ModuleList([side.leader, side.decoder]),
         "fusion": side.fusion,
-        "self_distillation2": ffsd.student_modules[0],
-        "self_distillation_leader": ffsd.leader_module,
+        "self_distillation2": ffsd.student_self_distillation[0],
+        "self_distillation_leader": ffsd.leader_self_distillation,
     }
 
 
@@ -123,16 +123,16 @@ def test_first_step_in_float32(students: int, formulation: Formulation) -> None:
 def test_terms_reach_their_own_members_only() -> None:
     """The gradient of each term, alone, lands in the parameters that the paper says it trains."""
     ffsd = group(FfsdSettings(students=3), 10, 16)
-    side = ffsd.leadership
+    side = ffsd.leader_module
     owners: dict[str, list[torch.nn.Module | None]] = {
         "student1": [ffsd.students[0]],
         "student2": [ffsd.students[1]],
         "student3": [ffsd.students[2]],
         "leader": [side.leader, side.decoder],
         "fusion": [side.fusion],
-        "student2/module": [ffsd.student_modules[0]],
-        "student3/module": [ffsd.student_modules[1]],
-        "leader/module": [ffsd.leader_module],
+        "student2/module": [ffsd.student_self_distillation[0]],
+        "student3/module": [ffsd.student_self_distillation[1]],
+        "leader/module": [ffsd.leader_self_distillation],
     }
     losses = ffsd([torch.randn(8, 3, 16, 16)], torch.randint(10, (8,)), "all")
     for name, term in losses.terms.items():

@@ -79,8 +79,8 @@ def batch_parts(method: Any) -> dict[int, str]:
     for name in ("discriminator", "containers"):
         every = getattr(method, f"{name.removesuffix('s')}s", [])
         parts |= {f"{name}{index}": module for index, module in enumerate(every, 1)}
-    if getattr(method, "leadership", None) is not None:
-        parts |= {"decoder": method.leadership.decoder, "fusion": method.leadership.fusion}
+    if getattr(method, "leader_module", None) is not None:
+        parts |= {"decoder": method.leader_module.decoder, "fusion": method.leader_module.fusion}
     found: dict[int, str] = {}
     for name, module in parts.items():
         for parameter in module.parameters():

@@ -61,7 +61,7 @@ def expect_dml(method: Any, views: list[Tensor], y: Tensor) -> dict[str, Tensor]
 
 def expect_leader(method: Any, x: Tensor, y: Tensor, students: list[Features], t: float) -> dict[str, Tensor]:
     """FFSD's terms of leader and fusion module (published), λ_fea = 10 past its warm-up."""
-    side = method.leadership
+    side = method.leader_module
     leader, together = side.leader(x), torch.cat([s.maps[-1] for s in students], 1)
     fused, mean = side.fusion(together), torch.stack([s.logits for s in students]).mean(0)
     pairs = {"fused_map": (leader.maps[-1], fused.maps[-1]), "decoded_map": (side.decoder(leader.maps[-1]), together)}

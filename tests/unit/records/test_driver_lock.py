@@ -155,7 +155,10 @@ def test_of_two_that_start_at_once_one_drives(stale: bool, racers: list[subproce
     for attempt in range(50):
         run = Store(str(tmp_path / str(attempt)))
         if stale:
-            run.write_json(FILE, sole._Sign.own("earlier", 0).model_copy(update={"process": gone.pid}).model_dump())
+            run.write_json(
+                FILE,
+                sole._SignOfLife.of_this_process("earlier", 0).model_copy(update={"process": gone.pid}).model_dump(),
+            )
         for index, process in enumerate(racers):
             tell(process, f"{run.location} {index * (attempt % 5) / 1000}")
         outcomes = [heard(process) for process in racers]  # the one that drives goes on until it is told to end
@@ -172,7 +175,9 @@ def test_of_two_that_start_at_once_one_drives(stale: bool, racers: list[subproce
 def test_a_number_of_a_process_that_was_used_again(tmp_path: Path) -> None:
     """The process that now has it is not the one that left the sign."""
     run = Store(str(tmp_path))
-    run.write_json(FILE, sole._Sign.own("earlier", 0).model_copy(update={"started": "1"}).model_dump())
+    run.write_json(
+        FILE, sole._SignOfLife.of_this_process("earlier", 0).model_copy(update={"started": "1"}).model_dump()
+    )
     said: list[str] = []
     with sole_driver(run, said.append):
         assert said == []
@@ -194,7 +199,7 @@ def sigint(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_a_driver_whose_sign_another_replaced_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it may be on storage without locks; the other's sign stays."""
     monkeypatch.setattr(sole, "BEAT", 0.1)
-    run, other = Store(str(tmp_path)), sole._Sign.own("another", 0)
+    run, other = Store(str(tmp_path)), sole._SignOfLife.of_this_process("another", 0)
 
     def drive() -> None:
         with sole_driver(run, print):
@@ -207,7 +212,7 @@ def test_a_driver_whose_sign_another_replaced_ends(tmp_path: Path, monkeypatch: 
 
 
 def test_storage_without_locks_lets_the_last_to_write_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, other = Store(str(tmp_path)), sole._Sign.own("another", 0)
+    run, other = Store(str(tmp_path)), sole._SignOfLife.of_this_process("another", 0)
     monkeypatch.setattr(Store, "locked", lambda self, name: contextlib.nullcontext(False))
     monkeypatch.setattr(time, "sleep", lambda seconds: run.write_json(FILE, other.model_dump()))
     with pytest.raises(RecordsError, match="is at work on this run"), sole_driver(run, print):

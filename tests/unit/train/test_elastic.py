@@ -9,11 +9,11 @@ import torch.distributed as dist
 
 from ffsd_ray import data
 from ffsd_ray.config.trial import TrialSpec
-from ffsd_ray.data.base import Drawn
+from ffsd_ray.data.base import BatchInputs
 from ffsd_ray.data.batches import Batch, TrainBatches
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method
-from ffsd_ray.train.elastic import BatchParts, batch_parts, wrapped
+from ffsd_ray.train.elastic import BatchParts, batch_parts, ddp_with_local_buffers
 from ffsd_ray.train.execution import Executor
 
 from helpers.comparison import assert_equal, assert_same_end
@@ -37,8 +37,8 @@ def test_every_part_has_one_worker(workers: int, parts: int) -> None:
 
 
 class _Float64(TrainBatches):
-    def batch(self, drawn: Drawn, weight: float = 1.0) -> Batch:
-        batch = super().batch(drawn, weight)
+    def batch(self, inputs: BatchInputs, weight: float = 1.0) -> Batch:
+        batch = super().batch(inputs, weight)
         return batch._replace(views=[view.double() for view in batch.views])
 
 
@@ -62,12 +62,12 @@ def _steps(rank: int, workers: int, folder: Path, first: int, last: int) -> None
         )
         for part in own
     ]  # fmt: skip
-    group = method if workers == 1 else wrapped(method)
+    group = method if workers == 1 else ddp_with_local_buffers(method)
     parts = BatchParts(group, own, workers, PARTS)
     executor = Executor(method, group, built, batches[0], "eager", workers=PARTS, parts=parts)
     seen = []
     for _, drawn in zip(
-        range(last - first), zip(*(each.drawn(1, first) for each in batches), strict=True), strict=False
+        range(last - first), zip(*(each.inputs(1, first) for each in batches), strict=True), strict=False
     ):
         found = executor.train(drawn)
         total = torch.stack(

@@ -31,7 +31,7 @@ def trained(spec: TrialSpec, steps: int, *, asked: str, device: str = "cpu") -> 
     executor = Executor(method, method, built, batches, train.execution)
     method.begin_epoch(1)
     totals = []
-    for index, batch in zip(range(steps), batches.drawn(1), strict=False):
+    for index, batch in zip(range(steps), batches.inputs(1), strict=False):
         built.set_learning_rates(optimisers.learning_rate_factor(spec.train, 1, index, batches.steps))
         [(losses, _)] = executor.train([batch])
         totals.append(torch.stack(list(losses.terms.values())).sum().item())
