@@ -5,6 +5,8 @@ from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
+import pytest
+
 from ffsd_ray.config.load import load_job
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.records.run import RunRecords
@@ -68,3 +70,8 @@ def write_run(folder: Path, job: str, outcome: Callable[[TrialSpec], Outcome]) -
             trial.write_history([end["last"]])
             trial.finish(end)
     return run
+
+
+def approx_cell(mean: float, std: float | None, abs: float = 1e-9) -> Any:
+    """What a cell of a table is compared with, up to an absolute difference."""
+    return (pytest.approx(mean, abs=abs), None if std is None else pytest.approx(std, abs=abs))

@@ -31,6 +31,7 @@ def recorded_modules(ffsd: Ffsd) -> dict[str, torch.nn.Module]:
     side = ffsd.leader_module
     assert side.decoder is not None
     assert side.fusion is not None
+    assert ffsd.leader_self_distillation is not None
     assert ffsd.leader_module is not None
     return {
         "student1": ffsd.students[0],

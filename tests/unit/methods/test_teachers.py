@@ -140,7 +140,7 @@ def test_initial_weights_of_teachers_are_others(method: dict[str, Any]) -> None:
 def test_table_of_taught_methods(taught: tuple[RunRecords, list[TrialSpec]]) -> None:
     table = result_table(taught[0])
     kd_row = next(row for row in table.rows if row.spec.method.name == "kd" and row.epoch == "last")
-    assert kd_row.primary_series == "Student"
+    assert kd_row.primary_column == "Student"
     assert kd_row.cells["Gain"].mean == pytest.approx(kd_row.cells["Student"].mean - kd_row.cells["Baseline"].mean)
     size = f"{278324 - 90 * 65:,}"
     assert any(f"student of kd ({size})" in caption for caption in table.captions)

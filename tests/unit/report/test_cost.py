@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ffsd_ray.config.inspection.flops import components
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.methods import METHODS
 from ffsd_ray.methods.ffsd import FfsdSettings
 from ffsd_ray.records.run import RunRecords
@@ -15,7 +16,7 @@ from ffsd_ray.report.cost import cost_table, main
 from ffsd_ray.report.tables.export import render_markdown
 
 from helpers.specs import digits_spec
-from helpers.synthetic_records import result, write_run
+from helpers.synthetic_records import Outcome, result, write_run
 from helpers.workers import train_with
 
 JOB = """
@@ -64,7 +65,7 @@ def test_every_method_has_its_networks_counted(method: str) -> None:
 def run(tmp_path: Path) -> RunRecords:
     """Two seeds of baseline and ffsd, of 1 and 2 hours; dml has not begun."""
 
-    def outcome(spec):
+    def outcome(spec: TrialSpec) -> Outcome:
         if spec.method.name == "dml":
             return ...
         sizes = {"trained": 1_234_567, "deployed": 272_474}
@@ -121,7 +122,7 @@ def test_a_real_trial_records_what_the_table_reads(tmp_path: Path) -> None:
     assert cost.devices[0].endswith("(1 thread)")
 
 
-def _real_run(folder: Path, spec) -> Path:
+def _real_run(folder: Path, spec: TrialSpec) -> Path:
     records = train_with(spec, folder / "trials" / spec.identity())
     assert records.state() == "completed"
     run = RunRecords(Store(str(folder)))

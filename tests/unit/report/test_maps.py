@@ -145,7 +145,8 @@ def test_values_are_compared_as_yaml(condition: str, met: bool) -> None:
 
 
 def test_a_condition_on_a_section_or_a_list() -> None:
-    elastic = digits_spec({"name": "baseline"}, workers={"min": 1, "max": 2})
+    alone = digits_spec({"name": "baseline"})
+    elastic = alone.changed(scale=alone.scale.changed(workers={"min": 1, "max": 2}))
     stopped = digits_spec({"name": "baseline"}, epochs=4, milestones=[1, 3])
     assert where([elastic, stopped], ["scale.workers={max: 2, min: 1}"]) == [elastic]
     assert where([elastic, stopped], ["train.milestones=[1, 3]"]) == [stopped]

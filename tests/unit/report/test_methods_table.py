@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,7 +93,11 @@ def test_each_row_has_its_own_baseline(tmp_path: Path) -> None:
 
     def outcome(spec: TrialSpec) -> Outcome:
         found = result(spec, 90, 80)
-        large, half, several = spec.data.image_size == 24, spec.train.precision == "bf16", spec.method.name == "dml"
+        large, half, several = (
+            getattr(spec.data, "image_size", None) == 24,
+            spec.train.precision == "bf16",
+            spec.method.name == "dml",
+        )
         found["last"]["images_per_second"] = 1000.0 / (8 if large else 1) * (3 if half else 1) / (2 if several else 1)
         return found
 
@@ -130,7 +135,7 @@ def test_times_of_a_measurement(run: RunRecords, tmp_path: Path, capsys: pytest.
         Record(tmp_path / "gpu.json", "gpu suite", "", kind),
     )
 
-    def setting(name: str, step: float, networks: int) -> dict:
+    def setting(name: str, step: float, networks: int) -> dict[str, Any]:
         figures = {"step": {"n": 7, "median": step, "quartiles": [step, step]}, "peak_bytes": 5 * 2**20}
         figures |= {"images_per_second": 64 / step, "networks": networks, "literal": False}
         return figures | {"spec": spec[name].configuration().model_dump()}

@@ -11,6 +11,7 @@ import pytest
 
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import UserError
+from ffsd_ray.methods.ffsd import FfsdSettings
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main
 from ffsd_ray.report.plots.heatmap import heat_map
@@ -47,6 +48,7 @@ def outcome(spec: TrialSpec) -> dict[str, Any]:
     """Leader 90 ± 1 less the decades from 1e-5; on the held-out images, from 1e-7 instead. λ_fea adds a tenth."""
     if spec.method.name == "baseline":
         return result(spec, 75.0, 70.0, "val")
+    assert isinstance(spec.method, FfsdSettings)
     decade, fea = log10(spec.method.lambda_div), spec.method.lambda_fea
     top = 90.0 - abs(decade + 5) + spec.seed + fea / 100
     found = result(spec, 70.0, 60.0, "val", series={"leader": top})
@@ -84,7 +86,8 @@ def test_the_best_by_test_images_says_so(record: Any) -> None:
 
 def test_a_hole_is_no_cell(record: Any) -> None:
     def end(spec: TrialSpec) -> Outcome:
-        gone = spec.method.name == "ffsd" and spec.method.lambda_div == 1e-3 and spec.method.lambda_fea == 10
+        settings = spec.method
+        gone = isinstance(settings, FfsdSettings) and (settings.lambda_div, settings.lambda_fea) == (1e-3, 10)
         return "it diverged" if gone else outcome(spec)
 
     (panel,) = heat_map(result_table(record(JOB, end), ["best"]), [DIV, FEA]).panels

@@ -21,7 +21,7 @@ from ffsd_ray.report.tables.rows import Row
 from ffsd_ray.report.tables.table import Table, result_table
 from ffsd_ray.report.tables.terminal import render_terminal
 
-from helpers.synthetic_records import Outcome, result, write_run
+from helpers.synthetic_records import Outcome, approx_cell, result, write_run
 
 BASE = """
 name: small
@@ -42,10 +42,6 @@ def record(tmp_path: Path) -> Callable[[str, Callable[[TrialSpec], Outcome]], Ru
 def row_of(table: Table, configuration: str, epoch: str = "best") -> Row:
     (row,) = (row for row in table.rows if row.configuration == configuration and row.epoch == epoch)
     return row
-
-
-def approx(mean: float, std: float | None) -> Any:
-    return pytest.approx((mean, std), abs=1e-9) if std is not None else (pytest.approx(mean, abs=1e-9), None)
 
 
 def test_columns_hold_mean_and_sample_deviation_over_seeds(record: Any) -> None:
@@ -70,12 +66,12 @@ def test_columns_hold_mean_and_sample_deviation_over_seeds(record: Any) -> None:
         "Baseline": 94.0,
     }
     assert {column: cell for column, cell in row.cells.items() if column != "Gain"} == {
-        column: approx(mean, 1.0) for column, mean in expected.items()
+        column: approx_cell(mean, 1.0) for column, mean in expected.items()
     }
     # by seed 3.02, 2.02, 4.02: neither the difference of the means' deviations nor their sum
-    assert row.cells["Gain"] == approx(3.02, 1.0)
-    assert row_of(table, "ffsd n=2", "last").cells["Leader"] == approx(96.02, 1.0)
-    assert row_of(table, "baseline").cells == {"Baseline": approx(94.0, 1.0)}
+    assert row.cells["Gain"] == approx_cell(3.02, 1.0)
+    assert row_of(table, "ffsd n=2", "last").cells["Leader"] == approx_cell(96.02, 1.0)
+    assert row_of(table, "baseline").cells == {"Baseline": approx_cell(94.0, 1.0)}
     assert not table.notes
 
 
@@ -86,14 +82,14 @@ def test_gain_is_taken_seed_by_seed(record: Any) -> None:
         BASE + ALSO_BASELINE,
         lambda spec: result(spec, 90 + rise[spec.seed] + 5 * (spec.method.name == "ffsd"), 80 + rise[spec.seed]),
     )
-    assert row_of(result_table(run), "ffsd n=2").cells["Gain"] == approx(5.02, 0.0)
-    assert row_of(result_table(run), "ffsd n=2", "last").cells["Gain"] == approx(0.02, 0.0)
+    assert row_of(result_table(run), "ffsd n=2").cells["Gain"] == approx_cell(5.02, 0.0)
+    assert row_of(result_table(run), "ffsd n=2", "last").cells["Gain"] == approx_cell(0.02, 0.0)
 
 
 def test_one_seed_has_no_deviation(record: Any) -> None:
     run = record(BASE.replace("[0, 1, 2]", "4") + ALSO_BASELINE, lambda spec: result(spec, 96.0, 95.0))
     table = result_table(run, ["best"])
-    assert row_of(table, "ffsd n=2").cells["Leader"] == approx(96.02, None)
+    assert row_of(table, "ffsd n=2").cells["Leader"] == approx_cell(96.02, None)
     assert "| ffsd n=2 | 1 | 96.00 | 96.00 | 96.01 |" in render_markdown(table)
     assert "±" not in render_markdown(table).split("**Best epoch**")[1]
 
@@ -101,7 +97,7 @@ def test_one_seed_has_no_deviation(record: Any) -> None:
 def test_dml_gains_by_the_mean_of_its_students(record: Any) -> None:
     job = BASE.replace("ffsd", "dml") + ALSO_BASELINE
     table = result_table(record(job, lambda spec: result(spec, 96.0 if spec.method.name == "dml" else 90.0, 1.0)))
-    assert row_of(table, "dml n=2").cells["Gain"] == approx(6.02, 0.0)
+    assert row_of(table, "dml n=2").cells["Gain"] == approx_cell(6.02, 0.0)
     assert "Leader" not in table.columns
     assert "Gain: Mean of common (dml) minus Baseline, seed by seed" in table.captions
 
@@ -111,7 +107,7 @@ def test_common_columns_grow_with_the_students(record: Any) -> None:
     table = result_table(record(job, lambda spec: result(spec, 96.0, 95.0)))
     assert [column for column in table.columns if column.startswith("Common")] == [f"Common {n}" for n in (1, 2, 3, 4)]
     assert "Common 3" not in row_of(table, "ffsd n=2").cells
-    assert row_of(table, "ffsd n=4").cells["Common 4"] == approx(96.03, 0.0)
+    assert row_of(table, "ffsd n=4").cells["Common 4"] == approx_cell(96.03, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +126,7 @@ def test_gain_needs_a_baseline_that_matches(record: Any, baseline: str, reason: 
     row = next(row for row in table.rows if "ffsd n=2" in row.configuration)
     assert "Gain" not in row.cells
     assert "Baseline" not in row.cells
-    assert row.cells["Leader"] == approx(96.02, 0.0)
+    assert row.cells["Leader"] == approx_cell(96.02, 0.0)
     (number,) = row.notes["Gain"]
     assert table.notes[number - 1].startswith(reason)
 
@@ -138,11 +134,11 @@ def test_gain_needs_a_baseline_that_matches(record: Any, baseline: str, reason: 
 def test_where_it_is_computed_does_not_part_a_baseline(record: Any) -> None:
     job = f"{BASE}search: {{also: [{{method: {{name: baseline}}, scale.trials_at_once: 3}}]}}"
     table = result_table(record(job, lambda spec: result(spec, 96.0, 95.0)))
-    assert row_of(table, "ffsd n=2").cells["Gain"] == approx(0.02, 0.0)
+    assert row_of(table, "ffsd n=2").cells["Gain"] == approx_cell(0.02, 0.0)
 
 
 def test_failed_and_unfinished_trials_are_holes(record: Any) -> None:
-    ends = {0: 96.0, 1: "the loss term kl of leader is not finite\nsecond line", 2: None}
+    ends: dict[int, float | str | None] = {0: 96.0, 1: "the loss term kl of leader is not finite\nsecond line", 2: None}
 
     def outcome(spec: TrialSpec) -> Outcome:
         if spec.method.name == "baseline":
@@ -153,7 +149,7 @@ def test_failed_and_unfinished_trials_are_holes(record: Any) -> None:
     table = result_table(record(BASE + ALSO_BASELINE, outcome))
     row = row_of(table, "ffsd n=2")
     assert row.seeds == (0,)
-    assert row.cells["Gain"] == approx(6.02, None)
+    assert row.cells["Gain"] == approx_cell(6.02, None)
     assert [table.notes[number - 1] for number in row.notes["n"]] == [
         "ffsd n=2, seed 1: TrialError: the loss term kl of leader is not finite",
         "ffsd n=2: not finished for seed 2",
