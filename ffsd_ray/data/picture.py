@@ -117,7 +117,7 @@ def upright(picture: Image.Image) -> Tensor:
 
 
 def fit(image: Tensor, size: int, scaled: int | None = None) -> Tensor:
-    """uint8 [3, H, W] to [3, size, size]: shorter side to `scaled` pixels (bilinear, antialiased), centre cut out.
+    """uint8 [..., H, W] to [..., size, size]: shorter side to `scaled` pixels (bilinear, antialiased), centre cut out.
 
     `scaled` None: `size`, so that nothing of the shorter side is cut off.
     """
