@@ -47,6 +47,10 @@ def check_search(
             check.say("name", "Works through Ray only; leave it out of a local job")
         assert isinstance(settings, Ranking)
         _check_metric(settings, trials, check)
+        if every := next((n for trial in trials if (n := trial.train.evaluate_every) > 1), None):
+            check.say(
+                "name", f"Ranks trials by every epoch's evaluation: train.evaluate_every should be 1, not {every}"
+            )
         if isinstance(settings, Asha | MedianStopping):
             _check_inside("grace_epochs", settings.grace_epochs, trials, check)
         if isinstance(settings, Pbt):
