@@ -21,7 +21,7 @@ from ffsd_ray.run import main as run
 
 from helpers import paths
 
-JOBS = sorted(paths.JOBS.glob("*.yaml"))
+JOBS = paths.JOB_FILES
 GOOD = """\
 name: good
 context: local
