@@ -6,7 +6,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ffsd_ray.base_settings import LARGEST_BATCH, MOST_EPOCHS, NOT_IDENTITY, Decay, Problem, Rate, Settings, refuse
+from ffsd_ray.base_settings import (
+    ADDED_LATER,
+    LARGEST_BATCH,
+    MOST_EPOCHS,
+    NOT_IDENTITY,
+    Decay,
+    Problem,
+    Rate,
+    Settings,
+    refuse,
+)
 
 Execution = Literal["eager", "graph", "compiled"]
 AskedExecution = Literal["auto", Execution]
@@ -91,6 +101,7 @@ class TrainSettings(Settings):
         1,
         ge=1,
         le=MOST_EPOCHS,
+        json_schema_extra=ADDED_LATER,
         description="Epochs between evaluations on the test images and the validation split; the last epoch is always "
         "evaluated. The best epoch is chosen among those that are.",
     )

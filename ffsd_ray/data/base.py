@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ffsd_ray.base_settings import LARGEST_IMAGE, NOT_IDENTITY, Location, Settings
+from ffsd_ray.base_settings import ADDED_LATER, LARGEST_IMAGE, NOT_IDENTITY, Location, Settings
 from ffsd_ray.data.counter_rng import random_bits
 from ffsd_ray.errors import DataError
 
@@ -111,16 +111,22 @@ class DataSettings(Settings):
         None,
         ge=1,
         le=_MOST_PER_CLASS,
+        json_schema_extra=ADDED_LATER,
         description="Train on at most so many images of each class, for a quick study; `validation` is held out of "
         "these. Of a class with fewer all are kept, and normalisation stays that of all training images. null: all.",
     )
     test_per_class: int | None = Field(
-        None, ge=1, le=_MOST_PER_CLASS, description="Test on at most so many images of each class; null: all."
+        None,
+        ge=1,
+        le=_MOST_PER_CLASS,
+        json_schema_extra=ADDED_LATER,
+        description="Test on at most so many images of each class; null: all.",
     )
     subset_seed: int = Field(
         0,
         ge=0,
         lt=2**32,
+        json_schema_extra=ADDED_LATER,
         description="Chooses the images that train_per_class and test_per_class keep: the same ones whatever the "
         "trial's `seed`, so that the spread over seeds is that of training. A smaller choice is part of a larger one.",
     )

@@ -12,7 +12,7 @@ from filelock import FileLock
 from pydantic import Field
 from torch import Tensor
 
-from ffsd_ray.base_settings import NOT_IDENTITY, Location
+from ffsd_ray.base_settings import ADDED_LATER, NOT_IDENTITY, Location
 from ffsd_ray.data.base import Dataset, DataSettings
 from ffsd_ray.data.picture import fit
 from ffsd_ray.data.resident import Images
@@ -35,6 +35,7 @@ class _Cifar(DataSettings):
         _STORED_SIZE,
         ge=8,
         le=_STORED_SIZE,
+        json_schema_extra=ADDED_LATER,
         description="Side in pixels that the 32×32 images are scaled down to (bilinear, antialiased), for a quick "
         "study. Normalisation stays that of 32×32.",
     )

@@ -101,11 +101,11 @@ def _can_go_on(state: Checkpoint) -> Checkpoint:
         raise expected("in progress.rows every epoch from 1, in order")
     if not all("seconds" in row for row in rows):
         raise expected("a key seconds in each of progress.rows")
-    tests = {key for row in rows for key in row if key.startswith("test/") and key.endswith("/top1")}
-    for _, *series, _ in (key.split("/") for key in sorted(tests)):
+    tops = dict.fromkeys(key for row in rows for key in row if key.startswith("test/") and key.endswith("/top1"))
+    for _, *series, _ in (key.split("/") for key in tops):
         if "/".join(series) not in progress["best"]:
             raise expected(f"a key {'/'.join(series)} in progress.best")
-    if tests and not progress["best_weights"]:
+    if tops and not progress["best_weights"]:
         raise expected("weights in progress.best_weights")
     if "within" in state and not state.get("random"):
         raise expected("a key random beside within")

@@ -74,6 +74,6 @@ def images_of(settings: DataSettings) -> str:
     """A data source's name, what it must be told to find its images, and how many of them are used."""
     required = [name for name, field in type(settings).model_fields.items() if field.is_required()]
     told = ", ".join(str(getattr(settings, name)) for name in required)
-    limits = [f"{part} {n}" for part in ("train", "test") if (n := getattr(settings, f"{part}_per_class")) is not None]
+    limits = [f"{n} {part}" for part in ("train", "test") if (n := getattr(settings, f"{part}_per_class")) is not None]
     used = f", at most {' and '.join(limits)} images a class" if limits else ""
     return (f"{settings.name} ({told})" if told else settings.name) + used
