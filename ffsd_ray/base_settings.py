@@ -10,6 +10,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 #: they do not enter a trial's identity (`ffsd_ray.config.trial.TrialSpec.identity`).
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 
+#: For fields that were added once trials had been recorded: they enter a trial's identity only where they are not at
+#: their default, so that earlier records stay those of the same trials.
+ADDED_LATER: dict[str, Any] = {"identity": "unless default"}
+
 #: For fields that say where images lie: once their content is known by its fingerprint, that stands in their place in
 #: a trial's identity.
 LOCATION: dict[str, Any] = {"location": True}

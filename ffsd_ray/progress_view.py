@@ -154,8 +154,10 @@ class LiveView:
 
 
 def measured(row: HistoryRow, series: str) -> str:
-    """The primary accuracy on the test images so far, and the speed."""
-    return f"{series} {row[f'test/{series}/top1']:.2f} %  {row['images_per_second']:.0f} images/s"
+    """The primary accuracy on the test images, where this epoch was evaluated, and the speed."""
+    accuracy = row.get(f"test/{series}/top1")
+    evaluated = "" if accuracy is None else f"{series} {accuracy:.2f} %  "
+    return f"{evaluated}{row['images_per_second']:.0f} images/s"
 
 
 def _clock(seconds: float) -> str:

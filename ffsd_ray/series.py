@@ -9,5 +9,6 @@ TOP5_FROM = 20
 
 #: One epoch's measurements: `epoch` (from 1), `seconds`, `images_per_second`, `lr`, `workers` (of an elastic trial),
 #: `weight/<name>`, `term/<member>/<term>` and `<split>/<series>/<top1 | top5 | loss>`. A series is a member, or one of
-#: the three above. history.parquet has a column for each.
+#: the three above. The splits test and val are there where the epoch was evaluated. history.parquet has a column for
+#: each.
 HistoryRow = dict[str, float]

@@ -65,6 +65,8 @@ def stage(in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.Se
 
 
 BUILDERS = {
+    "resnet8": partial(CifarResNet, blocks=1),
+    "resnet14": partial(CifarResNet, blocks=2),
     "resnet20": partial(CifarResNet, blocks=3),
     "resnet32": partial(CifarResNet, blocks=5),
     "resnet56": partial(CifarResNet, blocks=9),

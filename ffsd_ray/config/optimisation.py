@@ -6,7 +6,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ffsd_ray.base_settings import LARGEST_BATCH, MOST_EPOCHS, NOT_IDENTITY, Decay, Problem, Rate, Settings, refuse
+from ffsd_ray.base_settings import (
+    ADDED_LATER,
+    LARGEST_BATCH,
+    MOST_EPOCHS,
+    NOT_IDENTITY,
+    Decay,
+    Problem,
+    Rate,
+    Settings,
+    refuse,
+)
 
 Execution = Literal["eager", "graph", "compiled"]
 RequestedExecution = Literal["auto", Execution]
@@ -87,6 +97,14 @@ class TrainSettings(Settings):
         json_schema_extra=NOT_IDENTITY,
         description="Images a worker takes at once in evaluation.",
     )
+    evaluate_every: int = Field(
+        1,
+        ge=1,
+        le=MOST_EPOCHS,
+        json_schema_extra=ADDED_LATER,
+        description="Epochs between evaluations on the test images and the validation split; the last epoch is always "
+        "evaluated. The best epoch is chosen among those that are.",
+    )
     checkpoint_every: int = Field(
         1,
         ge=1,
@@ -102,6 +120,10 @@ class TrainSettings(Settings):
         json_schema_extra=NOT_IDENTITY,
         description="Steps between checkpoints inside a long epoch; null: only on a notice that a node goes.",
     )
+
+    def evaluates_after(self, epoch: int) -> bool:
+        """Whether the group is evaluated after this epoch (from 1)."""
+        return epoch % self.evaluate_every == 0 or epoch == self.epochs
 
     @property
     def decay_epochs(self) -> list[int]:

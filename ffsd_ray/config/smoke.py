@@ -19,8 +19,8 @@ def smoke(plan: Plan) -> Plan:
     """`plan` with one seed a configuration, 2 epochs of 2 steps of 16 images, images of 64 pixels at most.
 
     Where a network, a method or the crop needs larger images, they are the smallest multiple of 16 that suits all
-    trials, and never larger than the job's own. A scheduler looks at every epoch. Nothing else changes, so what a smoke
-    form shows to work is what the job trains. Its run has a name of its own.
+    trials, and never larger than the job's own. Every epoch is evaluated, and a scheduler looks at it. Nothing else
+    changes, so what a smoke form shows to work is what the job trains. Its run has a name of its own.
     """
     first = {spec.configuration().identity(): spec for spec in reversed(plan.trials)}
     one_per_configuration = [spec for spec in plan.trials if first[spec.configuration().identity()] is spec]
@@ -56,6 +56,7 @@ def _shortened(spec: TrialSpec, size: int) -> TrialSpec:
         batch_size=max(BATCH_SIZE, 2 * spec.scale.most_workers),
         milestones=None,
         warmup_epochs=min(spec.train.warmup_epochs, 1),
+        evaluate_every=1,
         checkpoint_every=1,
     )
     image_size = getattr(spec.data, "image_size", None)

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from ffsd_ray.backbone_name import BackboneName
 from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.backbones.torchvision_models import PREFIX
-from ffsd_ray.base_settings import NOT_IDENTITY, Name, Problem, Settings, refuse
+from ffsd_ray.base_settings import ADDED_LATER, NOT_IDENTITY, Name, Problem, Settings, refuse
 from ffsd_ray.config.optimisation import TrainSettings, can_capture, resolve_execution
 from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.config.search import SCHEDULERS, SEARCHERS
@@ -209,11 +209,14 @@ def _shapes(name: str, size: int) -> MapShapes | None:
 
 
 def identifying(model: BaseModel) -> dict[str, Any]:
-    """Every field of a model and the models in it, less those marked `NOT_IDENTITY`."""
+    """Every field of a model and the models in it, by name.
+
+    Left out are those marked `NOT_IDENTITY`, and those marked `ADDED_LATER` that have their default.
+    """
     content = {}
     for name, field in type(model).model_fields.items():
-        if identifies(field):
-            value = getattr(model, name)
+        value = getattr(model, name)
+        if identifies(field) and not (field.json_schema_extra == ADDED_LATER and value == field.default):
             content[name] = identifying(value) if isinstance(value, BaseModel) else value
     return content
 

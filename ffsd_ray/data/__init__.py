@@ -7,12 +7,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ffsd_ray.data.base import Dataset, DataSettings, Split, check_padding, split
+from ffsd_ray.data.base import Dataset, DataSettings, Split, at_most_per_class, check_padding, split
 from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataError
 from ffsd_ray.registry import by_name, modules
 
 __all__ = ["SOURCES", "DataSettings", "Dataset", "Images", "Split", "load"]
+
+
+#: Classes that a note lists.
+_NAMED = 10
 
 
 def _sources() -> Iterator[tuple[str, type[DataSettings]]]:
@@ -30,7 +34,7 @@ SOURCES = by_name(_sources())
 
 
 def load(settings: DataSettings, *, progress: bool = False) -> Dataset:
-    """Read and check the data set that `settings` describe, and hold out its validation split.
+    """Read and check the data set that `settings` describe, reduced to its subset, and hold out its validation split.
 
     `progress`: show progress bars.
 
@@ -61,7 +65,7 @@ def load(settings: DataSettings, *, progress: bool = False) -> Dataset:
                 f"data: {settings.name}: {part} image {row} (from 0) has label {int(images.labels[row])}, "
                 f"expected 0 to {dataset.num_classes - 1}"
             )
-    dataset = _without_zero_deviations(dataset)
+    dataset = _limited(_without_zero_deviations(dataset), settings)
     if not settings.validation:
         return dataset
     if dataset.val is not None:
@@ -70,6 +74,24 @@ def load(settings: DataSettings, *, progress: bool = False) -> Dataset:
         )
     train, val = split(dataset.train, settings.validation, settings.validation_seed, "data.validation", dataset.classes)
     return replace(dataset, train=train, val=val)
+
+
+def _limited(dataset: Dataset, settings: DataSettings) -> Dataset:
+    """The data set with at most `train_per_class` and `test_per_class` images of each class."""
+    notes = list(dataset.notes)
+
+    def limited(part: str, images: Split, limit: int | None) -> Split:
+        if limit is None:
+            return images
+        counts = enumerate(images.labels.bincount(minlength=dataset.num_classes).tolist())
+        if few := [f"{dataset.classes[label]} ({count})" for label, count in counts if count < limit]:
+            more = f" and {len(few) - _NAMED:,} more" if len(few) > _NAMED else ""
+            notes.append(f"data.{part}_per_class = {limit}: fewer {part} images of {', '.join(few[:_NAMED])}{more}.")
+        return at_most_per_class(images, limit, settings.subset_seed)
+
+    train = limited("train", dataset.train, settings.train_per_class)
+    test = limited("test", dataset.test, settings.test_per_class)
+    return replace(dataset, train=train, test=test, notes=tuple(notes))
 
 
 def _without_zero_deviations(dataset: Dataset) -> Dataset:

@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
 
@@ -12,8 +12,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ffsd_ray.base_settings import LARGEST_IMAGE, NOT_IDENTITY, Location, Settings
+from ffsd_ray.base_settings import ADDED_LATER, LARGEST_IMAGE, NOT_IDENTITY, Location, Settings
+from ffsd_ray.data.counter_rng import random_bits
 from ffsd_ray.errors import DataError
+
+#: Largest value of `train_per_class` and `test_per_class`.
+_MOST_PER_CLASS = 100_000_000
 
 #: The tensors from which `Augmentation.views` computes a batch on its device, such as image indices and crop positions.
 BatchInputs = tuple[Tensor, ...]
@@ -108,6 +112,29 @@ class DataSettings(Settings):
         description="Pixels of reflect padding before the random crop back to the image's size; 0: no crop.",
     )
     flip: bool = Field(True, description="Mirror a training image left to right with probability 1/2.")
+    train_per_class: int | None = Field(
+        None,
+        ge=1,
+        le=_MOST_PER_CLASS,
+        json_schema_extra=ADDED_LATER,
+        description="Train on at most so many images of each class, for a quick study; `validation` is held out of "
+        "these. Of a class with fewer all are kept, and normalisation stays that of all training images. null: all.",
+    )
+    test_per_class: int | None = Field(
+        None,
+        ge=1,
+        le=_MOST_PER_CLASS,
+        json_schema_extra=ADDED_LATER,
+        description="Test on at most so many images of each class; null: all.",
+    )
+    subset_seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        json_schema_extra=ADDED_LATER,
+        description="Chooses the images that train_per_class and test_per_class keep: the same ones whatever the "
+        "trial's `seed`, so that the spread over seeds is that of training. A smaller choice is part of a larger one.",
+    )
     validation: float = Field(
         0.0, ge=0, lt=1, description="Share of the training images held out for validation, stratified by class."
     )
@@ -132,6 +159,10 @@ class DataSettings(Settings):
     def known_train_images(self) -> int | None:
         """Number of training images, validation split included; None if it is only known once images are read."""
         return None
+
+    def kept_of(self, counts: Iterable[int]) -> int:
+        """Number of training images that `train_per_class` keeps of a data set with such counts by class."""
+        return sum(count if self.train_per_class is None else min(count, self.train_per_class) for count in counts)
 
     def without_fetching(self) -> Self:
         """These settings, changed so that `read` neither downloads images nor copies them from an object store.
@@ -171,6 +202,20 @@ def check_padding(padding: int, size: int) -> None:
     """
     if padding >= size:
         raise ValueError(f"crop_padding {padding} must be smaller than the images, which are {size}×{size} pixels")
+
+
+def at_most_per_class(images: SplitT, count: int, seed: int) -> SplitT:
+    """Keep at most `count` images of each class, in their order.
+
+    The images of a class are ranked by random bits of (seed, index in the split) and the first ones kept: a smaller
+    `count` keeps a part of what a larger one does, and nothing depends on a library's random generator.
+    """
+    labels = images.labels
+    ranked = random_bits(torch.arange(len(labels)), seed).argsort(stable=True)
+    ranked = ranked[labels[ranked].argsort(stable=True)]  # class by class
+    sizes = labels.bincount()
+    rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[ranked]]
+    return images.select(ranked[rank < count].sort().values)
 
 
 def split(images: SplitT, fraction: float, seed: int, key: str, classes: Sequence[str]) -> tuple[SplitT, SplitT]:

@@ -122,7 +122,7 @@ def upright(picture: Image.Image) -> Tensor:
 def fit(image: Tensor, size: int, scaled: int | None = None) -> Tensor:
     """Scale an image's shorter side to `scaled` pixels (bilinear, antialiased) and crop its centre.
 
-    uint8 [3, H, W] to [3, size, size]. `scaled`: by default `size`, so that nothing of the shorter side is cropped.
+    uint8 [..., H, W] to [..., size, size]. `scaled`: by default `size`, so that nothing of the shorter side is cropped.
     """
     from torchvision.transforms.v2.functional import center_crop, resize
 

@@ -33,7 +33,7 @@ class Progress(TypedDict):
     rows: list[EpochRow]
     #: By series.
     best: dict[str, Best]
-    #: Of the deployed network; none before the first epoch has ended.
+    #: Of the deployed network; none before the first evaluation.
     best_weights: Weights
     lineage: list[Takeover]
 
@@ -101,11 +101,11 @@ def _can_go_on(state: Checkpoint) -> Checkpoint:
         raise expected("in progress.rows every epoch from 1, in order")
     if not all("seconds" in row for row in rows):
         raise expected("a key seconds in each of progress.rows")
-    tests = [key.split("/") for key in (rows[-1] if rows else ()) if key.startswith("test/") and key.endswith("/top1")]
-    for _, *series, _ in tests:
+    tops = dict.fromkeys(key for row in rows for key in row if key.startswith("test/") and key.endswith("/top1"))
+    for _, *series, _ in (key.split("/") for key in tops):
         if "/".join(series) not in progress["best"]:
             raise expected(f"a key {'/'.join(series)} in progress.best")
-    if rows and not progress["best_weights"]:
+    if tops and not progress["best_weights"]:
         raise expected("weights in progress.best_weights")
     if "within" in state and not state.get("random"):
         raise expected("a key random beside within")

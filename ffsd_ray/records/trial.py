@@ -207,7 +207,9 @@ class TrialRecords:
         return weights
 
     def write_history(self, rows: Sequence[HistoryRow]) -> None:
-        table, content = pa.Table.from_pylist(list(rows)), io.BytesIO()
+        names = dict.fromkeys(name for row in rows for name in row)  # not every epoch is evaluated
+        table = pa.table({name: [row.get(name) for row in rows] for name in names})
+        content = io.BytesIO()
         with pq.ParquetWriter(content, table.schema) as writer:
             writer.write_table(table)
             writer.add_key_value_metadata({KEY: blank(self._owner)})

@@ -122,12 +122,12 @@ class Engine:
         return self.executor.train(parts)
 
     @torch.inference_mode()
-    def evaluate(self) -> HistoryRow:
-        """Accuracies and losses on every split; the method sees what is held out."""
+    def end_epoch(self, *, evaluate: bool) -> HistoryRow:
+        """Show the method what is held out; return accuracies and losses on every split where it is to `evaluate`."""
         share_statistics(self.method)
         self.method.eval()
         row: HistoryRow = {}
-        for split in self.evaluations:
+        for split in self.evaluations if evaluate else ():
             row |= self.measure(split)
         if "val" in self.evaluations:
             self.method.fit_on_validation(self.evaluations["val"], sum_over_workers)

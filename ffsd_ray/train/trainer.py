@@ -84,7 +84,8 @@ class Trainer:
             if self._progress.rows:
                 records.write_history(self._progress.rows)
         for epoch in range(len(self._progress.rows) + 1, spec.train.epochs + 1):
-            row = self._train_epoch(epoch) | self._engine.evaluate()
+            evaluate = spec.train.evaluates_after(epoch)
+            row = self._train_epoch(epoch) | self._engine.end_epoch(evaluate=evaluate)
             improved = self._progress.add(row, self._selection)
             if self._method.deployed[0] in improved:
                 self._progress.best_weights = _copy(self._method.deployed[1].state_dict())
@@ -185,10 +186,12 @@ class Trainer:
     def _fits(self, state: dict[str, Any]) -> bool:
         """Whether a checkpoint fits the group and its optimisers."""
         measured = [f"test/{name}/top1" for name in self._method.members]
+        rows = state["progress"]["rows"]
+        evaluated = [row for row in rows if self._spec.train.evaluates_after(int(row["epoch"]))]
         return (
             fits(self._method, state["method"])
             and self._engine.optimisers.fits(state["optimisers"])
-            and all(key in row for row in state["progress"]["rows"] for key in measured)
+            and all(key in row for row in evaluated for key in measured)
         )
 
     def _teacher(self, spec: TrialSpec, network: nn.Module) -> dict[str, torch.Tensor]:

@@ -6,4 +6,6 @@ TESTS = Path(__file__).resolve().parents[1]
 PROJECT = TESTS.parent
 PACKAGE = PROJECT / "ffsd_ray"
 JOBS = PROJECT / "jobs"
+#: Every job file that is shipped.
+JOB_FILES = sorted(JOBS.rglob("*.yaml"))
 GOLDEN = TESTS / "golden"

@@ -14,7 +14,7 @@ from ffsd_ray import classify, evaluate, export
 from ffsd_ray.command import command
 from ffsd_ray.deployed import load_model
 from ffsd_ray.errors import RecordsError
-from ffsd_ray.progress_view import LiveView, PlainView
+from ffsd_ray.progress_view import LiveView, PlainView, measured
 from ffsd_ray.records.store import Store
 from ffsd_ray.run import main
 from ffsd_ray.storage import open_location
@@ -172,6 +172,12 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.C
 
     assert writes() == 2
     assert capsys.readouterr().err == f"{tmp_path}/no/folder: no such file or directory\n"
+
+
+def test_an_epoch_that_was_not_evaluated_shows_its_speed() -> None:
+    row = {"epoch": 1, "images_per_second": 99.6}
+    assert measured(row, "leader") == "100 images/s"
+    assert measured(row | {"test/leader/top1": 50.0}, "leader") == "leader 50.00 %  100 images/s"
 
 
 @pytest.mark.parametrize("kind", [PlainView, LiveView])

@@ -21,7 +21,7 @@ from ffsd_ray.run import main
 
 from helpers import paths
 
-JOBS = sorted(paths.JOBS.glob("*.yaml"))
+JOBS = paths.JOB_FILES
 
 #: Those that stand for the others where there is little time, and those whose trainings take minutes.
 FEW, MINUTES = {"cifar10_smoke", "quickstart"}, {"grid_lambda", "table1", "table2", "table3", "vgg16_end2"}
@@ -104,7 +104,7 @@ def test_header_says_what_the_job_costs(job: Path) -> None:
     """Where it does not, the message has the line that the header should have."""
     said = [line for line in job.read_text().splitlines() if line.startswith("# Cost:")]
     line = cost_line(job)
-    assert said == [line], f"jobs/{job.name} should say:\n{line}"
+    assert said == [line], f"{job} should say:\n{line}"
 
 
 def test_the_papers_jobs_train_in_the_authors_precision() -> None:
@@ -222,7 +222,7 @@ def test_smoke_form_of_a_search(search: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
 def test_header_gives_command_and_expectation(job: Path) -> None:
     comment = [line for line in job.read_text().splitlines() if line.startswith("#")]
-    assert any(f"jobs/{job.name}" in line for line in comment)
+    assert any(str(job.relative_to(paths.PROJECT)) in line for line in comment)
     assert any(line.startswith(("# Paper:", "# Paper,", "# Paper (", "# Expected:", "# Cost:")) for line in comment)
 
 
@@ -235,7 +235,7 @@ def test_smoke_form(job: Path, tmp_path: Path) -> None:
     """In this process, without Ray."""
     settings = [argument for setting in overrides_for(job) for argument in ("--set", setting)]
     assert main([str(job), "--smoke", "--storage", str(tmp_path), *settings]) == 0
-    run = RunRecords.open(str(tmp_path / f"{job.stem}-smoke"))
+    run = RunRecords.open(str(tmp_path / f"{load_job(job).job.name}-smoke"))
     assert {run.trial(identity).state() for identity in run.trials()} == {"completed"}
 
 

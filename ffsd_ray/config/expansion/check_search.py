@@ -47,6 +47,10 @@ def check_search(
             section.add("name", "Works through Ray only; leave it out of a local job")
         assert isinstance(settings, Ranking)
         _check_metric(settings, trials, section)
+        if every := next((n for trial in trials if (n := trial.train.evaluate_every) > 1), None):
+            section.add(
+                "name", f"Ranks trials by every epoch's evaluation: train.evaluate_every should be 1, not {every}"
+            )
         if isinstance(settings, Asha | MedianStopping):
             _check_shorter_than_training("grace_epochs", settings.grace_epochs, trials, section)
         if isinstance(settings, Pbt):

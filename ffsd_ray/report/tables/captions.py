@@ -46,7 +46,9 @@ def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequenc
     if "best" in epochs:
         for selection in sorted({result["selection"] for result in results}):
             chosen = "the test images, as the paper did" if selection == "test" else "held-out validation images"
-            yield Caption("best epoch", f"best epoch: each column's own, chosen on {chosen}")
+            every = _each(specs, lambda spec: str(spec.train.evaluate_every))
+            among = "" if every == "1" else f" among those evaluated (train.evaluate_every {every})"
+            yield Caption("best epoch", f"best epoch: each column's own, chosen on {chosen}{among}")
     if any(ended(result) != "completed" for result in results):
         yield Caption("ended", "Ended: how the trials of a row did; one that was stopped counts as it stood then")
     if any(result["common"] for result in results):
@@ -81,7 +83,9 @@ def _each(specs: Iterable[TrialSpec], value: Callable[[TrialSpec], str]) -> str:
 
 
 def images_of(settings: DataSettings) -> str:
-    """A data source's name, and what it must be told to find its images."""
+    """A data source's name, what it must be told to find its images, and how many of them are used."""
     required = [name for name, field in type(settings).model_fields.items() if field.is_required()]
     told = ", ".join(str(getattr(settings, name)) for name in required)
-    return f"{settings.name} ({told})" if told else settings.name
+    limits = [f"{n} {part}" for part in ("train", "test") if (n := getattr(settings, f"{part}_per_class")) is not None]
+    used = f", at most {' and '.join(limits)} images a class" if limits else ""
+    return (f"{settings.name} ({told})" if told else settings.name) + used

@@ -94,6 +94,8 @@ WIDE_RESNET = ((32, 32, 32), (64, 16, 16), (128, 8, 8))
 IMAGENET_RESNET = ((64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7))
 
 COUNTS = {
+    "resnet8": Counts(100, 32, 83_892, "12.5", CIFAR_RESNET),
+    "resnet14": Counts(100, 32, 181_108, "26.7", CIFAR_RESNET),
     "resnet20": Counts(100, 32, 278_324, "40.8", CIFAR_RESNET),
     "resnet32": Counts(100, 32, 472_756, "69.1", CIFAR_RESNET),
     "resnet56": Counts(100, 32, 861_620, "125.8", CIFAR_RESNET),

@@ -342,6 +342,20 @@ def test_ranking_needs_held_out_images_or_says_that_it_does_without(refused: Ref
         assert "set data.validation or by_test: true" in message
 
 
+@pytest.mark.parametrize(
+    "search",
+    [
+        "scheduler: {name: →asha}",
+        "scheduler: {name: →median_stopping}",
+        "scheduler: {name: →pbt, every_epochs: 4, mutate: {train.lr: [1, 2]}}, grid: {method.alpha: [1, 2]}",
+        "searcher: {name: →optuna}, samples: 2, random: {train.lr: [1, 2]}",
+    ],
+)
+def test_ranking_needs_the_evaluation_of_every_epoch(refused: Refused, search: str) -> None:
+    message = refused(f"search: {{{search}}}", train={"epochs": 40, "evaluate_every": 2})
+    assert "train.evaluate_every should be 1, not 2" in message
+
+
 def test_a_population_is_alike(refused: Refused, load: LoadJob) -> None:
     text = f"search: {{scheduler: {{{PBT}}},\n grid: {{method.lambda_fea: [1, 2], seed: [0, 1]"
     with pytest.raises(JobError, match=r"differ in method\.students"):

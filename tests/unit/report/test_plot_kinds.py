@@ -140,6 +140,19 @@ def test_training_curves_end_in_the_last_epoch(record: Any) -> None:
     assert found.panels[-1].curves["Baseline"][1] == pytest.approx((10.5, 0.5**0.5))
 
 
+def test_training_curves_have_the_epochs_that_were_evaluated(record: Any) -> None:
+    run = record(JOB.replace("[0, 1, 2]", "[0, 1]"), outcome)
+    for identity in run.trials():
+        trial = run.trial(identity)
+        last = trial.result()["last"] | {"epoch": 4, "train/leader/top1": 4.0, "train/student/top1": 4.0}
+        trained = {key: value for key, value in last.items() if not key.startswith("test/")}
+        trial.write_history([{**(trained if epoch % 2 else last), "epoch": epoch} for epoch in (1, 2, 3, 4)])
+        trial.finish(trial.result() | {"last": last})
+    panel = training_curves(run, result_table(run, ["last"])).panels[0]
+    assert list(panel.curves["Leader"]) == [2, 4]
+    assert list(panel.curves[TRAINING]) == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [

@@ -211,6 +211,15 @@ def test_validation_images_chose_the_epoch(record: Any) -> None:
     assert "best epoch: each column's own, chosen on held-out validation images" in table.captions
 
 
+def test_captions_say_what_was_not_used(record: Any) -> None:
+    """Neither a part of the data set nor epochs that were not evaluated go without a word."""
+    job = BASE.replace("digits", "digits, train_per_class: 20, test_per_class: 5")
+    job = job.replace("epochs: 10,", "epochs: 10, evaluate_every: 5,")
+    captions = result_table(record(job, lambda spec: result(spec, 96.0, 95.0))).captions
+    assert captions[0].startswith("digits, at most 20 train and 5 test images a class, resnet20, ")
+    assert captions[2].endswith("as the paper did among those evaluated (train.evaluate_every 5)")
+
+
 def test_files_name_the_data(record: Any) -> None:
     job = BASE.replace("name: digits", "name: image_folder, root: pictures/birds, image_size: 32")
     assert result_table(record(job, lambda spec: None)).captions[0].startswith("image_folder (pictures/birds), ")

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ffsd_ray import data
 from ffsd_ray.data.batches import Batch, TrainBatches
-from ffsd_ray.errors import TrialError
+from ffsd_ray.errors import DamagedRecords, TrialError
 from ffsd_ray.methods import METHODS, Method
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method
@@ -306,3 +306,71 @@ def test_local_jobs_never_import_ray(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Leader" in done.stdout
+
+
+def _trained(row: dict[str, float]) -> dict[str, float]:
+    """What an epoch's training has measured, without evaluation."""
+    return {key: value for key, value in row.items() if not key.startswith(("test/", "val/"))}
+
+
+@pytest.mark.parametrize(("epochs", "every", "evaluated"), [(5, 2, [2, 4, 5]), (4, 2, [2, 4]), (3, 100, [3])])
+def test_evaluates_every_so_many_epochs_and_after_the_last(
+    epochs: int, every: int, evaluated: list[int], tmp_path: Path
+) -> None:
+    """Training is the same, evaluated or not; the best epoch is one that was evaluated."""
+    always, now_and_then = (
+        train_with(
+            digits_spec({"name": "dml"}, epochs=epochs, evaluate_every=n, data={"validation": 0.2}),
+            tmp_path / str(n),
+        )
+        for n in (1, every)
+    )
+    rows, all_rows = measured(now_and_then.history()), measured(always.history())
+    assert [row["epoch"] for row in rows if "test/student1/top1" in row] == evaluated
+    assert [row["epoch"] for row in rows if "val/student1/loss" in row] == evaluated
+    assert [_trained(row) for row in rows] == [_trained(row) for row in all_rows]
+    assert [rows[epoch - 1] for epoch in evaluated] == [all_rows[epoch - 1] for epoch in evaluated]
+    result = now_and_then.result()
+    assert result["last"]["epoch"] == epochs
+    for series, best in result["best"].items():
+        values = {epoch: rows[epoch - 1][f"val/{series}/top1"] for epoch in evaluated}
+        assert best["epoch"] == max(values, key=lambda epoch: values[epoch])
+        assert best["top1"] == rows[int(best["epoch"]) - 1][f"test/{series}/top1"]
+    weights = [load_file(tmp_path / str(n) / "model_last.safetensors") for n in (1, every)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_what_a_method_learns_from_held_out_images_does_not_wait_for_an_evaluation(tmp_path: Path) -> None:
+    """KDCL's weights are fitted on them after every epoch."""
+    method = {"name": "kdcl", "target": "general"}
+    histories = [
+        train_with(digits_spec(method, epochs=3, evaluate_every=every), tmp_path / str(every)).history()
+        for every in (1, 3)
+    ]
+    always, seldom = ([_trained(row) for row in measured(rows)] for rows in histories)
+    assert always == seldom
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_resumed_between_two_evaluations(stop_after: int, tmp_path: Path) -> None:
+    """Before the first one there is no best epoch yet, nor its weights."""
+    spec = digits_spec({"name": "ffsd"}, epochs=4, evaluate_every=2, data={"validation": 0.2})
+    whole = train_with(spec, tmp_path / "whole")
+    stopped = train_with(spec, tmp_path / "stopped", stop_after=stop_after)
+    state = stopped.latest_checkpoint()
+    assert state is not None
+    assert bool(state["progress"]["best"]) == bool(state["progress"]["best_weights"]) == (stop_after == 2)
+    assert_same_end(whole, train_with(spec, tmp_path / "stopped"))
+
+
+def test_a_checkpoint_without_its_best_weights_is_refused(tmp_path: Path) -> None:
+    """Where an earlier epoch was evaluated, they must be there, whether the last one was or not."""
+    spec = digits_spec({"name": "baseline"}, epochs=4, evaluate_every=2)
+    records = train_with(spec, tmp_path, stop_after=3)
+    state = records.latest_checkpoint()
+    assert state is not None
+    for key in ("best", "best_weights"):
+        damaged = state | {"progress": state["progress"] | {key: {}}}
+        records.write_checkpoint(3, damaged, keep_earlier=False)
+        with pytest.raises(DamagedRecords, match=rf"progress\.{key}"):
+            records.latest_checkpoint()
