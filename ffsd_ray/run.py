@@ -29,9 +29,6 @@ from ffsd_ray.progress_view import open_view
 from ffsd_ray.records.driver_lock import sole_driver
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
-from ffsd_ray.report.tables.show import tell
-from ffsd_ray.report.tables.table import result_table
-from ffsd_ray.report.tables.terminal import render_terminal
 from ffsd_ray.terminal import Screen
 from ffsd_ray.train.before_training import check_before_training
 
@@ -89,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             _train(run, plan, console, verbose=arguments.verbose)
     except KeyboardInterrupt:
         raise Interrupted(_how_far(run, plan)) from None
+    # Only now: pandas takes a while to import, which --help and --dry-run need not wait for.
+    from ffsd_ray.report.tables.show import tell
+    from ffsd_ray.report.tables.table import result_table
+    from ffsd_ray.report.tables.terminal import render_terminal
+
     table = result_table(run)
     status = tell(table.damages)
     console.print(render_terminal(table))
