@@ -139,17 +139,7 @@ def make_rows(groups: Sequence[Group], epochs: Sequence[Epoch], results: pd.Data
     led = lines[lines["column"] != BASELINE]
     complete = led["baseline"].notna().groupby(level=["row", "epoch"]).all()
     has_gain = pd.Series(lines.index.map(complete[complete].to_dict()), lines.index).notna()
-    # A baseline trial counts once, however many others have it; the gain is of each trial's own primary series.
-    alone = lines[has_gain].set_index("baseline", append=True)
-    alone = alone[~alone.index.duplicated()].reset_index("baseline")
-    gained = lines[has_gain & lines["is_primary"] & (lines["column"] != BASELINE)]
-    shown = pd.concat(
-        [
-            lines[~has_gain | (lines["column"] != BASELINE)],
-            alone.assign(column=BASELINE, test=alone["baseline_test"], selected=alone["baseline_selected"]),
-            gained.assign(column=GAIN, test=gained["gain"], selected=gained["gain_selected"]),
-        ]
-    )
+    shown = _with_baseline_and_gain(lines, has_gain)
     test, selected = _values(shown, "test"), _values(shown, "selected")
     gains = _values(led[has_gain[lines["column"] != BASELINE]], "gain")
     primary = {key: _primary(part) for key, part in lines[lines["is_primary"]].groupby(level=["row", "epoch"])}
@@ -172,6 +162,23 @@ def make_rows(groups: Sequence[Group], epochs: Sequence[Epoch], results: pd.Data
     return [row(index, epoch) for epoch in epochs for index in range(len(groups))]
 
 
+def _with_baseline_and_gain(lines: pd.DataFrame, has_gain: "pd.Series[bool]") -> pd.DataFrame:
+    """The lines of every row, with those of the columns Baseline and Gain for the rows that have a gain."""
+    is_method = lines["column"] != BASELINE
+    # A baseline trial counts once, however many others have it.
+    baselines = lines[has_gain].set_index("baseline", append=True)
+    baselines = baselines[~baselines.index.duplicated()].reset_index("baseline")
+    # The gain is of each trial's own primary series.
+    gains = lines[has_gain & is_method & lines["is_primary"]]
+    return pd.concat(
+        [
+            lines[~has_gain | is_method],
+            baselines.assign(column=BASELINE, test=baselines["baseline_test"], selected=baselines["baseline_selected"]),
+            gains.assign(column=GAIN, test=gains["gain"], selected=gains["gain_selected"]),
+        ]
+    )
+
+
 def _values(lines: pd.DataFrame, name: str) -> dict[tuple[int, Epoch], dict[str, list[float]]]:
     """Of each row and epoch the values of its trials by column."""
     found: dict[tuple[int, Epoch], dict[str, list[float]]] = defaultdict(dict)
@@ -186,11 +193,13 @@ def _cells(values: Mapping[str, Sequence[float]]) -> dict[str, Cell]:
 
 
 def _primary(lines: pd.DataFrame) -> Primary:
-    by_seed = lines.groupby("seed", sort=False)["test"].agg(list)
+    by_seed: dict[int, list[float]] = defaultdict(list)
+    for seed, accuracy in zip(lines["seed"], lines["test"], strict=True):
+        by_seed[seed].append(accuracy)
     return Primary(
         " or ".join(lines["column"].unique()),
         Cell.of(lines["test"]),
-        {int(seed): fmean(values) for seed, values in by_seed.items()},
+        {int(seed): fmean(accuracies) for seed, accuracies in by_seed.items()},
         Cell.of(lines["selected"]),
     )
 
