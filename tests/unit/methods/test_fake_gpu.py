@@ -30,7 +30,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("form", METHODS_AND_FORMS)
 def test_everything_stays_on_the_gpu(form: str, precision: Precision, fake_gpu: None) -> None:
     """Losses and logits are in float32, whatever the networks compute in."""
-    spec = digits_spec(METHODS_AND_FORMS[form], precision=precision)
+    spec = digits_spec(METHODS_AND_FORMS[form], backbone="resnet8", precision=precision)
     method = build_method(spec, CLASSES, 12)
     method.begin_epoch(EPOCH)
     images = torch.randn(8, 3, 12, 12).to(memory_format=torch.channels_last)

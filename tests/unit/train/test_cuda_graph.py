@@ -126,8 +126,9 @@ FAST = ("baseline", "ffsd", "end2")
 
 def graph_spec(form: str) -> TrialSpec:
     """Two full batches and a partial one an epoch, and in an evaluation one of each."""
-    spec = digits_spec(
+    return digits_spec(
         FORMS[form],
+        backbone="resnet8",
         data={"train_per_class": 10, "test_per_class": 6},
         epochs=5,
         batch_size=40,
@@ -136,7 +137,6 @@ def graph_spec(form: str) -> TrialSpec:
         warmup_epochs=2,
         milestones=[4],
     )
-    return spec.changed(backbone=spec.backbone.changed(name="resnet8"))
 
 
 def trained(spec: TrialSpec, folder: Path, monkeypatch: pytest.MonkeyPatch, *, captured: bool) -> TrialRecords:
