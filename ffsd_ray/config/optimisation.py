@@ -25,19 +25,19 @@ RequestedExecution = Literal["auto", Execution]
 _MOST_STEPS = 10_000_000
 
 
-def resolve_execution(requested: RequestedExecution, *, cuda: bool, workers: int) -> Execution:
+def resolve_execution(requested: RequestedExecution, *, cuda: bool, one_worker: bool) -> Execution:
     """Resolve `auto`: a CUDA graph on a GPU with one worker, eager elsewhere.
 
     On CPUs, compiling takes a minute or two, for a fifth of a step.
     """
     if requested != "auto":
         return requested
-    return "graph" if can_capture(cuda=cuda, workers=workers) else "eager"
+    return "graph" if can_capture(cuda=cuda, one_worker=one_worker) else "eager"
 
 
-def can_capture(*, cuda: bool, workers: int) -> bool:
-    """Whether a step can be captured. With several workers DDP's communication stays outside of graphs."""
-    return cuda and workers == 1
+def can_capture(*, cuda: bool, one_worker: bool) -> bool:
+    """Whether a step can be captured. DDP's communication and elastic parts stay outside of graphs."""
+    return cuda and one_worker
 
 
 class TrainSettings(Settings):
@@ -78,7 +78,9 @@ class TrainSettings(Settings):
     fusion_weight_decay: Decay = Field(1e-5, description="Of the fusion module (published implementation).")
     adam_lr: Rate = Field(1e-3, description="Learning rate of Adam (self-distillation modules).")
     precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="bf16: networks under bfloat16 autocast; losses, normalisations and weights in float32."
+        "fp32",
+        description="fp32: float32 throughout, on GPUs too, without TF32; bf16: networks under bfloat16 autocast, "
+        "losses, normalisations and weights in float32.",
     )
     batch_norm: Literal["local", "sync"] = Field(
         "local",

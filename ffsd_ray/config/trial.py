@@ -113,7 +113,7 @@ class TrialSpec(Settings):
             )
 
         if self.train.execution == "graph" and not can_capture(
-            cuda=self.scale.uses_gpu, workers=self.scale.most_workers
+            cuda=self.scale.uses_gpu, one_worker=self.scale.one_worker
         ):
             yield Problem(
                 ("train", "execution"), "graph", "A CUDA graph needs a GPU and one worker (scale); use auto or eager"
@@ -191,7 +191,7 @@ class TrialSpec(Settings):
             content["data"]["fingerprint"] = self.data.fingerprint
         content["train"]["milestones"] = self.train.decay_epochs
         content["train"]["execution"] = resolve_execution(
-            self.train.execution, cuda=self.scale.uses_gpu, workers=self.scale.most_workers
+            self.train.execution, cuda=self.scale.uses_gpu, one_worker=self.scale.one_worker
         )
         content["scale"]["device"] = "cuda" if self.scale.uses_gpu else "cpu"
         content["scale"]["threads"] = self.scale.worker_threads

@@ -25,7 +25,8 @@ class Batch(NamedTuple):
 def normalise(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
     """Normalise images by channel, (images / 255 - mean) / std: uint8 [N, 3, S, S] to float32 [N, 3, S, S]."""
     mean, std = (_per_channel(value, images.device) for value in (mean, std))
-    return images.to(torch.float32).div_(255).sub_(mean).div_(std)
+    # CUDA multiplies by the reciprocal of a number, which rounds otherwise than dividing by a tensor does.
+    return images.to(torch.float32).div_(torch.full_like(mean, 255)).sub_(mean).div_(std)
 
 
 def _per_channel(value: Sequence[float] | Tensor, device: torch.device) -> Tensor:

@@ -25,6 +25,7 @@ from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.train.context import Context, LocalContext
+from ffsd_ray.train.device import release_memory
 from ffsd_ray.train.trainer import Donor, train
 
 #: Seconds between two checks whether the node is being preempted.
@@ -140,6 +141,7 @@ def train_worker(config: dict[str, Any]) -> None:
 def train_here(config: dict[str, Any]) -> None:
     """Train in a process of Tune's, which may train another trial afterwards; `config` as `train_worker`."""
     _train(config, TuneContext(config), donor(config))
+    release_memory()
 
 
 def _train(config: dict[str, Any], context: Context, donor_trial: Donor | None = None) -> None:

@@ -1,76 +1,87 @@
-"""Running a function of tensors as one CUDA graph, so that the host launches once in place of thousands of times."""
+"""Running a function of tensors as CUDA graphs, so that the host launches once in place of thousands of times.
 
-import logging
+Untried on a GPU so far; the tests replay recorded operations in the graphs' place.
+"""
+
+from collections import Counter
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from ffsd_ray.errors import TrialError, summary
+
 T = TypeVar("T")
 
-#: Plain calls before the capture, which let libraries choose their kernels and optimisers make their state.
+#: Plain calls before a capture, which let libraries choose their kernels and optimisers make their state.
 WARM_UP = 3
 
-_log = logging.getLogger(__name__)
+
+class _Graph(NamedTuple, Generic[T]):
+    graph: torch.cuda.CUDAGraph
+    #: The graph's own inputs, and what it writes its results to.
+    inputs: list[Tensor]
+    results: T
 
 
 class Replay(Generic[T]):
-    """A function captured after a few plain calls, then replayed for inputs of the first call's shapes.
+    """A function captured after a few plain calls and then replayed, as one graph for each combination of input shapes.
 
-    Inputs of other shapes (the last partial batch) are computed plainly. Results of a replay are overwritten by the
-    next one. The function must not wait for the device, and everything that changes between calls must be in tensors.
+    Results of a replay are overwritten by the next one, whatever its shapes: the graphs share their memory. The
+    function must not wait for the device, and everything that changes between calls must be in tensors.
     """
 
-    def __init__(self, function: Callable[..., T], *, required: bool) -> None:
-        """A function that cannot be captured is called as it is, with a warning, unless capturing is `required`."""
-        self._function, self._required = function, required
-        self._shapes: list[torch.Size] = []
-        self._calls = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        #: The graph's own inputs, and what it writes its results to.
-        self._graph_inputs: list[Tensor] = []
-        self._graph_results: T | None = None
-        #: Whether calls go through a graph, or will.
-        self.capturing = True
+    def __init__(self, function: Callable[..., T]) -> None:
+        self._function = function
+        self._plain_calls = Counter[tuple[torch.Size, ...]]()
+        self._graphs: dict[tuple[torch.Size, ...], _Graph[T]] = {}
+        # One stream for plain calls and captures: autograd accumulates a gradient on the stream of its first use.
+        self._stream = torch.cuda.Stream()
+        self._memory_pool = torch.cuda.graph_pool_handle()
+
+    @property
+    def captured(self) -> bool:
+        """Whether there is a graph."""
+        return bool(self._graphs)
 
     def __call__(self, *inputs: Tensor) -> T:
-        self._shapes = self._shapes or [value.shape for value in inputs]
-        if not self.capturing or self._shapes != [value.shape for value in inputs]:
-            return self._function(*inputs)
-        self._calls += 1
-        if self._calls <= WARM_UP:
-            return self._call_on_side_stream(inputs)
-        if self._graph is None and not self._capture(inputs):
-            return self._function(*inputs)
-        assert self._graph is not None
-        assert self._graph_results is not None
-        for graph_input, value in zip(self._graph_inputs, inputs, strict=True):
+        """Raises TrialError: the function cannot be captured."""
+        shapes = tuple(value.shape for value in inputs)
+        if shapes not in self._graphs:
+            if self._plain_calls[shapes] < WARM_UP:
+                self._plain_calls[shapes] += 1
+                return self._call_on_side_stream(inputs)
+            self._graphs[shapes] = self._capture(inputs)
+        graph, graph_inputs, results = self._graphs[shapes]
+        for graph_input, value in zip(graph_inputs, inputs, strict=True):
             graph_input.copy_(value, non_blocking=True)
-        self._graph.replay()
-        return self._graph_results
-
-    def _call_on_side_stream(self, inputs: tuple[Tensor, ...]) -> T:
-        """Call the function on a side stream, as the warm-up of a capture requires."""
-        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            results = self._function(*inputs)
-        current.wait_stream(stream)
+        graph.replay()
         return results
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> bool:
-        self._graph_inputs = [value.clone() for value in inputs]
-        graph = torch.cuda.CUDAGraph()
+    def _call_on_side_stream(self, inputs: tuple[Tensor, ...]) -> T:
+        """Call the function on the stream that will capture it, as the warm-up of a capture requires."""
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            results = self._function(*inputs)
+        current.wait_stream(self._stream)
+        return results
+
+    def _capture(self, inputs: tuple[Tensor, ...]) -> _Graph[T]:
+        graph, graph_inputs = torch.cuda.CUDAGraph(), [value.clone() for value in inputs]
+        # Other threads, such as one that pins memory, go on with what they do.
+        capture = torch.cuda.graph(
+            graph, pool=self._memory_pool, stream=self._stream, capture_error_mode="thread_local"
+        )
         try:
-            # other threads, such as one that pins memory, go on with what they do
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._graph_results = self._function(*self._graph_inputs)
+            with torch.cuda.stream(self._stream), capture:  # a capture that fails does not leave its stream by itself
+                results = self._function(*graph_inputs)
         except RuntimeError as error:
-            if self._required:
-                raise
-            _log.warning("not captured as a CUDA graph, going on without: %s", error)
-            self.capturing = False
-            return False
-        self._graph = graph
-        return True
+            # Going on eagerly would not do: after a failed capture torch's allocator and random generator are in doubt.
+            cause = error.__context__ or error  # the end of a failed capture raises an error of its own
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+            hint = "set train.execution: eager"
+            raise TrialError(f"this trial cannot be captured as a CUDA graph ({summary(cause)}); {hint}") from error
+        return _Graph(graph, graph_inputs, results)

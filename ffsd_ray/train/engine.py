@@ -16,6 +16,7 @@ from ffsd_ray.methods import Losses
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method, train_batches
+from ffsd_ray.train.device import use_device
 from ffsd_ray.train.distributed import share_statistics, sum_over_workers
 from ffsd_ray.train.elastic import BatchParts, batch_parts, ddp_with_local_buffers
 from ffsd_ray.train.execution import Executor
@@ -34,6 +35,7 @@ class Engine:
             TrialError: see `build_method`.
         """
         self._spec, self._device, self._rank = spec, device, rank
+        use_device(device)
         dataset = dataset.to(device)
         self._classes = dataset.num_classes
         method = build_method(spec, dataset.num_classes, dataset.image_size, dataset)

@@ -30,8 +30,8 @@ class Executor:
         parts: BatchParts | None = None,
     ) -> None:
         """`group`: what is called in `method`'s place, its DDP wrapper or itself; `parts`: of an elastic trial."""
-        cuda = next(method.parameters()).device.type == "cuda"
-        self.execution = resolve_execution(requested, cuda=cuda, workers=workers)
+        cuda, one_worker = next(method.parameters()).device.type == "cuda", workers == 1 and parts is None
+        self.execution = resolve_execution(requested, cuda=cuda, one_worker=one_worker)
         self._batches, self._parts = batches, parts
         executed_group = (
             _CompiledForFirstSize(torch.compile(group, dynamic=False), group) if self.execution == "compiled" else group
@@ -39,10 +39,9 @@ class Executor:
         self._step = Step(method, optimisers, executed_group)
         self._run: Callable[..., tuple[Losses, Tensor]] = self._train
         self.predict: Callable[[Tensor], dict[str, Tensor]] = method.predict
-        if self.execution != "eager" and can_capture(cuda=cuda, workers=workers):
-            required = requested != "auto"
-            self._run = Replay(self._train, required=required)
-            self.predict = Replay(method.predict, required=required)
+        if self.execution != "eager" and can_capture(cuda=cuda, one_worker=one_worker):
+            self._run = Replay(self._train)
+            self.predict = Replay(method.predict)
 
     def train(self, inputs: Sequence[tuple[BatchInputs, float]]) -> list[tuple[Losses, Tensor]]:
         """Train one step on `TrainBatches.inputs` of a batch, or of the worker's parts of one if the trial is elastic.
@@ -61,8 +60,8 @@ class Executor:
 
     @property
     def captured(self) -> bool:
-        """Whether steps are, or will be, replayed as a CUDA graph."""
-        return isinstance(self._run, Replay) and self._run.capturing
+        """Whether steps are replayed as a CUDA graph, which they are not before the first has been captured."""
+        return isinstance(self._run, Replay) and self._run.captured
 
     def _train(self, *inputs: Tensor, weight: float = 1.0) -> tuple[Losses, Tensor]:
         batch = self._batches.batch(inputs, weight)

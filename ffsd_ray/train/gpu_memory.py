@@ -1,5 +1,6 @@
-"""Measuring the GPU memory of a trial's training step."""
+"""Measuring the GPU memory of a trial's training step. Not yet run on a GPU."""
 
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -11,25 +12,32 @@ from ffsd_ray.train.engine import Engine
 
 
 class Reading(NamedTuple):
-    """Bytes of a GPU: free before, and reserved at most while a trial trained on it."""
+    """Bytes of a GPU: all of it, and what a process that trained a trial took of it at most."""
 
-    free: int
+    total: int
     peak: int
 
 
 def read_peak(spec: TrialSpec, device: torch.device) -> Reading:
-    """Train the trial for a few steps, until one has been captured where steps are, and predict a batch.
+    """Train the trial for a few steps, and predict, until all that can be captured has been.
+
+    The process must have the GPU to itself: what is taken of it counts as the trial's, CUDA's own memory too.
 
     Raises:
         DataError: the images cannot be read.
         TrialError: the trial cannot be trained.
     """
-    free, _ = torch.cuda.mem_get_info(device)
-    torch.cuda.reset_peak_memory_stats(device)
     engine = Engine(spec, data.load(spec.data), device, world_size=spec.scale.most_workers)
+    torch.cuda.reset_peak_memory_stats(device)
     engine.begin(spec.train.epochs)  # every term acts by then
-    for parts in engine.inputs(1, stop=WARM_UP + 2):
-        engine.step(parts, 1.0)
+    first, last = engine.inputs(1, stop=1), engine.inputs(1, engine.steps - 1)  # the last batch may be smaller
+    for parts in chain(first, last):
+        for _ in range(WARM_UP + 2):
+            engine.step(parts, 1.0)
     engine.method.eval()
-    engine.measure("test", 1)
-    return Reading(free, torch.cuda.max_memory_reserved(device))
+    for _ in range(WARM_UP + 2):
+        engine.measure("test", 1)
+    torch.cuda.synchronize(device)
+    free, total = torch.cuda.mem_get_info(device)
+    given_back = torch.cuda.max_memory_reserved(device) - torch.cuda.memory_reserved(device)
+    return Reading(total, total - free + given_back)

@@ -12,6 +12,7 @@ from ffsd_ray.progress_view import View
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.train.context import LocalContext
+from ffsd_ray.train.device import release_memory
 from ffsd_ray.train.trainer import train
 
 
@@ -47,4 +48,5 @@ def run_locally(trials: Sequence[TrialSpec], job: JobSpec, run: RunRecords, view
         except BaseException as error:  # SystemExit too: a library that gives up ends its trial, not the others
             message = summary(error)
             records.fail("TrainingFailed", message, traceback.format_exc())
+        release_memory()
         view.ended(identity, records.state(), message)

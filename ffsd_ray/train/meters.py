@@ -20,6 +20,9 @@ class AccuracyMeter:
     def __init__(self, members: Sequence[str], common: Sequence[str], classes: int, device: torch.device) -> None:
         self._members, self._common = list(members), list(common)
         self._top5 = classes >= TOP5_FROM
+        students = [self._members.index(name) for name in self._common]
+        #: The common students' rows. On the device: a list as an index would be copied there each time, and waited for.
+        self._students = torch.tensor(students, dtype=torch.long, device=device)
         series = len(self._members) + (2 if common else 0)
         #: [series, (top1, top5, loss)] sums over images, then the number of images.
         self._sums = torch.zeros(series, 3, dtype=torch.float64, device=device)
@@ -30,15 +33,14 @@ class AccuracyMeter:
         stacked = torch.stack([logits[name].detach() for name in self._members])
         ensemble = []
         if self._common:
-            students = [self._members.index(name) for name in self._common]
-            ensemble.append(stacked[students].mean(dim=0))
+            ensemble.append(stacked[self._students].mean(dim=0))
         scores = torch.cat([stacked, *(z[None] for z in ensemble)])
         top1 = scores.argmax(dim=2) == labels
         top5 = (scores.topk(5, dim=2).indices == labels[:, None]).any(dim=2) if self._top5 else top1
         loss = torch.stack([F.cross_entropy(z, labels, reduction="none") for z in scores])
         self._add(slice(None, len(scores)), top1, top5, loss)
         if self._common:
-            any_right = [hit[students].any(dim=0)[None] for hit in (top1, top5)]
+            any_right = [hit[self._students].any(dim=0)[None] for hit in (top1, top5)]
             self._add(slice(-1, None), *any_right, torch.zeros_like(loss[:1]))
         self._images += len(labels)
 

@@ -66,14 +66,15 @@ class Optimisers(NamedTuple):
                 group.update(hyperparameters)
 
 
-def build(method: Method, settings: TrainSettings) -> Optimisers:
+def build(method: Method, settings: TrainSettings, *, fused: bool | None = None) -> Optimisers:
     """SGD for students, leader and fusion module, Adam for the self-distillation modules (Section IV-A) and others.
 
-    On a GPU each updates everything in one kernel, and learning rates are tensors that a captured step reads.
+    `fused`, None for "on a GPU": each updates everything in one kernel, and learning rates are tensors that a captured
+    step reads.
     """
     roles = {role: [p for net in nets for p in net.parameters()] for role, nets in method.roles().items()}
     device = next(method.parameters()).device
-    fused = device.type == "cuda"
+    fused = device.type == "cuda" if fused is None else fused
 
     def group(role: Role, lr: float, weight_decay: float) -> dict[str, Any]:
         rate = torch.tensor(lr, device=device) if fused else lr

@@ -39,7 +39,8 @@ class Step:
                     losses = self._group(batch.views, batch.labels, phase.name)
                     total = sum(losses.terms.values())
                     (total * (batch.weight * parts.factor if parts else batch.weight)).backward()  # type: ignore[union-attr]
-                collected[index].terms.update(losses.terms)
+                # without their autograd graph: kept beyond the step, it would hold gradients to the stream of this one
+                collected[index].terms.update({name: term.detach() for name, term in losses.terms.items()})
                 collected[index].logits.update(losses.logits)
             self._optimisers.step(phase.roles)
         return collected

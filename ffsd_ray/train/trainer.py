@@ -11,7 +11,7 @@ from torch import nn
 from ffsd_ray import data
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.deployed import Card, pack
-from ffsd_ray.errors import TrialError
+from ffsd_ray.errors import TrialError, summary
 from ffsd_ray.records.checkpoint import fits
 from ffsd_ray.records.trial import MODEL_BEST, MODEL_LAST, TrialRecords
 from ffsd_ray.series import HistoryRow
@@ -56,9 +56,9 @@ class Trainer:
         self._spec, self._records, self._context, self._donor = spec, records, context, donor
         self._dataset = data.load(spec.data)
         self._notes = check_before_training(spec, self._dataset)
-        if context.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(context.device)
         self._engine = Engine(spec, self._dataset, context.device, rank=context.rank, world_size=context.world_size)
+        if context.device.type == "cuda":  # the images and the group, which are there already, stay in the peak
+            torch.cuda.reset_peak_memory_stats(context.device)
         self._method = self._engine.method
         self._selection = "val" if "val" in self._engine.evaluations else "test"
         self._mid_epoch: MidEpochState | None = None
@@ -268,9 +268,13 @@ def train(
 
     Raises:
         DataError: the images cannot be read.
-        TrialError: it cannot be trained.
+        TrialError: it cannot be trained, or not in the GPU's memory.
     """
-    Trainer(spec, records, context, donor).run(keep_checkpoints=keep_checkpoints, stoppable=stoppable)
+    try:
+        Trainer(spec, records, context, donor).run(keep_checkpoints=keep_checkpoints, stoppable=stoppable)
+    except torch.OutOfMemoryError as error:
+        hint = "lower train.batch_size, or give a worker more of a GPU (scale.gpus_per_worker)"
+        raise TrialError(f"{summary(error)} ({hint})") from error
 
 
 def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -19,6 +19,7 @@ import time
 import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,7 @@ import jsonschema
 import psutil
 import pytest
 import ray
+import torch
 import yaml
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
@@ -377,6 +379,22 @@ def test_image_copies_what_there_is() -> None:
     assert {container["image"] for container in containers} == {image}
     assert image in text
     assert image in README
+
+
+def test_image_finds_the_driver_and_compiles() -> None:
+    """GKE mounts the driver where a slim image does not look; Triton compiles C, against the image's own Python.h."""
+    text = (CLUSTER / "Dockerfile").read_text()
+    assert "ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64\n" in text
+    installed = re.search(r"apt-get install -y --no-install-recommends ([^&]*)", text)
+    assert installed is not None
+    assert {"gcc", "libc6-dev"} <= set(installed[1].split())
+
+
+def test_readme_has_the_driver_of_the_pinned_torch() -> None:
+    """CUDA 13 came with driver 580; a torch of another CUDA needs another one."""
+    assert torch.version.cuda is None or torch.version.cuda.startswith("13.")
+    assert pins()["torch"] == version("torch").partition("+")[0]
+    assert "driver 580" in README
 
 
 # What a submitted job takes along

@@ -12,14 +12,20 @@ def method_settings(name: str, **settings: Any) -> MethodSettings:
 
 
 def digits_spec(
-    method: dict[str, Any], *, workers: int = 1, seed: int = 0, data: dict[str, Any] | None = None, **train: Any
+    method: dict[str, Any],
+    *,
+    backbone: str = "resnet20",
+    workers: int = 1,
+    seed: int = 0,
+    data: dict[str, Any] | None = None,
+    **train: Any,
 ) -> TrialSpec:
     """A few steps on digits at 12×12 pixels with one thread a worker; held-out images where the method wants some."""
     held_out = {"validation": 0.1} if method_settings(**method).requires_validation else {}
     return TrialSpec.model_validate(
         {
             "data": {"name": "digits", "image_size": 12} | held_out | (data or {}),
-            "backbone": {"name": "resnet20"},
+            "backbone": {"name": backbone},
             "method": method,
             "train": {"epochs": 3, "batch_size": 32, "lr": 0.05, "steps_per_epoch": 3} | train,
             "scale": {"workers": workers, "threads": 1},

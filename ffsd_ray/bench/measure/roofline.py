@@ -33,7 +33,7 @@ class RooflineProbe(NamedTuple):
 
 
 def probes(device: torch.device, precisions: Iterable[Precision]) -> dict[str, RooflineProbe]:
-    """A matrix product in each precision, FLOP; `copy`, bytes read and written."""
+    """A matrix product in each precision, as trials compute in it, FLOP; `copy`, bytes read and written."""
     source = torch.empty(_COPIED[device.type], dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
     copy_probe = {"copy": RooflineProbe(lambda: target.copy_(source), 2.0 * source.nbytes)}
@@ -45,14 +45,7 @@ def _product(device: torch.device, precision: Precision) -> RooflineProbe:
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b, c = (torch.randn(side, side, device=device).to(kind) for _ in range(3))
 
-    def product() -> None:
-        before = torch.get_float32_matmul_precision()
-        if device.type == "cuda":
-            torch.set_float32_matmul_precision("high")  # TF32: convolutions use it by default, products do not
-        torch.mm(a, b, out=c)
-        torch.set_float32_matmul_precision(before)
-
-    return RooflineProbe(product, 2.0 * side**3)
+    return RooflineProbe(lambda: torch.mm(a, b, out=c), 2.0 * side**3)
 
 
 def bytes_per_image(spec: TrialSpec, classes: int, size: int, device: torch.device) -> float:

@@ -13,6 +13,7 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, Images
 from ffsd_ray.methods.ffsd import Ffsd, FfsdSettings
 from ffsd_ray.train.build import build_method, train_batches
+from ffsd_ray.train.device import use_device
 
 _LOADER_PROCESSES = 2
 
@@ -34,6 +35,7 @@ class Reference:
     def __init__(self, spec: TrialSpec, dataset: Dataset, device: torch.device) -> None:
         """`spec`: as `reference_spec` returns it."""
         use_threads(spec)
+        use_device(device)
         self._spec, self._dataset, self._device = spec, dataset, device
         group = build_method(spec, dataset.num_classes, dataset.image_size).to(device)
         assert isinstance(group, Ffsd)

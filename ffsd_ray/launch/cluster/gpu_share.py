@@ -10,18 +10,18 @@ import torch
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.train.gpu_memory import Reading, read_peak
 
-#: The part of the free memory that is given out; the rest is for what each process takes beside its tensors.
+#: The part of a GPU's memory that is given out; the rest is for what a longer training takes beyond the reading.
 _GIVEN = 0.9
 #: Ray counts GPUs in ten-thousandths.
 _PARTS = 10_000
 
 
 def share(reading: Reading) -> float:
-    """The GPU share of a worker, so that floor(0.9 · free / peak) of them, at least one, are on a GPU.
+    """The GPU share of a worker, so that floor(0.9 · total / peak) of them, at least one, are on a GPU.
 
     Cut to what Ray can count, never rounded up: all of them together stay within the GPU.
     """
-    together = max(int(_GIVEN * reading.free / reading.peak), 1)
+    together = max(int(_GIVEN * reading.total / reading.peak), 1)
     return max(_PARTS // together, 1) / _PARTS
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 
 from ffsd_ray.data.batches import Batch, EvalBatches, TrainBatches, normalise
@@ -200,6 +201,26 @@ def test_batches_never_read_the_device() -> None:
     """A tensor on the meta device has no values: whatever waited for one would raise."""
     stream = batches(numbered(130).to("meta"), views=2, rank=1, world_size=3)
     assert [batch.views[1].shape[0] for batch in stream.epoch(1)] == [21, 21, 1]
+
+
+class _Divisors(TorchDispatchMode):
+    """Collects what is divided by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[object] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.name == "aten::div_":
+            self.found.append(args[1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_divisors_are_tensors_of_the_device() -> None:
+    """CUDA multiplies by a number's reciprocal, which gives 126 of the 256 values of a byte another last bit."""
+    with _Divisors() as divisors:
+        normalise(torch.empty(2, 3, 4, 4, dtype=torch.uint8, device="meta"), MEAN, STD)
+    assert [isinstance(divisor, torch.Tensor) and divisor.device.type for divisor in divisors.found] == ["meta"] * 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -48,7 +48,7 @@ def test_a_worker_lies_on_one_node_and_a_trial_on_several() -> None:
 
 @pytest.mark.parametrize("part", [3, 6, 7, 9, 10, 48])
 def test_shares_of_a_gpu_add_up(part: int) -> None:
-    gpus = share(Reading(free=100 * part, peak=90))
+    gpus = share(Reading(total=100 * part, peak=90))
     assert count_fitting([{"GPU": 1}], [ResourceRequest(1, {"GPU": gpus})] * 2 * part) == part
 
 
@@ -92,11 +92,11 @@ def test_workers_of_another_type_take_room(
 
 def test_gpus_are_packed_by_measured_memory() -> None:
     gib = 2**30
-    assert share(Reading(free=80 * gib, peak=10 * gib)) == pytest.approx(1 / 7, abs=1e-4)
-    assert share(Reading(free=80 * gib, peak=36 * gib)) == 0.5
-    assert share(Reading(free=80 * gib, peak=37 * gib)) == 1
-    assert share(Reading(free=10 * gib, peak=20 * gib)) == 1
-    assert share(Reading(free=80 * gib, peak=1)) == 0.0001
+    assert share(Reading(total=80 * gib, peak=10 * gib)) == pytest.approx(1 / 7, abs=1e-4)
+    assert share(Reading(total=80 * gib, peak=36 * gib)) == 0.5
+    assert share(Reading(total=80 * gib, peak=37 * gib)) == 1
+    assert share(Reading(total=10 * gib, peak=20 * gib)) == 1
+    assert share(Reading(total=80 * gib, peak=1)) == 0.0001
 
 
 def test_the_largest_node_is_the_one_with_most_gpus() -> None:

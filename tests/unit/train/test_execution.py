@@ -1,6 +1,7 @@
 """Ways of executing a step: each computes what the eager one does."""
 
-import logging
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from ffsd_ray import data
 from ffsd_ray.config.optimisation import resolve_execution
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.errors import TrialError
 from ffsd_ray.methods import Method
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method, train_batches
@@ -48,10 +50,10 @@ def test_compiled_steps_are_eager_steps() -> None:
 
 
 def test_auto() -> None:
-    assert resolve_execution("auto", cuda=False, workers=1) == "eager"
-    assert resolve_execution("auto", cuda=True, workers=1) == "graph"
-    assert resolve_execution("auto", cuda=True, workers=2) == "eager"
-    assert resolve_execution("compiled", cuda=True, workers=2) == "compiled"
+    assert resolve_execution("auto", cuda=False, one_worker=True) == "eager"
+    assert resolve_execution("auto", cuda=True, one_worker=True) == "graph"
+    assert resolve_execution("auto", cuda=True, one_worker=False) == "eager"
+    assert resolve_execution("compiled", cuda=True, one_worker=False) == "compiled"
 
 
 def test_resolved_execution_is_part_of_the_identity() -> None:
@@ -76,11 +78,17 @@ def test_captured_steps_are_eager_steps() -> None:
     assert captured[1] == pytest.approx(eager[1], rel=0.2)  # training lets rounding grow
 
 
+def _fail_to_capture() -> str:
+    replay = Replay(lambda x: x * x.sum().item())
+    for _ in range(WARM_UP):
+        assert replay(torch.full((2,), 3.0, device="cuda")).tolist() == [18.0, 18.0]
+    with pytest.raises(TrialError) as failed:
+        replay(torch.full((2,), 3.0, device="cuda"))
+    return str(failed.value)
+
+
 @needs_gpu
-def test_what_cannot_be_captured_stays_plain(caplog: pytest.LogCaptureFixture) -> None:
-    replay = Replay(lambda x: x * x.sum().item(), required=False)
-    with caplog.at_level(logging.WARNING):
-        results = [replay(torch.full((2,), 3.0, device="cuda")) for _ in range(WARM_UP + 2)]
-    assert all(result.tolist() == [18.0, 18.0] for result in results)
-    assert not replay.capturing
-    assert "not captured" in caplog.text
+def test_what_cannot_be_captured_ends_the_trial() -> None:
+    """In a process of its own: a failed capture leaves torch's allocator and random generator in doubt."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert "train.execution: eager" in pool.submit(_fail_to_capture).result()

@@ -210,6 +210,9 @@ def test_every_method(name: str) -> None:
     for _ in range(12):
         losses = step(batch)
         assert list(losses.logits) == method.members
+        assert not any(tensor.requires_grad for results in losses for tensor in results.values()), (
+            "a graph that is kept"
+        )
         assert all(term.ndim == 0 and term.isfinite() for term in losses.terms.values())
         totals.append(sum(term.item() for term in losses.terms.values()))
         entropies.append(sum(term.item() for name, term in losses.terms.items() if name.endswith("/ce")))
