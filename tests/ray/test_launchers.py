@@ -192,10 +192,11 @@ def test_a_failed_trial_leaves_nothing_behind(job: Path, hold: Hold, launcher: s
         ray.init(cluster.address, log_to_driver=False)
         settings = ["--set", f"scale.launcher={launcher}", "--set", "scale.trials_at_once=1"]
         settings += ["--set", "search.grid={train.lr: [1.0e+12, 0.05]}", "--set", "method.name=baseline"]
-        held = hold.at("baseline", epoch=2)
+        # The first diverges in its first or its second epoch, which depends on how a CPU rounds.
+        held = hold.at("baseline", epoch=3)
         process = start(job, *settings, RAY_ADDRESS=cluster.address)
         folder = job.parent / "runs" / "small" / "trials"
-        wait_for(held, "the second trial's second epoch")
+        wait_for(held, "the second trial's third epoch")
         assert len(list(folder.glob("*/error.json"))) == 1, "the first has failed"
         actors, groups = alive()
         assert len(actors) == len(set(actors)), f"of the trial that runs, one of each: {actors}"
