@@ -7,16 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ffsd_ray.data.base import Dataset, DataSettings, Split, at_most_per_class, check_padding, split
+from ffsd_ray.data.base import Dataset, DataSettings, Split, at_most_per_class, check_padding, list_names, split
 from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataError
 from ffsd_ray.registry import by_name, modules
 
 __all__ = ["SOURCES", "DataSettings", "Dataset", "Images", "Split", "load"]
-
-
-#: Classes that a note lists.
-_NAMED = 10
 
 
 def _sources() -> Iterator[tuple[str, type[DataSettings]]]:
@@ -85,8 +81,7 @@ def _limited(dataset: Dataset, settings: DataSettings) -> Dataset:
             return images
         counts = enumerate(images.labels.bincount(minlength=dataset.num_classes).tolist())
         if few := [f"{dataset.classes[label]} ({count})" for label, count in counts if count < limit]:
-            more = f" and {len(few) - _NAMED:,} more" if len(few) > _NAMED else ""
-            notes.append(f"data.{part}_per_class = {limit}: fewer {part} images of {', '.join(few[:_NAMED])}{more}.")
+            notes.append(f"data.{part}_per_class = {limit}: fewer {part} images of {list_names(few)}.")
         return at_most_per_class(images, limit, settings.subset_seed)
 
     train = limited("train", dataset.train, settings.train_per_class)

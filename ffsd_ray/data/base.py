@@ -16,6 +16,9 @@ from ffsd_ray.base_settings import ADDED_LATER, LARGEST_IMAGE, NOT_IDENTITY, Loc
 from ffsd_ray.data.counter_rng import random_bits
 from ffsd_ray.errors import DataError
 
+#: Names that a message lists.
+MAX_NAMES = 10
+
 #: Largest value of `train_per_class` and `test_per_class`.
 _MOST_PER_CLASS = 100_000_000
 
@@ -202,6 +205,12 @@ def check_padding(padding: int, size: int) -> None:
     """
     if padding >= size:
         raise ValueError(f"crop_padding {padding} must be smaller than the images, which are {size}×{size} pixels")
+
+
+def list_names(names: Sequence[str]) -> str:
+    """The first names, and how many are left out: "cat, dog and 3 more"."""
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return f"{', '.join(names[:MAX_NAMES])}{more}"
 
 
 def at_most_per_class(images: SplitT, count: int, seed: int) -> SplitT:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ffsd_ray.data.base import MAX_NAMES, list_names
 from ffsd_ray.errors import DataError
 
 #: File name endings of pictures, compared in lower case: those of `picture.FORMATS`.
@@ -24,8 +25,6 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-
-_MAX_NAMES = 10  # names that a message lists
 
 
 class ClassFolders(NamedTuple):
@@ -99,7 +98,7 @@ def check_several_classes(classes: list[str], folder: Path) -> None:
     if len(classes) > 1:
         return
     inside = [entry.name for entry in _entries(folder / classes[0]) if entry.is_dir()]
-    hint = f"; did you mean {folder / classes[0]}, which has {', '.join(inside[:_MAX_NAMES])}?" if inside else ""
+    hint = f"; did you mean {folder / classes[0]}, which has {', '.join(inside[:MAX_NAMES])}?" if inside else ""
     raise DataError(
         f"data.root: {folder}: has one class folder, {classes[0]}; expected two or more, for there is nothing to tell "
         f"apart{hint}"
@@ -121,8 +120,7 @@ def labelled_paths(part: ClassFolders, classes: list[str], folder: Path, train: 
         ]
         hint = f" (upper and lower case differ: {', '.join(case_differs)})" if case_differs else ""
         raise DataError(
-            f"{folder}: expected the class folders of {train}, which has none of "
-            f"{', '.join(unknown[:_MAX_NAMES])}{hint}"
+            f"{folder}: expected the class folders of {train}, which has none of {', '.join(unknown[:MAX_NAMES])}{hint}"
         )
     labels = {name: label for label, name in enumerate(classes)}
     return ((path, labels[name]) for name, paths in part.images.items() for path in paths)
@@ -133,8 +131,7 @@ def missing_classes_note(split: str, part: ClassFolders, classes: list[str]) -> 
     missing = [name for name in classes if name not in part.images]
     if not missing:
         return []
-    more = f" and {len(missing) - _MAX_NAMES:,} more" if len(missing) > _MAX_NAMES else ""
-    return [f"No {split} image of {', '.join(missing[:_MAX_NAMES])}{more}: trained, but not measured."]
+    return [f"No {split} image of {list_names(missing)}: trained, but not measured."]
 
 
 class _FolderWalk:
@@ -196,4 +193,4 @@ def _suffix(name: str) -> str:
 def _format_counts(left_out: Counter[str]) -> str:
     """Format counts as "3 .txt, 1 .csv", the largest first."""
     kinds = [f"{count:,} {kind}" for kind, count in sorted(left_out.items(), key=lambda item: (-item[1], item[0]))]
-    return ", ".join([*kinds[:_MAX_NAMES], *(["..."] if len(kinds) > _MAX_NAMES else [])])
+    return ", ".join([*kinds[:MAX_NAMES], *(["..."] if len(kinds) > MAX_NAMES else [])])

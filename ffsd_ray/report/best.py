@@ -66,7 +66,7 @@ def best_job(job: Mapping[str, Any], table: Table, trials: Sequence[Trial], *, b
 
 def _comments(job: Mapping[str, Any], row: Row, count: int, seeds: Sequence[int], *, by_test: bool) -> list[str]:
     assert row.primary is not None
-    cell = row.primary.accuracy if by_test else row.primary.ranking
+    cell = row.primary.on(test=by_test)
     split = IMAGES["test" if by_test else row.selection]
     kind = "ranked by test accuracy" if by_test else "ranked by validation accuracy"
     lines = [

@@ -18,6 +18,8 @@ from ffsd_ray.report.tables.table import table_of
 from ffsd_ray.report.tables.text import Section, TableText
 
 _HEAD = ("Configuration", "Component", "MACs (M)", "Number", "Total (M)")
+#: Kinds of parameters.
+SIZES = ("trained", "deployed")
 _MEASURED = ("Hours", "Parameters trained", "Parameters deployed", "Device")
 
 
@@ -90,7 +92,7 @@ class CostTable:
                     f"parameters {which}": column(
                         (cost and cost.parameters and cost.parameters[which] for cost in groups), INTEGER
                     )
-                    for which in ("trained", "deployed")
+                    for which in SIZES
                 },
                 "device": column((cost and " / ".join(cost.devices) for cost in groups), TEXT),
             }
@@ -108,7 +110,7 @@ def _lines(cost: Cost) -> Iterable[tuple[str, ...]]:
         "",
         "unknown" if cost.macs is None else _millions(cost.macs),
         hours.text() if hours is not None else "",
-        *(f"{sizes[key]:,}" if sizes is not None else "" for key in ("trained", "deployed")),
+        *(f"{sizes[key]:,}" if sizes is not None else "" for key in SIZES),
         " / ".join(cost.devices),
     )
 

@@ -15,7 +15,7 @@ from ffsd_ray.methods.shared.with_teacher import TeacherSettings
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import Trial, collect, environments
 from ffsd_ray.report.columns import GAIN
-from ffsd_ray.report.cost import Cost, cost_of
+from ffsd_ray.report.cost import SIZES, Cost, cost_of
 from ffsd_ray.report.measured import Measured, read_measured
 from ffsd_ray.report.tables.frame import INTEGER, NUMBER, TEXT, TEXTS, column, mean_and_std
 from ffsd_ray.report.tables.groups import without_teachers
@@ -26,8 +26,6 @@ from ffsd_ray.report.tables.text import Section, TableText, footnote_marks
 
 #: Columns that are there in any case.
 _NAMES = ("Configuration", "n")
-#: Kinds of parameters.
-_SIZES = ("trained", "deployed")
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class MethodsTable:
                 "work": column((line.work for line in lines), NUMBER),
                 "step ms": column((line.step and 1e3 * line.step for line in lines), NUMBER),
                 "peak bytes": column((line.peak for line in lines), INTEGER),
-                **{f"parameters {which}": column((size.get(which) for size in sizes), INTEGER) for which in _SIZES},
+                **{f"parameters {which}": column((size.get(which) for size in sizes), INTEGER) for which in SIZES},
                 "trained before": column((line.before for line in lines), TEXT),
                 "accuracy of": column((row.primary_column for row in rows), TEXT),
                 "deploys": column((line.deploys for line in lines), TEXT),

@@ -25,7 +25,7 @@ def best(rows: Sequence[Row], *, by_test: bool = False) -> Row | None:
     completed = [(row, row.primary) for row in rows if row.primary is not None]
     if not by_test and len({row.selection for row, _ in completed}) != 1:
         return None
-    means = [(primary.accuracy if by_test else primary.ranking).mean for _, primary in completed]
+    means = [primary.on(test=by_test).mean for _, primary in completed]
     return completed[means.index(max(means))][0] if completed else None
 
 
@@ -105,9 +105,7 @@ def _captioned(table: Table, text: str) -> Table:
 
 def _cell(row: Row, column: str, split: str) -> Cell | None:
     if column == PRIMARY:
-        if row.primary is None:
-            return None
-        return row.primary.accuracy if split == "test" else row.primary.ranking
+        return row.primary and row.primary.on(test=split == "test")
     return (row.cells if split == "test" else row.selected).get(column)
 
 

@@ -12,14 +12,18 @@ from ffsd_ray.report.columns import BASELINE, columns_of
 Epoch = Literal["best", "last"]
 EPOCHS: tuple[Epoch, ...] = ("best", "last")
 
+#: The columns that `_lines` fills, in its order.
 _TYPES = {
-    **dict.fromkeys(("trial", "epoch", "column", "series", "baseline"), "str"),
+    "trial": "str",
     "seed": "int64",
+    "epoch": "str",
+    "column": "str",
+    "series": "str",
     "is_primary": "bool",
     "test": "float64",
     "selected": "float64",
+    "baseline": "str",
 }
-_COLUMNS = ("trial", "seed", "epoch", "column", "series", "is_primary", "test", "selected", "baseline")
 
 
 def results_frame(trials: Sequence[Trial]) -> pd.DataFrame:
@@ -35,7 +39,7 @@ def results_frame(trials: Sequence[Trial]) -> pd.DataFrame:
         gain, gain_selected: differences from these, in percentage points.
     """
     lines = [line for trial in trials if trial.result is not None for line in _lines(trial.spec, trial.result)]
-    frame = pd.DataFrame(lines, columns=list(_COLUMNS)).astype(_TYPES)
+    frame = pd.DataFrame(lines, columns=list(_TYPES)).astype(_TYPES)
     baselines = frame[frame["column"] == BASELINE].set_index(["trial", "epoch"])[["test", "selected"]]
     beside = baselines.add_prefix("baseline_")
     frame = frame.join(beside, on=["baseline", "epoch"])

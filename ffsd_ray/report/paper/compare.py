@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, Literal
 
 import pandas as pd
@@ -17,7 +17,7 @@ from ffsd_ray.report.results import Epoch
 from ffsd_ray.report.tables.frame import INTEGER, INTEGERS, NUMBER, TEXT, TEXTS, column, mean_and_std
 from ffsd_ray.report.tables.rows import Cell, Row, remarks_on
 from ffsd_ray.report.tables.table import Table, result_table
-from ffsd_ray.report.tables.text import Notes, Section, TableText, footnote_marks
+from ffsd_ray.report.tables.text import Notes, Section, TableText, footnote_marks, footnotes
 
 _NO_SPREAD = "no standard deviation in the paper: taken as 0"
 _ONE_SEED = "one seed: no spread to judge by"
@@ -99,7 +99,7 @@ class Comparison:
             "margin": column((entry.margin for entry in entries), NUMBER),
             "within": column((entry.within for entry in entries), TEXT),
         }
-        notes = ([self.notes[number - 1] for marks in entry.notes.values() for number in marks] for entry in entries)
+        notes = (footnotes(self.notes, chain.from_iterable(entry.notes.values())) for entry in entries)
         return pd.DataFrame({**columns, "notes": column(notes, TEXTS)})
 
 
@@ -146,7 +146,7 @@ def _entry(label: str, pair: Pair, paper: PaperTable, wanted: PaperRow, row: Row
     if pair.ours is None and row.seeds:
         # A gain is missing for a reason that the run's own table gives.
         of_gain = row.notes.get("Gain", ()) if pair.is_gain else ()
-        on_ours = [table.notes[number - 1] for number in of_gain] or [_NOT_RECORDED]
+        on_ours = footnotes(table.notes, of_gain) or [_NOT_RECORDED]
     elif pair.ours is not None:
         on_ours = [*_not_the_protocol(row, paper, wanted), *remarks_on(row.spec)]
     if paper.no_verdict:
@@ -160,7 +160,7 @@ def _entry(label: str, pair: Pair, paper: PaperTable, wanted: PaperRow, row: Row
             on_within = [_ONE_SEED] if margin is None else []
     said = {
         "ours": on_ours,
-        "n": [table.notes[number - 1] for number in row.notes.get("n", ())],
+        "n": footnotes(table.notes, row.notes.get("n", ())),
         "paper": on_paper,
         "within": on_within,
     }

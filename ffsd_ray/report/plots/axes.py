@@ -13,6 +13,7 @@ from ffsd_ray.errors import JobError, RecordsError
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.report.tables.rows import Row
 from ffsd_ray.report.tables.table import Table
+from ffsd_ray.report.tables.text import footnotes
 
 #: What a key is set to; lists as text.
 Value = float | str
@@ -91,7 +92,7 @@ def groups(table: Table, keys: Sequence[str]) -> list[Group]:
 
 def captions(table: Table, rows: Sequence[Row]) -> tuple[str, ...]:
     """The table's captions and its notes on trials that these rows lack."""
-    missing = [table.notes[number - 1] for row in rows for number in row.notes.get("n", ())]
+    missing = [note for row in rows for note in footnotes(table.notes, row.notes.get("n", ()))]
     return (*table.captions_without("gain", "deployed"), *dict.fromkeys(missing))
 
 

@@ -55,6 +55,10 @@ class Primary(NamedTuple):
     #: On the split that chose the epochs: what rows are ranked by.
     ranking: Cell
 
+    def on(self, *, test: bool) -> Cell:
+        """The accuracy on the test images, or else on the split that chose the epochs."""
+        return self.accuracy if test else self.ranking
+
 
 @dataclass(frozen=True)
 class Row:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,7 @@ from ffsd_ray.report.tables.captions import Caption, captions
 from ffsd_ray.report.tables.frame import INTEGER, INTEGERS, NUMBER, TEXT, TEXTS, column, mean_and_std, settings
 from ffsd_ray.report.tables.groups import Group, averaged, configurations, grouped, without_teachers
 from ffsd_ray.report.tables.rows import Cell, Difference, Row, make_rows
-from ffsd_ray.report.tables.text import Notes, Section, TableText, footnote_marks
+from ffsd_ray.report.tables.text import Notes, Section, TableText, footnote_marks, footnotes
 
 #: A caption says no more of teachers than this many configurations.
 _MOST_TEACHERS = 8
@@ -100,7 +101,7 @@ class Table:
         return pd.DataFrame(columns)
 
     def notes_on(self, row: Row) -> list[str]:
-        return [self.notes[number - 1] for numbers in row.notes.values() for number in numbers]
+        return footnotes(self.notes, chain.from_iterable(row.notes.values()))
 
     def _line(self, row: Row) -> tuple[str, ...]:
         texts = {"configuration": row.configuration, "n": str(len(row.seeds))}

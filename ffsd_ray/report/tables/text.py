@@ -1,6 +1,6 @@
 """Tables as text in rows and columns, which the renderers print."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +61,11 @@ class Notes:
         if text not in self.texts:
             self.texts.append(text)
         return self.texts.index(text) + 1
+
+
+def footnotes(notes: Sequence[str], numbers: Iterable[int]) -> list[str]:
+    """The texts of the notes with these numbers (from 1)."""
+    return [notes[number - 1] for number in numbers]
 
 
 def footnote_marks(numbers: Sequence[int]) -> str:
