@@ -374,8 +374,9 @@ def in_a_child(work: Callable[[], None]) -> int:
     if not child:
         try:
             work()
-        finally:
-            os._exit(0)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
     return os.waitpid(child, 0)[1]
 
 
@@ -432,8 +433,8 @@ def test_killed_at_any_moment_while_checkpoints_are_written(tmp_path: Path) -> N
         first = latest_state(records)["epoch"]
 
         def work(first: int = first) -> None:
-            signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.001, 0.03))  # ends a process that does not catch it
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # pytest-timeout catches it, so before the timer is set
+            signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.001, 0.03))
             for epoch in range(first + 1, first + 1000):
                 write(records, epoch)
 
