@@ -77,6 +77,12 @@ class TrainSettings(Settings):
     )
     fusion_weight_decay: Decay = Field(1e-5, description="Of the fusion module (published implementation).")
     adam_lr: Rate = Field(1e-3, description="Learning rate of Adam (self-distillation modules).")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        json_schema_extra=ADDED_LATER,
+        description="Decay of a moving average of every member's weights, taken after each step (0.99 looks back over "
+        "about 100 steps); evaluations, best epoch and deployed model are the average's. null: none.",
+    )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="fp32: float32 throughout, on GPUs too, without TF32; bf16: networks under bfloat16 autocast, "

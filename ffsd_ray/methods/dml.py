@@ -11,11 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Features
-from ffsd_ray.base_settings import Positive
+from ffsd_ray.base_settings import ADDED_LATER, MOST_EPOCHS, Positive
 from ffsd_ray.losses import Formulation, mutual_kl
 from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Role
 from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup, warmup_schedule
-from ffsd_ray.methods.shared.peers import Peers, student_names
+from ffsd_ray.methods.shared.peers import Peers
+from ffsd_ray.methods.shared.rampup import Ramp
 
 
 class MutualSettings(MethodSettings):
@@ -23,10 +24,23 @@ class MutualSettings(MethodSettings):
 
     students: int = Field(2, ge=2, le=100, description="Common students n, which teach each other.")
     temperature: Positive = Field(2.0, description="T of Eq. 1, which softens the predictions.")
+    mutual_ramp_epochs: int = Field(
+        0,
+        ge=0,
+        le=MOST_EPOCHS,
+        json_schema_extra=ADDED_LATER,
+        description="Epochs E over which the students' KL to each other rises as exp(−5 (1 − e/E)²), as ONE's does; "
+        "0: at full weight from the start, as in DML and FFSD.",
+    )
     formulation: Formulation = Field(
         "published",
         description="published: the losses as the authors' implementation computes them; paper: as the equations say.",
     )
+
+    @property
+    def mutual_schedule(self) -> dict[str, int]:
+        """The ramp of the students' KL, as an entry of `schedule`; none without it."""
+        return {"mutual_ramp_epochs": self.mutual_ramp_epochs} if self.mutual_ramp_epochs else {}
 
     def label(self) -> str:
         suffix = " (paper)" if self.formulation == "paper" else ""
@@ -52,19 +66,10 @@ class DmlSettings(LeaderSettings, MutualSettings):
 
     @property
     def schedule(self) -> dict[str, int]:
-        return warmup_schedule(self, self.formulation) if self.leader else {}
+        return self.mutual_schedule | (warmup_schedule(self, self.formulation) if self.leader else {})
 
     def label(self) -> str:
         return super().label().replace("dml", "dml+leader") if self.leader else super().label()
-
-
-def mutual_terms(logits: list[Tensor], labels: Tensor, settings: MutualSettings) -> dict[str, Tensor]:
-    """The two terms of Eq. 2 for every student i, `student<i>/ce` and `student<i>/mutual_kl`; logits [B, K] each."""
-    terms = {}
-    for index, name in enumerate(student_names(len(logits))):
-        terms[f"{name}/ce"] = F.cross_entropy(logits[index], labels)
-        terms[f"{name}/mutual_kl"] = mutual_kl(logits, index, settings.temperature, settings.formulation)
-    return terms
 
 
 class MutualGroup(Peers):
@@ -72,11 +77,23 @@ class MutualGroup(Peers):
 
     def __init__(self, settings: Any, blueprint: Blueprint, *, leader: bool, fuse: bool = True) -> None:
         super().__init__(settings, blueprint)
-        self.leader_module = LeaderModule(settings.students, blueprint, fuse=fuse) if leader else None
+        self.leader_module = LeaderModule(settings, settings.students, blueprint, fuse=fuse) if leader else None
         self.warmup = warmup(settings, settings.formulation)
+        self.mutual_ramp = Ramp(settings.mutual_ramp_epochs)
 
     def begin_epoch(self, epoch: int) -> None:
         self.warmup.begin(epoch)
+        self.mutual_ramp.begin(epoch)
+
+    def mutual_terms(self, students: list[Features], labels: Tensor) -> dict[str, Tensor]:
+        """The two terms of Eq. 2 for every student i, `student<i>/ce` and `student<i>/mutual_kl`."""
+        settings, logits = self.settings, [student.logits for student in students]
+        terms = {}
+        for index, name in enumerate(self.common):
+            terms[f"{name}/ce"] = F.cross_entropy(logits[index], labels)
+            kl = mutual_kl(logits, index, settings.temperature, settings.formulation)
+            terms[f"{name}/mutual_kl"] = self.mutual_ramp.factor * kl if settings.mutual_ramp_epochs else kl
+        return terms
 
     def forward_group(self, images: Tensor) -> tuple[list[Features], LeaderForward | None]:
         """Features of the students for images [B, 3, S, S], and the leader's results; None without a leader."""
@@ -128,7 +145,7 @@ class Dml(MutualGroup):
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         settings = self.settings
         students, leader_forward = self.forward_group(views[0])
-        terms = mutual_terms([student.logits for student in students], labels, settings)
+        terms = self.mutual_terms(students, labels)
         if self.leader_module is not None and leader_forward is not None:
             weight = settings.lambda_fea * self.warmup.factor
             terms |= self.leader_module.terms(

@@ -38,7 +38,7 @@ from ffsd_ray.backbones import Features
 from ffsd_ray.base_settings import NonNegative, Problem
 from ffsd_ray.losses import attention, distance, diversity_target, mimic, unit
 from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Role
-from ffsd_ray.methods.dml import MutualGroup, MutualSettings, mutual_terms
+from ffsd_ray.methods.dml import MutualGroup, MutualSettings
 from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup_schedule
 from ffsd_ray.nets.precision import autocast, full_precision
 from ffsd_ray.nets.self_distillation import SelfDistillation, check_shapes
@@ -86,7 +86,7 @@ class FfsdSettings(LeaderSettings, MutualSettings):
 
     @property
     def schedule(self) -> dict[str, int]:
-        return warmup_schedule(self, self.formulation)
+        return self.mutual_schedule | warmup_schedule(self, self.formulation)
 
     @property
     def students_distil(self) -> bool:
@@ -147,7 +147,7 @@ class Ffsd(MutualGroup):
         settings = self.settings
         students, leader_forward = self.forward_group(views[0])
         assert leader_forward is not None
-        terms = mutual_terms([student.logits for student in students], labels, settings)
+        terms = self.mutual_terms(students, labels)
         terms |= self._diversity(students)
         fea = settings.lambda_fea * self.warmup.factor
         terms |= self.leader_module.terms(leader_forward, labels, settings.temperature, fea, settings.formulation)

@@ -80,7 +80,7 @@ class One(BranchGroup):
     def __init__(self, settings: OneSettings, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint, branches=settings.students)
         self.gate = Gate(blueprint.shapes[-2][0], settings.students)
-        self.leader_module = LeaderModule(settings.students, blueprint) if settings.leader else None
+        self.leader_module = LeaderModule(settings, settings.students, blueprint) if settings.leader else None
         self.warmup = warmup(settings, settings.formulation)
 
     def begin_epoch(self, epoch: int) -> None:

@@ -86,6 +86,8 @@ class Checkpoint(TypedDict):
 
     #: The group's parameters and buffers.
     method: Weights
+    #: Of the moving average of the group's, if there is one.
+    average: NotRequired[Weights]
     #: By name: `sgd`, and the role that another one trains.
     optimisers: dict[str, OptimiserState]
     progress: Progress

@@ -12,7 +12,7 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
 from ffsd_ray.data.base import BatchInputs
 from ffsd_ray.data.batches import EvalBatches
-from ffsd_ray.methods import Losses
+from ffsd_ray.methods import Losses, Method
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method, train_batches
@@ -21,6 +21,7 @@ from ffsd_ray.train.distributed import share_statistics, sum_over_workers
 from ffsd_ray.train.elastic import BatchParts, batch_parts, ddp_with_local_buffers
 from ffsd_ray.train.execution import Executor
 from ffsd_ray.train.meters import AccuracyMeter, Meters, TermMeter
+from ffsd_ray.train.weight_average import WeightAverage
 
 
 class Engine:
@@ -44,6 +45,7 @@ class Engine:
         # Convolutions on small images are faster in this layout, on CPUs and GPUs alike.
         self.method = method.to(device).to(memory_format=torch.channels_last)
         self.optimisers = optimisers.build(self.method, spec.train)
+        self.average = WeightAverage(self.method, spec.train.ema) if spec.train.ema is not None else None
         elastic, parts = spec.scale.elastic, spec.scale.most_workers
         worker_parts = batch_parts(rank, world_size, parts) if elastic else range(rank, rank + 1)
         shares = parts if elastic else world_size
@@ -60,6 +62,7 @@ class Engine:
             spec.train.execution,
             workers=shares,
             parts=BatchParts(group, worker_parts, world_size, parts) if elastic else None,
+            average=self.average,
         )
         #: This worker's share of the images, normalised, by split: `val`, if there is one, and `test`.
         self.evaluations = {
@@ -85,6 +88,11 @@ class Engine:
             gradient_as_bucket_view=True,
             find_unused_parameters=len(self.method.phases) > 1,
         )
+
+    @property
+    def evaluated(self) -> Method:
+        """The group that is evaluated, and of which a member is deployed: that of averaged weights, if there is one."""
+        return self.method if self.average is None else self.average.group
 
     @property
     def steps(self) -> int:
@@ -127,6 +135,8 @@ class Engine:
     def end_epoch(self, *, evaluate: bool) -> HistoryRow:
         """Show the method what is held out; return accuracies and losses on every split where it is to `evaluate`."""
         share_statistics(self.method)
+        if self.average is not None:
+            share_statistics(self.average.group)
         self.method.eval()
         row: HistoryRow = {}
         for split in self.evaluations if evaluate else ():

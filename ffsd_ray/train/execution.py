@@ -13,6 +13,7 @@ from ffsd_ray.train.cuda_graph import Replay
 from ffsd_ray.train.elastic import BatchParts
 from ffsd_ray.train.optimisers import Optimisers
 from ffsd_ray.train.step import Step
+from ffsd_ray.train.weight_average import WeightAverage
 
 
 class Executor:
@@ -28,20 +29,25 @@ class Executor:
         *,
         workers: int = 1,
         parts: BatchParts | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
-        """`group`: what is called in `method`'s place, its DDP wrapper or itself; `parts`: of an elastic trial."""
+        """`group`: what is called in `method`'s place, its DDP wrapper or itself; `parts`: of an elastic trial.
+
+        `average`: follows the weights, and makes the predictions.
+        """
         cuda, one_worker = next(method.parameters()).device.type == "cuda", workers == 1 and parts is None
         self.execution = resolve_execution(requested, cuda=cuda, one_worker=one_worker)
-        self._batches, self._parts = batches, parts
+        self._batches, self._parts, self._average = batches, parts, average
         executed_group = (
             _CompiledForFirstSize(torch.compile(group, dynamic=False), group) if self.execution == "compiled" else group
         )
         self._step = Step(method, optimisers, executed_group)
         self._run: Callable[..., tuple[Losses, Tensor]] = self._train
-        self.predict: Callable[[Tensor], dict[str, Tensor]] = method.predict
+        predict = method.predict if average is None else average.group.predict
+        self.predict: Callable[[Tensor], dict[str, Tensor]] = predict
         if self.execution != "eager" and can_capture(cuda=cuda, one_worker=one_worker):
             self._run = Replay(self._train)
-            self.predict = Replay(method.predict)
+            self.predict = Replay(predict)
 
     def train(self, inputs: Sequence[tuple[BatchInputs, float]]) -> list[tuple[Losses, Tensor]]:
         """Train one step on `TrainBatches.inputs` of a batch, or of the worker's parts of one if the trial is elastic.
@@ -56,6 +62,7 @@ class Executor:
         self._parts.begin()
         losses = self._step.accumulated(batches, self._parts)
         self._parts.end()
+        self._update_average()
         return [(part, batch.labels) for part, batch in zip(losses, batches, strict=True)]
 
     @property
@@ -65,7 +72,13 @@ class Executor:
 
     def _train(self, *inputs: Tensor, weight: float = 1.0) -> tuple[Losses, Tensor]:
         batch = self._batches.batch(inputs, weight)
-        return self._step(batch), batch.labels
+        losses = self._step(batch)
+        self._update_average()
+        return losses, batch.labels
+
+    def _update_average(self) -> None:
+        if self._average is not None:
+            self._average.update()
 
 
 class _CompiledForFirstSize:

@@ -87,8 +87,8 @@ class Trainer:
             evaluate = spec.train.evaluates_after(epoch)
             row = self._train_epoch(epoch) | self._engine.end_epoch(evaluate=evaluate)
             improved = self._progress.add(row, self._selection)
-            if self._method.deployed[0] in improved:
-                self._progress.best_weights = _copy(self._method.deployed[1].state_dict())
+            if self._engine.evaluated.deployed[0] in improved:
+                self._progress.best_weights = _copy(self._engine.evaluated.deployed[1].state_dict())
             if writes:
                 if epoch % spec.train.checkpoint_every == 0 or epoch == spec.train.epochs:
                     records.write_checkpoint(epoch, self._state(), keep_earlier=keep_checkpoints)
@@ -96,7 +96,7 @@ class Trainer:
                 if stoppable:
                     records.write_provisional(self._result())
             self._context.report(row)
-        similarities = similarity(self._method, self._engine.evaluations["test"], self._context.device)
+        similarities = similarity(self._engine.evaluated, self._engine.evaluations["test"], self._context.device)
         if writes:
             self._finish(similarities)
 
@@ -154,8 +154,10 @@ class Trainer:
         return state.steps, state.seconds
 
     def _state(self) -> dict[str, Any]:
+        average = self._engine.average
         return {
             "method": self._method.state_dict(),
+            **({"average": average.group.state_dict()} if average is not None else {}),
             "optimisers": self._engine.optimisers.state(),
             "progress": self._progress.state(),
         }
@@ -178,6 +180,8 @@ class Trainer:
                 else self._records.mismatch_error()
             )
         self._method.load_state_dict(state["method"])
+        if self._engine.average is not None:
+            self._engine.average.group.load_state_dict(state["average"])
         self._engine.optimisers.load(state["optimisers"])
         if "within" in state:
             self._mid_epoch, self._random_states = MidEpochState(**state["within"]), state["random"]
@@ -190,6 +194,7 @@ class Trainer:
         evaluated = [row for row in rows if self._spec.train.evaluates_after(int(row["epoch"]))]
         return (
             fits(self._method, state["method"])
+            and (self._engine.average is None or fits(self._method, state.get("average", {})))
             and self._engine.optimisers.fits(state["optimisers"])
             and all(key in row for row in evaluated for key in measured)
         )
@@ -204,7 +209,7 @@ class Trainer:
         return teacher_records.last_weights(network)
 
     def _finish(self, similarities: dict[str, float]) -> None:
-        name, network = self._method.deployed
+        name, network = self._engine.evaluated.deployed
         last, best = self._progress.rows[-1], self._progress.best[name]
         weights = _copy(network.state_dict())
         last_card = self._card(int(last["epoch"]), last[f"test/{name}/top1"])

@@ -4,7 +4,7 @@ FFSD has them always, DML and ONE optionally ("+SL" in Table V). All inputs from
 does not change how they are trained.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Features
-from ffsd_ray.base_settings import MOST_EPOCHS, NonNegative, Settings
+from ffsd_ray.base_settings import ADDED_LATER, MOST_EPOCHS, NonNegative, Settings
 from ffsd_ray.losses import Formulation, attention, mimic, soft_kl
 from ffsd_ray.methods.base import Blueprint, Role
 from ffsd_ray.methods.shared.rampup import Ramp
@@ -31,6 +31,17 @@ class LeaderSettings(Settings):
         ge=0,
         le=MOST_EPOCHS,
         description="Epochs E over which the λs rise as exp(−5 (1 − e/E)²). null: 5 as published, 0 in the paper.",
+    )
+    leader_kl: NonNegative = Field(
+        1.0,
+        json_schema_extra=ADDED_LATER,
+        description="Weight of the leader's KL (Eq. 14's second term); the paper's: 1.",
+    )
+    leader_teacher: Literal["fusion", "ensemble", "both"] = Field(
+        "fusion",
+        json_schema_extra=ADDED_LATER,
+        description="Whose predictions this KL is to: the fusion classifier's (the paper's), those of the students' "
+        "mean logits, or each with half the weight. Without fusion it is always the students'.",
     )
 
 
@@ -63,9 +74,10 @@ class LeaderForward(NamedTuple):
 class LeaderModule(nn.Module):
     """The leader S_0, the fusion module, and the decoder σ that maps the leader's last map to F_e's shape."""
 
-    def __init__(self, students: int, blueprint: Blueprint, *, fuse: bool = True) -> None:
+    def __init__(self, settings: LeaderSettings, students: int, blueprint: Blueprint, *, fuse: bool = True) -> None:
         """`fuse` false: no fusion module; the leader learns from the mean of the students' logits alone (ablation)."""
         super().__init__()
+        self._settings = settings
         channels = blueprint.shapes[-1][0]
         self._precision = blueprint.precision
         self.leader = blueprint.network()
@@ -90,19 +102,31 @@ class LeaderModule(nn.Module):
         leader, fused = results.leader, results.fused
         terms = {"leader/ce": F.cross_entropy(leader.logits, labels)}
         if fused is None or results.concatenated is None or self.decoder is None:
-            return terms | {"leader/kl": soft_kl(leader.logits, results.ensemble, temperature)}
+            return terms | {"leader/kl": self._kl(results, temperature)}
         decoded = feature_maps(self.decoder, leader.maps[-1], self._precision)
         pairs = [(leader.maps[-1], fused.maps[-1]), (decoded, results.concatenated)]
         if formulation == "published":
             pairs = [(attention(a), attention(b)) for a, b in pairs]
         fused_map, decoded_map = (mimic(a, b, formulation) for a, b in pairs)
         return terms | {
-            "leader/kl": soft_kl(leader.logits, fused.logits, temperature),
+            "leader/kl": self._kl(results, temperature),
             "leader/fused_map": lambda_fea * fused_map,
             "leader/decoded_map": lambda_fea * decoded_map,
             "fusion/ce": F.cross_entropy(fused.logits, labels),
             "fusion/kl": soft_kl(fused.logits, results.ensemble, temperature),
         }
+
+    def _kl(self, results: LeaderForward, temperature: float) -> Tensor:
+        """The leader's weighted KL: the mean over the members that it is to learn the predictions of."""
+        targets = {"ensemble": results.ensemble}
+        if results.fused is not None:
+            targets["fusion"] = results.fused.logits
+        teacher = self._settings.leader_teacher
+        if results.fused is not None and teacher != "both":
+            targets = {teacher: targets[teacher]}
+        kls = [soft_kl(results.leader.logits, target, temperature) for target in targets.values()]
+        kl = kls[0] if len(kls) == 1 else torch.stack(kls).mean()
+        return kl if self._settings.leader_kl == 1 else self._settings.leader_kl * kl
 
     def logits(self, results: LeaderForward) -> dict[str, Tensor]:
         """Logits [B, K] by member."""

@@ -136,6 +136,7 @@ def graph_spec(form: str) -> TrialSpec:
         eval_batch_size=40,
         warmup_epochs=2,
         milestones=[4],
+        ema=0.9,
     )
 
 

@@ -124,7 +124,7 @@ def test_a_trial_goes_on_with_fewer_workers_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_stopped_inside_an_epoch_is_never_stopped(workers: int, tmp_path: Path) -> None:
     """A notice within the first 10 steps of an epoch."""
-    spec = digits_spec({"name": "ffsd"}, workers=workers, epochs=2, steps_per_epoch=22)
+    spec = digits_spec({"name": "ffsd"}, workers=workers, epochs=2, steps_per_epoch=22, ema=0.9)
     whole = train_with(spec, tmp_path / "whole")
     stopped = train_with(spec, tmp_path / "stopped", noticed=True)
     assert stopped.history() == []

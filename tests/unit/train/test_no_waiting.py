@@ -50,7 +50,12 @@ def test_what_does_not_wait_may_be_done() -> None:
 @pytest.mark.parametrize("form", METHODS_AND_FORMS)
 def test_neither_steps_nor_evaluations_wait(form: str) -> None:
     spec = digits_spec(
-        METHODS_AND_FORMS[form], backbone="resnet8", data={"test_per_class": 3}, batch_size=16, eval_batch_size=20
+        METHODS_AND_FORMS[form],
+        backbone="resnet8",
+        data={"test_per_class": 3},
+        batch_size=16,
+        eval_batch_size=20,
+        ema=0.9,
     )
     engine = Engine(spec, data.load(spec.data), torch.device("meta"))
     engine.begin(1)
