@@ -40,7 +40,7 @@ from ffsd_ray.losses import attention, distance, diversity_target, mimic, unit
 from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Role
 from ffsd_ray.methods.dml import MutualGroup, MutualSettings
 from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup_schedule
-from ffsd_ray.nets.precision import autocast, full_precision
+from ffsd_ray.nets.precision import forward, full_precision
 from ffsd_ray.nets.self_distillation import SelfDistillation, check_shapes
 
 
@@ -218,8 +218,7 @@ class Ffsd(MutualGroup):
         """Eq. 10: the terms that train a self-distillation module to predict a member's detached earlier maps."""
         settings = self.settings
         last = features.maps[-1].detach()
-        with autocast(last, self._precision):
-            maps = [full_precision(m) for m in module(last)]
+        maps = [full_precision(m) for m in forward(module, last, self._precision)]
         weight = settings.lambda_self * self.warmup.factor if settings.formulation == "published" else 1.0
         return {
             f"{name}/module_attention": weight * self._mimic_attention(maps, features.maps[:-1]),
@@ -229,8 +228,8 @@ class Ffsd(MutualGroup):
     def _targets(self, module: nn.Module, last: Tensor) -> list[Tensor]:
         """A module's target maps for stages 1 to M − 1, from a last map [B, C_M, H_M, W_M]."""
         assert isinstance(module, SelfDistillation)
-        with autocast(last, self._precision):
-            return [full_precision(m) for m in module.targets(last.detach())]
+        with module.for_targets():
+            return [full_precision(m) for m in forward(module, last.detach(), self._precision)]
 
     def _mimic_maps(self, maps: list[Tensor], targets: list[Tensor]) -> Tensor:
         """Sum over stages of the distances between normalised maps; the targets are detached."""

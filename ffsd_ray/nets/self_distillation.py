@@ -1,6 +1,7 @@
 """The self-distillation module (Section III-C, Fig. 4)."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -37,16 +38,22 @@ class SelfDistillation(nn.Module):
             maps.append(last)
         return maps[::-1]
 
-    @torch.no_grad()
-    def targets(self, last: Tensor) -> list[Tensor]:
-        """Target maps for stages 1 to M − 1: `forward` in evaluation mode, without gradient (published implementation).
+    @contextlib.contextmanager
+    def for_targets(self) -> Iterator[None]:
+        """Evaluation mode without gradient, in which the module gives targets (published implementation).
 
-        Call it before the training pass of the same step, which updates the batch-norm statistics used here.
+        Before the training pass of the same step, which updates the batch-norm statistics used here.
         """
         training = self.training
         self.eval()
-        maps: list[Tensor] = self(last)
+        with torch.no_grad():
+            yield
         self.train(training)
+
+    def targets(self, last: Tensor) -> list[Tensor]:
+        """Target maps for stages 1 to M − 1, see `for_targets`."""
+        with self.for_targets():
+            maps: list[Tensor] = self(last)
         return maps
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ffsd_ray.data.batches import Batch
 from ffsd_ray.methods.base import Losses, Method
+from ffsd_ray.nets.batch_norm import BatchNormCounters
 from ffsd_ray.train.elastic import BatchParts
 from ffsd_ray.train.optimisers import Optimisers
 
@@ -24,6 +25,7 @@ class Step:
         """`group`: what is called in `method`'s place, such as its DDP wrapper."""
         self._phases, self._optimisers = method.phases, optimisers
         self._group = method if group is None else group
+        self._counters = BatchNormCounters(method)
 
     def __call__(self, batch: Batch) -> Losses:
         """Train on a batch; return its losses, from before the update."""
@@ -36,7 +38,8 @@ class Step:
             self._optimisers.zero_grad()
             for index, batch in enumerate(batches):
                 with parts.part(index) if parts else contextlib.nullcontext():
-                    losses = self._group(batch.views, batch.labels, phase.name)
+                    with self._counters.raised_together():
+                        losses = self._group(batch.views, batch.labels, phase.name)
                     total = sum(losses.terms.values())
                     (total * (batch.weight * parts.factor if parts else batch.weight)).backward()  # type: ignore[union-attr]
                 # without their autograd graph: kept beyond the step, it would hold gradients to the stream of this one
