@@ -14,7 +14,7 @@ def method_settings(name: str, **settings: Any) -> MethodSettings:
 def digits_spec(
     method: dict[str, Any],
     *,
-    backbone: str = "resnet20",
+    backbone: str = "resnet8",
     workers: int = 1,
     seed: int = 0,
     data: dict[str, Any] | None = None,

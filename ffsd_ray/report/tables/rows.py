@@ -40,8 +40,15 @@ class Difference(NamedTuple):
     #: None where they have no seed in common, and of that row itself.
     cell: Cell | None
     pairs: int
-    #: Of the paired t-test; None with fewer than two pairs, or differences that are all the same.
-    p: float | None
+    #: Of Student's paired t-test, two-sided; like all below None with fewer than two pairs, or differences that are all
+    #: the same.
+    p: float | None = None
+    #: The same, corrected by Holm's method for the number of rows that are compared.
+    p_corrected: float | None = None
+    #: The 95 % confidence interval of the mean difference.
+    interval: tuple[float, float] | None = None
+    #: Seeds with which a difference of `SMALL_DIFFERENCE` points would be found, see `significance.seeds_needed`.
+    seeds_needed: int | None = None
 
 
 class Primary(NamedTuple):

@@ -77,7 +77,7 @@ class Table:
         """A line a row and epoch.
 
         `configuration`, `epoch`, `n` (trials), `seeds`; each setting in which the rows differ, under its dotted key;
-        each column of the table and its standard deviation; `difference`, `p` and `pairs` where the table compares;
+        each column of the table and its standard deviation; where the table compares, the fields of `Difference`;
         `ended`, an entry a trial; `notes`; `trials`, the folders under RUN/trials.
         """
         rows = self.rows
@@ -91,10 +91,15 @@ class Table:
         for name in self.columns:
             columns |= mean_and_std(name, [row.cells.get(name) for row in rows])
         if self.compares:
-            differences = [row.difference or Difference(None, 0, None) for row in rows]
+            differences = [row.difference or Difference(None, 0) for row in rows]
             columns |= mean_and_std("difference", [difference.cell for difference in differences])
+            for index, bound in enumerate(("low", "high")):
+                bounds = (difference.interval and difference.interval[index] for difference in differences)
+                columns[f"difference {bound}"] = column(bounds, NUMBER)
             columns["p"] = column((difference.p for difference in differences), NUMBER)
+            columns["p corrected"] = column((difference.p_corrected for difference in differences), NUMBER)
             columns["pairs"] = column((difference.pairs for difference in differences), INTEGER)
+            columns["seeds needed"] = column((difference.seeds_needed for difference in differences), INTEGER)
         columns["ended"] = column((list(row.ended) for row in rows), TEXTS)
         columns["notes"] = column(map(self.notes_on, rows), TEXTS)
         columns["trials"] = column((list(row.trials) for row in rows), TEXTS)
@@ -179,7 +184,7 @@ def table_of(
     if against is not None:
         reference = reference_of(groups, lambda: group(without_teachers(trials)), against)
         others = {row.epoch: row for row in make_rows([reference], epochs, results, Notes())}
-        rows = [compared(row, others[row.epoch], notes) for row in rows]
+        rows = compared(rows, others, notes)
         said.append(Caption("rows", comparison_caption(rows, others[epochs[0]])))
     return Table(
         _title(job),

@@ -190,7 +190,12 @@ def test_the_adversarial_step_follows_the_logit_step() -> None:
         sum(by_hand(views, labels, phase).terms.values()).backward()
         for optimiser in steps:
             optimiser.step()
-    assert_equal(method.state_dict(), by_hand.state_dict())
+    # but for batch norm's counters, which `Step` raises together
+    found, expected = (
+        {name: value for name, value in group.state_dict().items() if not name.endswith("num_batches_tracked")}
+        for group in (method, by_hand)
+    )
+    assert_equal(found, expected)
 
 
 @pytest.mark.parametrize("form", ["kd", "at", "end2"])

@@ -137,17 +137,17 @@ def test_costs_of_the_parts(form: str) -> None:
     """A trunk once, a frozen teacher a forward pass; what is deployed is one whole network."""
     spec = spec_of(form)
     method = build_method(spec, CLASSES, 12)
-    parts = {part.name: part for part in components(spec.method, "resnet20", CLASSES, 12)}
-    [one] = components(method_settings("baseline"), "resnet20", CLASSES, 12)
+    parts = {part.name: part for part in components(spec.method, "resnet8", CLASSES, 12)}
+    [one] = components(method_settings("baseline"), "resnet8", CLASSES, 12)
     if isinstance(method, BranchGroup) or form == "okddip":
-        trunk, branch = parts["resnet20 trunk"], parts["resnet20 branch"]
+        trunk, branch = parts["resnet8 trunk"], parts["resnet8 branch"]
         assert (trunk.number, trunk.macs + branch.macs) == (1, one.macs)
         assert branch.number == len(method.networks) - ("leader" in method.networks and form != "okddip")
     else:
-        assert parts["resnet20"] == one._replace(number=len(method.networks))
+        assert parts["resnet8"] == one._replace(number=len(method.networks))
     assert parts.get("teacher", one).number == max(len(method.teachers), 1)
     deployed = sum(p.numel() for p in method.deployed[1].parameters())
-    assert deployed == 278324 - 90 * 65
+    assert deployed == 78042
 
 
 def test_assumptions_are_those_in_force() -> None:

@@ -187,7 +187,9 @@ def test_teacher_from_a_file(taught: tuple[RunRecords, list[TrialSpec]], tmp_pat
     file.write_bytes(content)
 
     def student(**settings: Any) -> TrialSpec:
-        return digits_spec({"name": "kd", "teacher_weights": str(file)} | settings, epochs=1, batch_size=16)
+        return digits_spec(
+            {"name": "kd", "teacher_weights": str(file)} | settings, backbone="resnet20", epochs=1, batch_size=16
+        )
 
     assert student().prerequisites() == ()
     records = train_with(student(), tmp_path / "right")
@@ -242,7 +244,7 @@ def test_a_teacher_of_images_normalised_otherwise(tmp_path: Path, caplog: pytest
     file, dataset = tmp_path / "teacher.safetensors", data.load(spec_of("kd").data)
     for mean, warnings in ((dataset.mean, 0), ((0.5, 0.25, 0.125), 1)):
         _teacher_file(file, dataset, mean=mean)
-        spec = digits_spec({"name": "kd", "teacher_weights": str(file)})
+        spec = digits_spec({"name": "kd", "teacher_weights": str(file)}, backbone="resnet20")
         Engine(spec, dataset, torch.device("cpu")).method.load_teachers([])
         assert len(caplog.messages) == warnings
     assert "teacher.safetensors: the teacher was trained on images normalised with mean 0.5000, 0.2500" in caplog.text

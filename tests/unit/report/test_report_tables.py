@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from rich.console import Console
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp, ttest_rel
 
 from ffsd_ray.config.load import load_job
 from ffsd_ray.config.trial import TrialSpec
@@ -24,6 +25,7 @@ from ffsd_ray.report.__main__ import main
 from ffsd_ray.report.best import best_job
 from ffsd_ray.report.collect import collect
 from ffsd_ray.report.ranking import in_order
+from ffsd_ray.report.significance import holm, seeds_needed
 from ffsd_ray.report.tables.export import escaped, render_csv, render_latex, render_markdown
 from ffsd_ray.report.tables.rows import Cell, Difference
 from ffsd_ray.report.tables.table import Table, table_of
@@ -326,33 +328,58 @@ def test_differences_are_paired_over_seeds(record: Any) -> None:
         ("baseline", 0): [89.0, 92.0, 90.0],
     }
     shown = table(record(ONE, seeded(values)), against="method=dml,method.students=2")
-    (difference, pairs, p) = row_of(shown, "ffsd n=2").difference
-    assert difference == (pytest.approx(3.7 / 3), pytest.approx(0.25166, abs=1e-5))
-    assert pairs == 3
-    assert p == pytest.approx(ttest_rel([91.0, 94.5, 92.2], [90.0, 93.0, 91.0]).pvalue)
+    found = row_of(shown, "ffsd n=2").difference
+    test = ttest_rel([91.0, 94.5, 92.2], [90.0, 93.0, 91.0])
+    assert found.cell == (pytest.approx(3.7 / 3), pytest.approx(0.25166, abs=1e-5))
+    assert found.pairs == 3
+    assert found.p == pytest.approx(test.pvalue)
+    assert found.p_corrected == pytest.approx(2 * test.pvalue), "of the two rows that have a p value"
+    assert found.interval == pytest.approx(tuple(test.confidence_interval()))
     # the seed that failed is left out of the other row too
-    (difference, pairs, p) = row_of(shown, "ffsd n=3").difference
-    assert (difference.mean, pairs) == (pytest.approx(0.0), 2)
-    assert p == pytest.approx(1.0)
-    (difference, pairs, p) = row_of(shown, "ffsd n=4").difference
-    assert (difference, pairs, p) == ((pytest.approx(0.5), None), 1, None)
+    found = row_of(shown, "ffsd n=3").difference
+    assert (found.cell.mean, found.pairs) == (pytest.approx(0.0), 2)
+    assert found.p == found.p_corrected == pytest.approx(1.0)
+    found = row_of(shown, "ffsd n=4").difference
+    assert (found.cell, found.pairs, found.p) == ((pytest.approx(0.5), None), 1, None)
+    assert (found.p_corrected, found.interval, found.seeds_needed) == (None, None, None)
     assert "no p value: 1 seed in common with dml n=2, and it takes 2 or more" in shown.notes
     # always one less
-    (difference, pairs, p) = row_of(shown, "baseline").difference
-    assert (difference, pairs, p) == ((pytest.approx(-1.0), pytest.approx(0.0)), 3, None)
+    found = row_of(shown, "baseline").difference
+    assert (found.cell, found.pairs, found.p) == ((pytest.approx(-1.0), pytest.approx(0.0)), 3, None)
     assert "no p value: the differences are the same for every seed" in shown.notes
-    assert row_of(shown, "dml n=2").difference == (None, 3, None)
+    assert row_of(shown, "dml n=2").difference == Difference(None, 3)
     (said,) = (caption for caption in shown.captions if caption.startswith("Δ: "))
     assert "minus Mean of common of dml n=2, paired over seeds" in said
-    assert "not corrected for the number of comparisons" in said
+    assert "p (Holm): corrected for the number of comparisons" in said
+    assert said.endswith("points would be found at p < 0.05 with a chance of 80%, its spread being this row's")
     lines = {line.split(" |")[0]: line for line in render_markdown(shown).splitlines() if line.startswith("| ")}
-    assert lines["| ffsd n=2"].endswith("| +1.23 ± 0.25 | 0.014 | 3 |")
-    assert lines["| dml n=2"].endswith("| reference |  |  |")
-    assert re.search(r"\| -1\.00 ± 0\.00 \| \[\d\] \| 3 \|$", lines["| baseline"])
+    assert lines["| ffsd n=2"].endswith("| +1.23 ± 0.25 | +0.61 to +1.86 | 0.014 | 0.027 | 3 | 5 |")
+    assert lines["| dml n=2"].endswith("| reference |  |  |  |  |  |")
+    assert re.search(r"\| -1\.00 ± 0\.00 \|  \| \[\d\] \|  \| 3 \|  \|$", lines["| baseline"])
     records = {line["configuration"]: line for line in csv.DictReader(io.StringIO(render_csv(shown)))}
     assert (records["ffsd n=2"]["difference"], records["ffsd n=2"]["pairs"]) == ("1.23333", "3")
     assert float(records["ffsd n=2"]["p"]) == pytest.approx(0.01365, abs=1e-4)
+    assert float(records["ffsd n=2"]["p corrected"]) == pytest.approx(0.02719, abs=1e-4)
+    assert float(records["ffsd n=2"]["difference low"]) == pytest.approx(0.6082, abs=1e-4)
+    assert records["ffsd n=2"]["seeds needed"] == "5"
     assert (records["ffsd n=4"]["difference std"], records["ffsd n=4"]["p"]) == ("", "")
+
+
+def test_what_seeds_and_comparisons_take() -> None:
+    """Holm's correction by hand; a power that was simulated: 20,000 tests with as many seeds, and with one less."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    for std in (0.3, 0.6, 1.2):
+        needed = seeds_needed(std)
+        assert needed is not None
+        generator = np.random.default_rng(0)
+        enough, too_few = (
+            (ttest_1samp(generator.normal(0.5, std, (20_000, seeds)), 0.0, axis=1).pvalue < 0.05).mean()
+            for seeds in (needed, needed - 1)
+        )
+        assert too_few - 0.01 < 0.8 < enough + 0.01
+        assert too_few < enough
+    assert seeds_needed(50.0) is None
 
 
 def test_no_seed_in_common(record: Any) -> None:
@@ -362,7 +389,7 @@ def test_no_seed_in_common(record: Any) -> None:
         **{("ffsd", n): [None, 91.0, 92.0] for n in (2, 3, 4)},
     }
     shown = table(record(ONE, seeded(values)), against="method=dml")
-    assert row_of(shown, "ffsd n=2").difference == (None, 0, None)
+    assert row_of(shown, "ffsd n=2").difference == Difference(None, 0)
     assert "no p value: no seed in common with dml n=2, and it takes 2 or more" in shown.notes
     assert "reference" not in next(
         line for line in render_markdown(shown).splitlines() if line.startswith("| ffsd n=2")
@@ -373,7 +400,9 @@ def test_the_row_compared_with_need_not_be_shown(record: Any) -> None:
     shown = table(record(ONE, outcome), conditions=["method=ffsd"], against="method=baseline")
     assert names(shown) == ["ffsd n=2", "ffsd n=3", "ffsd n=4"]
     # accuracies in step: no variance
-    assert row_of(shown, "ffsd n=2").difference == ((pytest.approx(10.02), pytest.approx(0, abs=1e-9)), 3, None)
+    found = row_of(shown, "ffsd n=2").difference
+    assert found.cell == (pytest.approx(10.02), pytest.approx(0, abs=1e-9))
+    assert found == Difference(found.cell, 3)
 
 
 def test_of_rows_by_a_key_a_seed_is_the_mean_of_its_trials(record: Any) -> None:
