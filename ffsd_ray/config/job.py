@@ -9,7 +9,7 @@ from ffsd_ray.config.optimisation import TrainSettings
 from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.config.search import SearchSettings, listed
 from ffsd_ray.config.tracking import WatchSettings
-from ffsd_ray.config.trial import SEEDS, BackboneSettings, DataSection, MethodSection
+from ffsd_ray.config.trial import SEEDS, BackboneSection, DataSection, MethodSection
 
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 _Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MOST_ITEMS)]
@@ -63,7 +63,7 @@ class JobSpec(Settings):
         "ray", description="ray: trials on a Ray cluster; local: one after another in this process, without Ray."
     )
     data: DataSection | None = Field(None, description="The images.")
-    backbone: BackboneSettings | None = Field(None, description="The network.")
+    backbone: BackboneSection | None = Field(None, description="The network.")
     method: MethodSection | None = Field(None, description="How the group is trained.")
     train: TrainSettings = TrainSettings()
     scale: ScaleSettings = ScaleSettings()

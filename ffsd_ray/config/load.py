@@ -17,6 +17,7 @@ from ffsd_ray.config.keys import NOT_IDENTITY_KEYS, TRIAL_KEYS, did_you_mean, sp
 from ffsd_ray.config.source.located import LocatedValue, from_plain, put
 from ffsd_ray.config.source.overrides import override
 from ffsd_ray.config.source.problems import Place, Problems, format_value
+from ffsd_ray.config.source.short_forms import spelled_out
 from ffsd_ray.config.source.wording import validate
 from ffsd_ray.config.source.yaml_file import parse
 from ffsd_ray.config.trial import TrialSpec
@@ -71,7 +72,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     if tree is None:
         problems.check()
     assert tree is not None
-    tree = override(tree, overrides, problems)
+    tree = spelled_out(override(spelled_out(tree), overrides, problems))
     _refuse_secrets(tree, path, text, overrides, problems)
     expansion = expand(tree, problems)
     job = validate(JobSpec, _frame(tree, expansion.first), problems)

@@ -1,11 +1,12 @@
 """Which trials a job has, who chooses them, and which end early: the `search` section of a job file."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from ffsd_ray.base_settings import MOST_EPOCHS, MOST_ITEMS, Name, Problem, Settings, refuse
+from ffsd_ray.config.union import by_name
 
 #: What population based training may change while a trial runs: no network, optimiser or batch is of another shape.
 MUTABLE = ("method.lambda_div", "method.lambda_fea", "method.lambda_self", "method.alpha", "train.lr")
@@ -202,8 +203,11 @@ SCHEDULERS: Mapping[str, type[Settings]] = {
 }
 SEARCHERS: Mapping[str, type[Settings]] = {"grid": GridSearcher, "optuna": Optuna}
 
-Scheduler = Annotated[EveryTrial | Asha | MedianStopping | Pbt, Field(discriminator="name")]
-Searcher = Annotated[GridSearcher | Optuna, Field(discriminator="name")]
+if TYPE_CHECKING:
+    Scheduler = EveryTrial | Asha | MedianStopping | Pbt
+    Searcher = GridSearcher | Optuna
+else:
+    Scheduler, Searcher = by_name(SCHEDULERS), by_name(SEARCHERS)
 
 
 class SearchSettings(Settings):

@@ -15,7 +15,7 @@ from ffsd_ray.base_settings import ADDED_LATER, NOT_IDENTITY, Name, Problem, Set
 from ffsd_ray.config.optimisation import TrainSettings, can_capture, resolve_execution
 from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.config.search import SCHEDULERS, SEARCHERS
-from ffsd_ray.config.union import by_name
+from ffsd_ray.config.union import by_name, short_form
 from ffsd_ray.data import SOURCES, DataSettings
 from ffsd_ray.data.streaming import StreamableSettings
 from ffsd_ray.methods import METHODS, MapShapes, MethodSettings
@@ -54,9 +54,11 @@ KINDS: dict[str, Mapping[str, type[Settings]]] = {
 if TYPE_CHECKING:
     DataSection = DataSettings
     MethodSection = MethodSettings
+    BackboneSection = BackboneSettings
 else:
     DataSection = by_name(KINDS["data"])
     MethodSection = by_name(KINDS["method"])
+    BackboneSection = short_form(BackboneSettings)
 
 
 class TrialSpec(Settings):
@@ -66,7 +68,7 @@ class TrialSpec(Settings):
         None, json_schema_extra=NOT_IDENTITY, description="Which of `search.variants` it is; tables show it."
     )
     data: DataSection
-    backbone: BackboneSettings
+    backbone: BackboneSection
     method: MethodSection
     train: TrainSettings = TrainSettings()
     scale: ScaleSettings = ScaleSettings()

@@ -105,11 +105,8 @@ def _expected(error: ErrorDetails, location: _ErrorLocation, tree: LocatedValue)
     value = location.node.value if location.node else error["input"]
     if kind == "extra_forbidden":
         return unknown_key(location.path, tree)
-    if kind in ("dict_type", "model_type"):
-        kind_only = (
-            (len(location.path) == 1 or location.path[-1] in KINDS) and isinstance(value, str) and " " not in value
-        )
-        return f"Should be a section, such as {f'{{name: {value}}}' if kind_only else '{key: value}'}."
+    if kind in ("dict_type", "model_type", "model_attributes_type"):
+        return "Should be a section, such as {key: value}."
     if kind == "union_tag_invalid":
         return _one_of(value, list(KINDS[str(location.path[-2])]))
     if kind == "literal_error":

@@ -103,7 +103,7 @@ WRONG = [
     Wrong("unknown backbone", edited("resnet20", "resnet23"), "3:18", 'backbone.name = "resnet23"', ("resnet20",)),
     Wrong("name is a list", edited("digits", "[digits]"), "2:14", 'data.name = ["digits"]', ("one of cifar10",)),
     Wrong("no kind", edited("name: ffsd, ", ""), "4:1", "method.name", ("Missing", EVERY_METHOD)),
-    Wrong("only the kind", edited("{name: ffsd, students: 2}", "ffsd"), "4:9", 'method = "ffsd"', ("{name: ffsd}",)),
+    Wrong("a number", edited("{name: ffsd, students: 2}", "3"), "4:9", "method = 3", ("Should be a section",)),
     Wrong("no name", edited("name: good", "seed: 1"), "1:1", "name", ("Missing", "run's folder")),
     Wrong("no backbone", edited("backbone: {name: resnet20}", "seed: 1"), "1:1", "backbone", ("Missing. The network",)),
     Wrong("no root", edited("digits", "image_folder"), "2:1", "data.root", ("Missing. Folder with",)),
@@ -174,7 +174,7 @@ WRONG = [
         "method.students = 2",
         (f"baseline has no such key {having('students')}", "(in 2 of 4 trials)"),
     ),
-    Wrong("grid of names", GOOD + "search: {grid: {method: [dml]}}\n", "6:26", 'method = "dml"', ("{name: dml}",)),
+    Wrong("grid of numbers", GOOD + "search: {grid: {method: [3]}}\n", "6:26", "method = 3", ("Should be a section",)),
     Wrong(
         "grid of sections",
         GOOD + "search:\n  grid:\n    method:\n      - {name: dml, students: 0}\n",
@@ -297,7 +297,7 @@ def test_every_problem_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = """\
 name: fig6
 data: {name: cifar1000}
-backbone: resnet20
+backbone: [resnet20]
 method: {name: ffsd, studnets: 3, alpha: -1}
 epochs: 3
 train: {epochs: 0, epochs: 1}
@@ -370,6 +370,9 @@ report: {rows: train.lr}
         "lambda_div": 1e-5,
         "lambda_fea": 10.0,
         "lambda_self": 1000.0,
+        "leader_kl": 1.0,
+        "leader_teacher": "fusion",
+        "mutual_ramp_epochs": 0,
         "alpha": 0.5,
         "warmup_epochs": None,
         "diversity": "attention",

@@ -291,7 +291,8 @@ def test_schedulers_and_what_they_rank_by(load: LoadJob, scheduler: str, column:
             "one of all, asha, median_stopping, pbt. Did you mean",
         ),
         ("→scheduler: {grace_epochs: 3}", "search.scheduler.name", "Missing. Should be one of all, asha"),
-        ("scheduler: →asha", "search.scheduler = ", "such as {name: asha}"),
+        ("scheduler: →ash", 'search.scheduler.name = "ash"', "one of all, asha, median_stopping, pbt. Did you mean"),
+        ("scheduler: →3", "search.scheduler = 3", "Should be a section, such as {key: value}."),
         ("scheduler: {name: asha, grace_epochs: →0}", "search.scheduler.grace_epochs = 0", "1 or more"),
         (
             "scheduler: {name: asha, →min_trials: 3}",
