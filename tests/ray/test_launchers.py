@@ -137,6 +137,7 @@ def test_what_raises_is_retried_then_recorded(job: Path) -> None:
     assert done.stdout.count("it is begun again") == 1
 
 
+@pytest.mark.slow
 def test_a_trial_that_no_node_can_hold_is_refused(job: Path) -> None:
     job.write_text(JOB + "  also: [{method: {name: dml}, scale: {gpus_per_worker: 1}}]\n")
     if os.path.exists("/dev/nvidia0"):

@@ -193,6 +193,7 @@ def test_a_server_that_stays_away_is_one_message(monkeypatch: pytest.MonkeyPatch
         assert "endpoint_override" not in str(away.value)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.thorough
 def test_an_outage_while_training(s3: Server, job: Path, hold: Hold) -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.ray
 JOB = """\
 name: small
 data: {name: digits, image_size: 12}
-backbone: {name: resnet20}
+backbone: {name: resnet8}
 train: {epochs: 3, batch_size: 32, lr: 0.05, steps_per_epoch: 3}
 scale: {threads: 1}
 records: {reuse: false}
@@ -37,14 +37,12 @@ def job(tmp_path: Path) -> Path:
 
 
 def test_ray_computes_what_local_does(job: Path) -> None:
-    """A trial of one worker, in Tune's own process, and one of two, of Ray Train's."""
-    two_workers = "search={also: [{method: {name: ffsd}, scale: {workers: 2}}]}"
-    on_ray = run(job, "--set", two_workers, "--set", "method.name=baseline")
+    """Trials of one worker, in Tune's own processes."""
+    on_ray = run(job)
     assert on_ray.returncode == 0, on_ray.stdout + on_ray.stderr
     assert "ray" not in on_ray.stderr.lower(), "Ray's own messages are silenced"
     found = trials(job)
     assert {name: records.state() for name, records in found.items()} == {"baseline": "completed", "ffsd": "completed"}
-    assert [found[name].environment()["device"]["workers"] for name in ("baseline", "ffsd")] == [1, 2]
     for method, records in found.items():
         assert_same_end(records, undisturbed(records, job.parent / "whole" / method))
     table = on_ray.stdout[on_ray.stdout.index("Baseline") :]
@@ -54,6 +52,18 @@ def test_ray_computes_what_local_does(job: Path) -> None:
     assert "epoch 3/3" in on_ray.stdout
 
 
+@pytest.mark.thorough
+def test_two_workers_on_ray_compute_what_two_alone_do(job: Path) -> None:
+    """A trial of Ray Train's."""
+    on_ray = run(job, "--set", "scale.workers=2", "--set", "search.grid.method=[ffsd]")
+    assert on_ray.returncode == 0, on_ray.stdout + on_ray.stderr
+    [records] = trials(job).values()
+    assert records.state() == "completed"
+    assert records.environment()["device"]["workers"] == 2
+    assert_same_end(records, undisturbed(records, job.parent / "whole"))
+
+
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_a_failing_trial_leaves_the_others_alone(job: Path) -> None:
     job.write_text(JOB + "  also: [{method: {name: dml}, train: {lr: 1.0e+12}}]\n")
@@ -70,7 +80,8 @@ def test_a_failing_trial_leaves_the_others_alone(job: Path) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("sent", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_and_resumed(job: Path, hold: Hold, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = job.parent / "temporary"
     temporary.mkdir()

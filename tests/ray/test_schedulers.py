@@ -60,6 +60,7 @@ def test_the_worse_trials_are_stopped(scheduler: str, tmp_path: Path) -> None:
         assert [row["epoch"] for row in run.trial(identity).history()][-1] == result["last"]["epoch"]
 
 
+@pytest.mark.slow
 def test_a_population_goes_on_from_its_best(tmp_path: Path) -> None:
     run = searched(
         tmp_path,

@@ -106,7 +106,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.ray
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_tensorboard_has_one_curve_under_the_label(resumed: Run) -> None:
     [folder] = (resumed.folder / "tensorboard").iterdir()
     assert folder.name == f"baseline_seed_0-{resumed.trial.store.name[:6]}"
@@ -133,7 +133,7 @@ def wandb_records(file: Path) -> Iterator[Any]:
 
 
 @pytest.mark.ray
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_wandb
 def test_wandb_has_every_epoch(resumed: Run) -> None:
     files = sorted((resumed.folder / "wandb").glob("offline-run-*/*.wandb"))
@@ -156,7 +156,7 @@ def test_wandb_has_every_epoch(resumed: Run) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_mlflow
 def test_mlflow_has_every_epoch_once(resumed: Run) -> None:
     from mlflow import MlflowClient

@@ -20,6 +20,7 @@ from ffsd_ray.run import main
 from ffsd_ray.storage import open_location
 
 from helpers.small_run import local_job
+from helpers.tiers import often
 
 JOB = local_job(
     "method: {name: baseline}",
@@ -52,7 +53,7 @@ def test_a_gpu_that_is_not_there(share: str, job: Path, tmp_path: Path, capsys: 
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", often(["cp1252"], ["ascii", "cp1252"], others="slow"))
 def test_output_of_few_signs(encoding: str, job: Path, tmp_path: Path) -> None:
     for arguments in (["--storage", tmp_path / "runs"], ["--dry-run"]):
         assert run("ffsd_ray.run", job, *arguments, PYTHONIOENCODING=encoding).returncode == 0
@@ -128,7 +129,9 @@ def test_looking_at_storage_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "127.0.0.1:port", "ray://"])
+@pytest.mark.parametrize(
+    "address", often(["127.0.0.1:port"], ["http://127.0.0.1:8265", "127.0.0.1:port", "ray://"], others="slow")
+)
 def test_addresses_of_no_cluster(address: str, job: Path, tmp_path: Path) -> None:
     """One message; it is Ray that takes its time."""
     done = run("ffsd_ray.run", job, "--set", "context=ray", "--storage", tmp_path / "runs", RAY_ADDRESS=address)

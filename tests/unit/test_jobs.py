@@ -23,8 +23,8 @@ from helpers import paths
 
 JOBS = paths.JOB_FILES
 
-#: Those that stand for the others where there is little time, and those whose trainings take minutes.
-FEW, MINUTES = {"cifar10_smoke", "quickstart"}, {"grid_lambda", "table1", "table2", "table3", "vgg16_end2"}
+#: Those that stand for the others at every change, and before a merge.
+FEW, SOME = {"cifar10_smoke", "quickstart"}, {"ablations", "fig2", "table7"}
 ALL = [pytest.param(job, id=job.stem, marks=[] if job.stem in FEW else [pytest.mark.thorough]) for job in JOBS]
 
 #: Digits in place of the data sets, at the smallest size that the job's networks take; one CPU worker a trial.
@@ -228,7 +228,10 @@ def test_header_gives_command_and_expectation(job: Path) -> None:
 
 @pytest.mark.parametrize(
     "job",
-    [pytest.param(*job.values, marks=[*job.marks, *([pytest.mark.slow] if job.id in MINUTES else [])]) for job in ALL],
+    [
+        pytest.param(*job.values, marks=[*job.marks, *([] if job.id in FEW | SOME else [pytest.mark.slow])])
+        for job in ALL
+    ],
     ids=[job.id for job in ALL],
 )
 def test_smoke_form(job: Path, tmp_path: Path) -> None:

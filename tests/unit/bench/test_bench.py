@@ -99,6 +99,7 @@ def test_beside_as_many_baselines() -> None:
     assert found["end2"]["parameters"] == found["baseline"]["parameters"]
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_every_configuration_once(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A teacher's too; seeds do not tell configurations apart."""
@@ -249,6 +250,7 @@ def measure(
     return left, begun
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_a_suite_goes_on_after_failures_and_is_resumed(tmp_path: Path) -> None:
     out = tmp_path / "suite.json"
@@ -279,6 +281,7 @@ def test_a_suite_keeps_its_budget(tmp_path: Path) -> None:
     assert fresh.points == {}, "cut off by the budget, a point has not failed"
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_points_run() -> None:
     """The GPU suite's first point and its line, on the CPU with tiny images."""
@@ -307,6 +310,7 @@ def test_line() -> None:
     assert fit({n: float(n**2) for n in range(2, 9)})["largest_deviation"] > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_workers_are_processes() -> None:
     specs = [digits_spec({"name": "ffsd"}, data={"image_size": 8}, batch_size=8, workers=n) for n in (1, 2)]
@@ -349,6 +353,7 @@ def test_reference_sees_the_same_images() -> None:
         assert reference_spec(digits_spec(method)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_a_step_that_waits_for_its_loader_is_found(tmp_path: Path) -> None:
     """Large pictures, decoded by the process that trains."""

@@ -36,6 +36,7 @@ from ffsd_ray.errors import DataError
 from helpers.comparison import assert_equal, assert_same_end, latest_state
 from helpers.images import data_settings
 from helpers.specs import digits_spec
+from helpers.tiers import often
 from helpers.workers import train_with
 
 SIZE = 16
@@ -387,7 +388,7 @@ def stream_spec(root: Path, *, workers: int = 1, **data: object) -> TrialSpec:
     return TrialSpec.model_validate(spec | {"data": settings | data})
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("workers", often([1], [1, 2], others="slow"))
 def test_a_trial_on_a_stream_resumed_is_never_stopped(workers: int, root: Path, tmp_path: Path) -> None:
     spec = stream_spec(root, workers=workers, validation=0.2)
     whole = train_with(spec, tmp_path / "whole")
@@ -419,6 +420,7 @@ def test_the_leader_of_a_stream(root: Path, tmp_path: Path, capsys: pytest.Captu
 # ---- real photographs, and the measurement
 
 
+@pytest.mark.thorough
 def test_photographs(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """JPEG files of Tiny ImageNet, cut to many shapes, decoded and timed."""
     images = pq.ParquetFile(shared / "data" / "tinyimagenet20-64" / "val.parquet").read_row_group(0).slice(0, 60)

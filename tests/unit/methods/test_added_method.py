@@ -59,6 +59,7 @@ def python(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_it_is_typed_and_in_the_projects_style(copy: Path) -> None:
     added = "ffsd_ray/methods/mean.py"
     python(copy, "mypy", added)
@@ -66,6 +67,7 @@ def test_it_is_typed_and_in_the_projects_style(copy: Path) -> None:
     python(copy, "ruff", "format", "--check", added)
 
 
+@pytest.mark.slow
 def test_it_is_searched_costed_reported_and_exported(copy: Path) -> None:
     (copy / "job.yaml").write_text(JOB)
     assert "mean, weight=0.5, seed 0" in python(copy, "ffsd_ray.run", "job.yaml", "--dry-run")

@@ -122,6 +122,7 @@ def _trained(rank: int, world_size: int, folder: Path) -> None:
         torch.save(list(trainer._method.parameters()), folder / f"{form}-{rank}.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_two_workers_hold_the_same_members(tmp_path: Path) -> None:
     """Every method trains on two workers, with which all have the same weights at the end."""

@@ -137,6 +137,7 @@ def test_initial_weights_of_teachers_are_others(method: dict[str, Any]) -> None:
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(firsts, 2))
 
 
+@pytest.mark.thorough
 def test_table_of_taught_methods(taught: tuple[RunRecords, list[TrialSpec]]) -> None:
     table = result_table(taught[0])
     kd_row = next(row for row in table.rows if row.spec.method.name == "kd" and row.epoch == "last")

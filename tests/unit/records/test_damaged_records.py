@@ -24,6 +24,7 @@ from ffsd_ray.report.methods import main as methods
 from ffsd_ray.stamp import blank, stamped
 
 from helpers.small_run import again, local_job, owner_of, train, trial, write_json, write_stamped
+from helpers.tiers import often
 
 JOB = local_job(
     "method: {name: ffsd}",
@@ -352,7 +353,7 @@ CHECKPOINTS: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "said"), CHECKPOINTS)
+@pytest.mark.parametrize(("key", "value", "said"), often(CHECKPOINTS[::4], CHECKPOINTS))
 def test_checkpoints(key: str, value: Any, said: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = place(folder, "checkpoint")
     content = io.BytesIO()

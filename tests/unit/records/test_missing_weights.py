@@ -9,6 +9,7 @@ import pytest
 from ffsd_ray.records.trial import MODEL_BEST, MODEL_LAST
 
 from helpers.small_run import again, local_job, train, trial, write_json
+from helpers.tiers import often
 
 JOB = local_job(
     "train: {epochs: 2, batch_size: 64, steps_per_epoch: 2}",
@@ -27,7 +28,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
     return shutil.copytree(trained, tmp_path / "copy")
 
 
-@pytest.mark.parametrize("gone", [[MODEL_BEST], [MODEL_LAST], [MODEL_BEST, MODEL_LAST]])
+@pytest.mark.parametrize("gone", often([[MODEL_BEST]], [[MODEL_BEST], [MODEL_LAST], [MODEL_BEST, MODEL_LAST]]))
 @pytest.mark.parametrize("checkpoints", ["kept", "gone"])
 def test_made_again(gone: list[str], checkpoints: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = trial(folder, "dml")

@@ -51,6 +51,7 @@ def trained(records: TrialRecords, spec: TrialSpec, donor: Donor | None = None) 
     train(spec, records, LocalContext(torch.device("cpu")), keep_checkpoints=True, donor=donor)
 
 
+@pytest.mark.thorough
 def test_trials_completed_in_another_run_are_taken_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = run(tmp_path, "first", [0.1, 0.05])
     second = run(tmp_path, "second", [0.05, 0.02])

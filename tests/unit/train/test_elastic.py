@@ -120,6 +120,7 @@ def test_a_trial_goes_on_with_fewer_workers_and_says_so(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_stopped_inside_an_epoch_is_never_stopped(workers: int, tmp_path: Path) -> None:
@@ -143,6 +144,7 @@ def test_checkpoints_every_few_steps(tmp_path: Path) -> None:
     assert spec.identity() == digits_spec({"name": "baseline"}, epochs=2, steps_per_epoch=5).identity()
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_a_worker_may_have_nothing_left_of_an_epoch(tmp_path: Path) -> None:
     """1,291 images in batches of 129: the eleventh holds one, so that of two workers the second goes on with none."""

@@ -12,6 +12,7 @@ from ffsd_ray.train.engine import Engine
 from helpers.device_watch import watch_device
 from helpers.forms import ADDED, FORMS
 from helpers.specs import digits_spec
+from helpers.tiers import often
 
 METHODS_AND_FORMS = FORMS | ADDED | {"baseline": {"name": "baseline"}, "ffsd": {"name": "ffsd"}}
 
@@ -47,7 +48,7 @@ def test_what_does_not_wait_may_be_done() -> None:
         torch.stack([x[torch.zeros(3, dtype=torch.long, device="meta")], x * 2]).argmax(dim=0)
 
 
-@pytest.mark.parametrize("form", METHODS_AND_FORMS)
+@pytest.mark.parametrize("form", often(("baseline", "ffsd", "kdcl linear", "one+leader"), METHODS_AND_FORMS))
 def test_neither_steps_nor_evaluations_wait(form: str) -> None:
     spec = digits_spec(
         METHODS_AND_FORMS[form],

@@ -64,6 +64,7 @@ def _measure(rank: int, world_size: int, folder: Path) -> None:
     torch.save(found, folder / f"{rank} of {world_size}.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_two_workers_measure_what_one_does(tmp_path: Path) -> None:
     _measure(0, 1, tmp_path)

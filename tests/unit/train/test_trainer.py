@@ -20,6 +20,7 @@ from ffsd_ray.train.step import Step
 
 from helpers.comparison import assert_same_end, measured
 from helpers.specs import digits_spec
+from helpers.tiers import often
 from helpers.workers import run_workers, train_with
 
 #: Which are trained three times for this where there is little time: those that a file more has brought too.
@@ -38,8 +39,8 @@ def test_same_spec_same_bits(method: str, tmp_path: Path) -> None:
     assert measured(other.history()) != measured(first.history())
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.thorough)])
-@pytest.mark.parametrize("method", ["baseline", "ffsd"])
+@pytest.mark.parametrize("workers", often([1], [1, 2]))
+@pytest.mark.parametrize("method", often(["ffsd"], ["baseline", "ffsd"], others="slow"))
 def test_resumed_is_never_stopped(method: str, workers: int, tmp_path: Path) -> None:
     spec = digits_spec({"name": method}, workers=workers, epochs=4, data={"validation": 0.2})
     whole = train_with(spec, tmp_path / "whole")
@@ -58,7 +59,10 @@ def test_resumes_from_an_earlier_checkpoint(tmp_path: Path) -> None:
     assert_same_end(whole, train_with(spec, tmp_path / "stopped"))
 
 
-@pytest.mark.parametrize(("steps", "heard"), [(4, "epoch-000003-step-000002.pt"), (5, "epoch-000003-step-000001.pt")])
+NOTICES = [(4, "epoch-000003-step-000002.pt"), (5, "epoch-000003-step-000001.pt")]
+
+
+@pytest.mark.parametrize(("steps", "heard"), often(NOTICES[:1], NOTICES))
 def test_a_notice_is_heard_where_epochs_are_short(steps: int, heard: str, tmp_path: Path) -> None:
     """Shorter than the steps between two questions, of which the second kind would all come after an epoch's last."""
     spec = digits_spec({"name": "baseline"}, epochs=6, steps_per_epoch=steps)
@@ -144,6 +148,7 @@ def _unequal_shares(rank: int, world_size: int, folder: Path) -> None:
         torch.save(row, folder / f"{world_size}.pt")
 
 
+@pytest.mark.thorough
 def test_meters_sum_over_workers(tmp_path: Path) -> None:
     _unequal_shares(0, 1, tmp_path)
     run_workers(2, _unequal_shares, tmp_path)
@@ -316,7 +321,10 @@ def _trained(row: dict[str, float]) -> dict[str, float]:
     return {key: value for key, value in row.items() if not key.startswith(("test/", "val/"))}
 
 
-@pytest.mark.parametrize(("epochs", "every", "evaluated"), [(5, 2, [2, 4, 5]), (4, 2, [2, 4]), (3, 100, [3])])
+EVALUATED = [(5, 2, [2, 4, 5]), (4, 2, [2, 4]), (3, 100, [3])]
+
+
+@pytest.mark.parametrize(("epochs", "every", "evaluated"), often(EVALUATED[2:], EVALUATED))
 def test_evaluates_every_so_many_epochs_and_after_the_last(
     epochs: int, every: int, evaluated: list[int], tmp_path: Path
 ) -> None:
@@ -354,7 +362,7 @@ def test_what_a_method_learns_from_held_out_images_does_not_wait_for_an_evaluati
     assert always == seldom
 
 
-@pytest.mark.parametrize("stop_after", [1, 2])
+@pytest.mark.parametrize("stop_after", often([1], [1, 2]))
 def test_resumed_between_two_evaluations(stop_after: int, tmp_path: Path) -> None:
     """Before the first one there is no best epoch yet, nor its weights."""
     spec = digits_spec({"name": "ffsd"}, epochs=4, evaluate_every=2, data={"validation": 0.2})
