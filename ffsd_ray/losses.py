@@ -72,6 +72,16 @@ def mimic(a: Tensor, b: Tensor, formulation: Formulation) -> Tensor:
     return distance(unit(a), unit(b), formulation)
 
 
+def label_probabilities(labels: Tensor, classes: int) -> Tensor:
+    """Probabilities of the classes [B, K] from labels [B]; those that are given as such [B, K] as they are."""
+    return labels if labels.is_floating_point() else F.one_hot(labels, classes)
+
+
+def label_classes(labels: Tensor) -> Tensor:
+    """Labels [B], of probabilities [B, K] the most likely class."""
+    return labels.argmax(dim=1) if labels.is_floating_point() else labels
+
+
 def soft_kl(logits: Tensor, target: Tensor, temperature: float, *, detach: bool = True) -> Tensor:
     """T² · KL(softmax(target / T) ‖ softmax(logits / T)), averaged over the batch (Eqs. 2 to 4); [B, K] each.
 

@@ -15,11 +15,18 @@ from ffsd_ray.base_settings import (
     Problem,
     Rate,
     Settings,
+    Share,
     refuse,
 )
 
 Execution = Literal["eager", "graph", "compiled"]
 RequestedExecution = Literal["auto", Execution]
+
+#: Parameter of the Beta distributions that shares are drawn from.
+_Beta = Annotated[float, Field(ge=0, le=100)]
+
+#: AdamW moves every weight by about its rate: above this, networks diverge.
+_HIGHEST_ADAMW_RATE = 0.05
 
 #: Of an epoch.
 _MOST_STEPS = 10_000_000
@@ -56,7 +63,13 @@ class TrainSettings(Settings):
         le=_MOST_STEPS,
         description="Cut every epoch to this many steps, for trying things out; null: the whole of it.",
     )
-    lr: Rate = Field(0.1, description="Peak learning rate of SGD (students, leader, fusion module).")
+    optimiser: Literal["sgd", "adamw"] = Field(
+        "sgd",
+        json_schema_extra=ADDED_LATER,
+        description="Of students, leader and fusion module: sgd with momentum, or adamw (rates of 0.001 or so, weight "
+        "decays of 0.05 or so).",
+    )
+    lr: Rate = Field(0.1, description="Peak learning rate of this optimiser (students, leader, fusion module).")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of SGD.")
     nesterov: bool = Field(True, description="Nesterov momentum; needs a momentum above 0.")
     milestones: list[Annotated[int, Field(ge=0, le=MOST_EPOCHS)]] | None = Field(
@@ -66,6 +79,12 @@ class TrainSettings(Settings):
         "epochs. null: after 1/2 and 3/4 of them, the paper's 150 and 225 of 300.",
     )
     lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="Factor at each milestone.")
+    schedule: Literal["steps", "cosine"] = Field(
+        "steps",
+        json_schema_extra=ADDED_LATER,
+        description="steps: the learning rates fall at the milestones; cosine: from the end of the warm-up to the last "
+        "step along half a cosine, to 0.",
+    )
     warmup_epochs: int = Field(
         0, ge=0, le=MOST_EPOCHS, description="Epochs over which the learning rates rise linearly, step by step."
     )
@@ -77,6 +96,27 @@ class TrainSettings(Settings):
     )
     fusion_weight_decay: Decay = Field(1e-5, description="Of the fusion module (published implementation).")
     adam_lr: Rate = Field(1e-3, description="Learning rate of Adam (self-distillation modules).")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        json_schema_extra=ADDED_LATER,
+        description="Share of a label's probability that is shared out among all classes.",
+    )
+    mixup: _Beta = Field(
+        0.0,
+        json_schema_extra=ADDED_LATER,
+        description="α of mixup: each image is added to another in shares drawn from Beta(α, α), and so are their "
+        "labels; 0: off. With cutmix too, each image is mixed one way or the other.",
+    )
+    cutmix: _Beta = Field(
+        0.0,
+        json_schema_extra=ADDED_LATER,
+        description="α of CutMix: a rectangle of another image in each, of a share of it from Beta(α, α); 0: off.",
+    )
+    random_erasing: Share = Field(
+        0.0,
+        json_schema_extra=ADDED_LATER,
+        description="Probability that a training image has a rectangle of 2 % to a third of its area erased.",
+    )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
         json_schema_extra=ADDED_LATER,
@@ -136,6 +176,8 @@ class TrainSettings(Settings):
     @property
     def decay_epochs(self) -> list[int]:
         """The milestones in force."""
+        if self.schedule == "cosine":
+            return []
         if self.milestones is not None:
             return self.milestones
         return sorted({self.epochs // 2, 3 * self.epochs // 4} - {0, self.epochs})
@@ -152,6 +194,12 @@ class TrainSettings(Settings):
         if any(not 1 <= milestone < self.epochs for milestone in milestones):
             yield Problem(
                 ("milestones",), milestones, f"Milestones should lie inside the {self.epochs} epochs (1 to epochs - 1)"
+            )
+        if self.schedule == "cosine" and self.milestones is not None:
+            yield Problem(("milestones",), milestones, "A cosine has none: leave them out, or set schedule: steps")
+        if self.optimiser == "adamw" and self.lr > _HIGHEST_ADAMW_RATE:
+            yield Problem(
+                ("lr",), self.lr, f"AdamW diverges at such a rate: {_HIGHEST_ADAMW_RATE:g} or less, e.g. 0.001"
             )
         if 0 < self.epochs <= self.warmup_epochs:
             yield Problem(

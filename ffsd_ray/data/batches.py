@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ffsd_ray.data.base import BatchInputs, Split
 from ffsd_ray.data.counter_rng import random_bits
+from ffsd_ray.data.regularisation import Regularisation
 
 
 class Batch(NamedTuple):
@@ -20,6 +22,13 @@ class Batch(NamedTuple):
     """int64 [b]."""
     weight: float
     """Factor of this rank's mean loss, so that the mean over ranks equals the mean over the global batch."""
+    probabilities: Tensor | None = None
+    """float32 [b, K] of the classes, to train on in place of the labels; None: the labels."""
+
+    @property
+    def targets(self) -> Tensor:
+        """What is trained on: probabilities of the classes [b, K], or labels [b]."""
+        return self.labels if self.probabilities is None else self.probabilities
 
 
 def normalise(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
@@ -73,13 +82,14 @@ class TrainBatches:
         views: int = 1,
         steps_per_epoch: int | None = None,
         join_last: bool = False,
+        regularisation: Regularisation | None = None,
     ) -> None:
         """`images`: on the training device (`Split.to`); `batch_size`: of the global batch.
 
         `views`: number of independently augmented views of each image; `steps_per_epoch`: maximum, None for all images;
         `join_last`: merge the last, partial batch of an epoch into the one before.
         """
-        self._images, self._seed, self._views = images, seed, views
+        self._images, self._seed, self._views, self._regularisation = images, seed, views, regularisation
         self._augmentation = images.augmentation(crop_padding=crop_padding, flip=flip)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self.steps = epoch_steps(len(images), batch_size, steps_per_epoch, join_last=join_last)
@@ -104,15 +114,58 @@ class TrainBatches:
         """
         generator = torch.Generator().manual_seed(int(random_bits(torch.tensor(self._seed), epoch)))
         order = torch.randperm(len(self._images), generator=generator)
-        keys = torch.stack([random_bits(order, self._seed, epoch, view) for view in range(self._views)], dim=1)
         shares = [self._rank_part(step) for step in range(self.steps)[first_step:stop]]
-        inputs = self._augmentation.prepare(order, keys, [part for part, _ in shares])
+        inputs = self._prepared(order, epoch, [part for part, _ in shares], generator)
         return zip(inputs, (weight for _, weight in shares), strict=True)
+
+    def _prepared(
+        self, order: Tensor, epoch: int, parts: Sequence[slice], generator: torch.Generator
+    ) -> Iterator[BatchInputs]:
+        """The inputs of the augmentation for slices of an epoch's order, then the draws of the regularisation.
+
+        Where images are mixed, each slice is followed by as many others, of a second order.
+        """
+        regularisation, device = self._regularisation, self._images.device
+        mixes = regularisation is not None and regularisation.mixes
+        original_order, original_parts = order, parts
+        if mixes:
+            others = order[torch.randperm(len(order), generator=generator)]
+            order = torch.cat([images[part] for part in parts for images in (order, others)])
+            starts = [0, *accumulate(2 * (part.stop - part.start) for part in parts)]
+            parts = [slice(*ends) for ends in pairwise(starts)]
+        keys = torch.stack([random_bits(order, self._seed, epoch, view) for view in range(self._views)], dim=1)
+        inputs = self._augmentation.prepare(order, keys, parts)
+        if regularisation is not None and regularisation.random_erasing:
+            inputs = _with_draws(inputs, regularisation.erasing_draws(keys).to(device), parts)
+        if regularisation is not None and mixes:
+            draws = regularisation.mixing_draws(random_bits(original_order, self._seed, epoch))
+            inputs = _with_draws(inputs, draws.to(device), original_parts)
+        return inputs
 
     def batch(self, inputs: BatchInputs, weight: float = 1.0) -> Batch:
         """Compute the augmented, normalised batch from its inputs, without waiting for the device."""
+        regularisation = self._regularisation
+        if regularisation is None:
+            views, labels = self._augmentation.views(inputs)
+            return Batch([normalise(view, self._mean, self._std) for view in views], labels, weight)
+        mixing, erasing = None, None
+        if regularisation.mixes:
+            inputs, mixing = inputs[:-1], inputs[-1]
+        if regularisation.random_erasing:
+            inputs, erasing = inputs[:-1], inputs[-1]
         views, labels = self._augmentation.views(inputs)
-        return Batch([normalise(view, self._mean, self._std) for view in views], labels, weight)
+        views = [normalise(view, self._mean, self._std) for view in views]
+        if erasing is not None:
+            views = [regularisation.erased(view, erasing[:, index]) for index, view in enumerate(views)]
+        if mixing is None:
+            targets = regularisation.targets(labels) if regularisation.changes_labels else None
+            return Batch(views, labels, weight, targets)
+        half = len(mixing)
+        others = [view[half:] for view in views]
+        views, targets = regularisation.mixed(
+            [view[:half] for view in views], labels[:half], others, labels[half:], mixing
+        )
+        return Batch(views, labels[:half], weight, targets)
 
     def _step_end(self, step: int) -> int:
         """The position in the epoch's order at which a step's global batch ends."""
@@ -127,6 +180,10 @@ class TrainBatches:
         weight = (part.stop - part.start) * self._world_size / (stop - start)
         # a rank without images takes part in the step with one image of weight 0
         return (part, weight) if weight else (slice(start, start + 1), 0.0)
+
+
+def _with_draws(inputs: Iterator[BatchInputs], draws: Tensor, parts: Sequence[slice]) -> Iterator[BatchInputs]:
+    return ((*of_part, draws[part]) for of_part, part in zip(inputs, parts, strict=True))
 
 
 class EvalBatches:

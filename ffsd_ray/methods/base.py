@@ -128,7 +128,9 @@ class Method(nn.Module, ABC):
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         """Compute the losses of one phase.
 
-        `views`: `self.views` tensors [B, 3, S, S], normalised; `labels`: int64 [B]; `phase`: a name from `phases`.
+        `views`: `self.views` tensors [B, 3, S, S], normalised; `labels`: int64 [B], or probabilities of the classes,
+        float32 [B, K] (`train.mixup` and the like), of which `F.cross_entropy` takes either; `phase`: a name from
+        `phases`.
         """
 
     @abstractmethod

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ffsd_ray.base_settings import Positive
-from ffsd_ray.losses import soft_kl
+from ffsd_ray.losses import label_classes, label_probabilities, soft_kl
 from ffsd_ray.methods.base import Blueprint, Losses
 from ffsd_ray.methods.shared.peers import Peers, PeersSettings
 
@@ -125,7 +125,7 @@ def naive(logits: Tensor, labels: Tensor) -> Tensor:
 
 def min_logit(logits: Tensor, labels: Tensor) -> Tensor:
     """The smallest margin of each class over the true one, t_k = min_i (z_i,k − z_i,y): [n, B, K] to [B, K]."""
-    target_class = labels[None, :, None].expand(len(logits), -1, 1)
+    target_class = label_classes(labels)[None, :, None].expand(len(logits), -1, 1)
     return (logits - logits.gather(2, target_class)).amin(dim=0)
 
 
@@ -137,7 +137,8 @@ def convex_weights(logits: Tensor, labels: Tensor) -> Tensor:
     """
     weights = logits.new_full((len(logits),), 1 / len(logits))
     step_size, lowest_loss = logits.new_ones(()), logits.new_full((), torch.inf)
-    proposed, gradient_there, onehot = weights, torch.zeros_like(weights), F.one_hot(labels, logits.shape[2])
+    proposed, gradient_there = weights, torch.zeros_like(weights)
+    onehot = label_probabilities(labels, logits.shape[2])
     for _ in range(_GRADIENT_STEPS):
         mixture = torch.einsum("n,nbk->bk", proposed, logits)
         loss = F.cross_entropy(mixture, labels)

@@ -6,9 +6,11 @@ import torch
 
 from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.config.inspection.flops import meta_group, structure
+from ffsd_ray.config.optimisation import TrainSettings
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
 from ffsd_ray.data.batches import TrainBatches, last_batch
+from ffsd_ray.data.regularisation import Regularisation
 from ffsd_ray.errors import TrialError
 from ffsd_ray.meta_device import meta_device
 from ffsd_ray.methods import METHODS, Blueprint, MapShapes, Method, MethodSettings, TrainedOn
@@ -75,7 +77,15 @@ def train_batches(
         views=views,
         steps_per_epoch=spec.train.steps_per_epoch,
         join_last=joins_last_batch(spec, len(dataset.train), dataset.num_classes, dataset.image_size),
+        regularisation=_regularisation(spec.train, dataset.num_classes),
     )
+
+
+def _regularisation(settings: TrainSettings, classes: int) -> Regularisation | None:
+    regularisation = Regularisation(
+        classes, settings.label_smoothing, settings.mixup, settings.cutmix, settings.random_erasing
+    )
+    return regularisation if any(regularisation[1:]) else None
 
 
 def joins_last_batch(spec: TrialSpec, images: int, classes: int, size: int) -> bool:

@@ -1,5 +1,6 @@
 """Optimisers by role, and learning-rate schedules."""
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -7,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ffsd_ray.config.optimisation import TrainSettings
 from ffsd_ray.methods.base import Method, Role
 
 
 class Optimisers(NamedTuple):
-    """One SGD for students and fusion modules, an Adam for each other role; only those that have parameters."""
+    """One SGD or AdamW for students and fusion modules, an Adam for each other role; only those with parameters."""
 
     by_name: dict[str, Optimizer]
     by_role: dict[Role, Optimizer]
@@ -67,7 +68,7 @@ class Optimisers(NamedTuple):
 
 
 def build(method: Method, settings: TrainSettings, *, fused: bool | None = None) -> Optimisers:
-    """SGD for students, leader and fusion module, Adam for the self-distillation modules (Section IV-A) and others.
+    """SGD or AdamW for students, leader and fusion, Adam for the self-distillation modules (Section IV-A) and others.
 
     `fused`, None for "on a GPU": each updates everything in one kernel, and learning rates are tensors that a captured
     step reads.
@@ -82,9 +83,13 @@ def build(method: Method, settings: TrainSettings, *, fused: bool | None = None)
 
     decays: dict[Role, float] = {"student": settings.weight_decay, "fusion": settings.fusion_weight_decay}
     groups = [group(role, settings.lr, decay) for role, decay in decays.items() if roles.get(role)]
-    sgd = SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov, fused=fused)
-    by_name: dict[str, Optimizer] = {"sgd": sgd}
-    by_role: dict[Role, Optimizer] = {role: sgd for role in decays if roles.get(role)}
+    main: Optimizer
+    if settings.optimiser == "sgd":
+        main = SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov, fused=fused)
+    else:
+        main = AdamW(groups, settings.lr, fused=fused, capturable=fused)
+    by_name: dict[str, Optimizer] = {settings.optimiser: main}
+    by_role: dict[Role, Optimizer] = {role: main for role in decays if roles.get(role)}
     if roles.get("self_distillation"):
         modules = group("self_distillation", settings.adam_lr, settings.weight_decay)
         adam = Adam([modules], settings.adam_lr, fused=fused, capturable=fused)
@@ -99,10 +104,14 @@ def learning_rate_factor(settings: TrainSettings, epoch: int, step: int, steps: 
 
     A pure function of the position, so that a resumed run needs no scheduler's state.
     """
-    factor = settings.lr_decay ** sum(milestone < epoch for milestone in settings.decay_epochs)
     rise = settings.warmup_epochs * steps
     done = (epoch - 1) * steps + step + 1
     start = settings.warmup_from
+    if settings.schedule == "cosine":
+        fallen = max(0, done - 1 - rise) / max(1, settings.epochs * steps - rise)
+        factor = (1 + math.cos(math.pi * fallen)) / 2
+    else:
+        factor = settings.lr_decay ** sum(milestone < epoch for milestone in settings.decay_epochs)
     return factor if done >= rise else factor * (start + (1 - start) * done / rise)
 
 

@@ -40,7 +40,7 @@ class Step:
             for index, batch in enumerate(batches):
                 with parts.part(index) if parts else contextlib.nullcontext():
                     with self._counters.raised_together():
-                        losses = self._group(batch.views, batch.labels, phase.name)
+                        losses = self._group(batch.views, batch.targets, phase.name)
                     total = torch.stack([*losses.terms.values()]).sum()
                     (total * (batch.weight * parts.factor if parts else batch.weight)).backward()
                 # without their autograd graph: kept beyond the step, it would hold gradients to the stream of this one

@@ -107,6 +107,20 @@ WRONG = [
     Wrong("no name", edited("name: good", "seed: 1"), "1:1", "name", ("Missing", "run's folder")),
     Wrong("no backbone", edited("backbone: {name: resnet20}", "seed: 1"), "1:1", "backbone", ("Missing. The network",)),
     Wrong("no root", edited("digits", "image_folder"), "2:1", "data.root", ("Missing. Folder with",)),
+    Wrong(
+        "cosine with milestones",
+        edited("{epochs: 4}", "{epochs: 4, schedule: cosine, milestones: [2]}"),
+        "5:38",
+        "train.milestones",
+        ("A cosine has none",),
+    ),
+    Wrong(
+        "a rate of SGD's for AdamW",
+        edited("{epochs: 4}", "{epochs: 4, optimiser: adamw}"),
+        "5:1",
+        "train.lr",
+        ("0.05 or less",),
+    ),
     # Values.
     Wrong("empty section", edited("{epochs: 4}", ""), "5:7", "train = null", ("Should be a section",)),
     Wrong("section is a list", edited("{epochs: 4}", "[epochs, 4]"), "5:8", "train = [", ("Should be a section",)),

@@ -117,11 +117,18 @@ _CHANGING: dict[str, dict[str, Any]] = {
     "ffl": {"name": "ffl", "ramp_epochs": 3},
     "okddip": {"name": "okddip", "ramp_epochs": 3},
 }
-FORMS: dict[str, dict[str, Any]] = {name: {"name": name} for name in METHODS} | _CHANGING
+#: Everything that is drawn for an image or a step.
+_REGULARISED: dict[str, Any] = {
+    "optimiser": "adamw", "lr": 0.01, "milestones": None, "schedule": "cosine", "label_smoothing": 0.1, "mixup": 0.3,
+    "cutmix": 1.0, "random_erasing": 0.5,
+}  # fmt: skip
+FORMS: dict[str, dict[str, Any]] = (
+    {name: {"name": name} for name in METHODS} | _CHANGING | {"regularised": {"name": "ffsd"}}
+)
 
 
 #: Those that are tried at every change: FFSD, and what clips and anneals. The others take long.
-FAST = ("baseline", "ffsd", "end2")
+FAST = ("baseline", "ffsd", "end2", "regularised")
 
 
 def graph_spec(form: str) -> TrialSpec:
@@ -134,9 +141,7 @@ def graph_spec(form: str) -> TrialSpec:
         batch_size=40,
         steps_per_epoch=None,
         eval_batch_size=40,
-        warmup_epochs=2,
-        milestones=[4],
-        ema=0.9,
+        **{"warmup_epochs": 2, "milestones": [4], "ema": 0.9, **(_REGULARISED if form == "regularised" else {})},
     )
 
 

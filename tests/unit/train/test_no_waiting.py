@@ -1,12 +1,14 @@
 """No step and no evaluation has the host wait for the device, which would keep it from launching ahead."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from ffsd_ray import data
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.train.engine import Engine
 
 from helpers.device_watch import watch_device
@@ -58,6 +60,16 @@ def test_neither_steps_nor_evaluations_wait(form: str) -> None:
         eval_batch_size=20,
         ema=0.9,
     )
+    check(spec)
+
+
+def test_nothing_that_is_drawn_for_an_image_waits() -> None:
+    drawn: dict[str, Any] = {"label_smoothing": 0.1, "mixup": 0.3, "cutmix": 1.0, "random_erasing": 0.5}
+    check(digits_spec({"name": "ffsd"}, data={"test_per_class": 3}, batch_size=16, eval_batch_size=20, **drawn))
+
+
+def check(spec: TrialSpec) -> None:
+    """Train and evaluate, watched."""
     engine = Engine(spec, data.load(spec.data), torch.device("meta"))
     engine.begin(1)
     steps = engine.epoch(1, engine.meters())
