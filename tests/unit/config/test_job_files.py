@@ -110,7 +110,7 @@ WRONG = [
     Wrong(
         "cosine with milestones",
         edited("{epochs: 4}", "{epochs: 4, schedule: cosine, milestones: [2]}"),
-        "5:38",
+        "5:50",
         "train.milestones",
         ("A cosine has none",),
     ),
