@@ -1,12 +1,15 @@
-"""Measure a trained network again: python -m ffsd_ray.evaluate model_best.safetensors [--data root=elsewhere]."""
+"""Measure a trained network again, also on other images: python -m ffsd_ray.evaluate model_best.safetensors."""
 
 import argparse
+import csv
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ffsd_ray import data
 from ffsd_ray.command import command
@@ -17,16 +20,35 @@ from ffsd_ray.config.source.yaml_file import parse
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, DataSettings, Split
 from ffsd_ray.data.batches import EvalBatches
+from ffsd_ray.data.class_folders import labelled_paths, scan
+from ffsd_ray.data.decode import Span, decode_named
 from ffsd_ray.data.streaming import StreamableSettings
 from ffsd_ray.deployed import DeployedModel, load_model
 from ffsd_ray.errors import DataError
+from ffsd_ray.quality import class_table, quality
 from ffsd_ray.series import HistoryRow
+from ffsd_ray.terminal import Screen, csv_text
 from ffsd_ray.train.meters import AccuracyMeter
+
+#: Pictures of a folder that are classified together.
+_AT_ONCE = 100
+
+
+class Evaluation(NamedTuple):
+    """A network's predictions on images.
+
+    row: `<split>/<member>/<top1 | top5 | loss>`.
+    logits, labels: float32 [N, K] and int64 [N], in the images' order.
+    """
+
+    row: HistoryRow
+    logits: Tensor
+    labels: Tensor
 
 
 @torch.inference_mode()
-def evaluate(model: DeployedModel, spec: TrialSpec, images: Split, split: str) -> HistoryRow:
-    """`<split>/<member>/<top1 | top5 | loss>`, computed as the trial `spec` did at the end of an epoch.
+def evaluate(model: DeployedModel, spec: TrialSpec, images: Split, split: str) -> Evaluation:
+    """Predict as the trial `spec` did at the end of an epoch.
 
     The same threads, batches, memory layout and precision, so on the device of the training the same to the last bit.
     """
@@ -34,6 +56,7 @@ def evaluate(model: DeployedModel, spec: TrialSpec, images: Split, split: str) -
     torch.set_num_threads(spec.scale.worker_threads)
     model.to(memory_format=torch.channels_last)
     meter = AccuracyMeter([card.member], [], len(card.classes), torch.device("cpu"))
+    found: list[tuple[Tensor, Tensor]] = []
     for rank in range(spec.scale.most_workers):
         batches = EvalBatches(
             images,
@@ -47,7 +70,9 @@ def evaluate(model: DeployedModel, spec: TrialSpec, images: Split, split: str) -
             with torch.autocast("cpu", torch.bfloat16, enabled=card.precision == "bf16"):
                 logits = model.finite(inputs)
             meter.update({card.member: logits.float()}, labels)
-    return meter.read(split)
+            found.append((logits.float(), labels))
+    logits, labels = map(torch.cat, zip(*found, strict=True))
+    return Evaluation(meter.read(split), logits, labels)
 
 
 @command
@@ -62,15 +87,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="what differs from the recorded data section, such as root=elsewhere; repeatable",
     )
     parser.add_argument("--split", choices=["test", "val", "train"], help="default: the one of the recorded accuracy")
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="measure on the pictures in a folder's class folders, all of them"
+    )
+    parser.add_argument(
+        "--predictions", type=Path, metavar="CSV", help="write a line an image: label, prediction, its probability"
+    )
     arguments = parser.parse_args(argv)
     model = load_model(arguments.file)
     card = model.card
     split = arguments.split or card.split
+    if arguments.images is not None:
+        if arguments.data or arguments.split:
+            parser.error("--images says what to measure on; --data and --split do not go with it")
+        return _on_folder(model, arguments.images, arguments.predictions)
     spec = _spec(arguments.file, card.spec, arguments.data)
     if spec.data.known_size not in (None, card.image_size):
         raise DataError(_other_size(card.image_size, spec.data.known_size))
     images = _images(model, data.load(_as_they_are(spec.data), progress=True), split)
-    row = evaluate(model, spec, images, split)
+    found = evaluate(model, spec, images, split)
+    row = found.row
     top1 = row[f"{split}/{card.member}/top1"]
     print(f"top-1 {top1:.2f} % of {len(images)} {split} images ({card.member}, epoch {card.epoch})")
     if f"{split}/{card.member}/top5" in row:
@@ -81,7 +117,57 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"recorded: {card.top1:.2f} %: the same")
     else:
         print(f"recorded: {card.top1:.2f} %: differs by {top1 - card.top1:+.4f}")
+    names = [f"{split} {index}" for index in range(len(images))]
+    _tell(model, found.logits, found.labels, names, arguments.predictions)
     return 0
+
+
+def _on_folder(model: DeployedModel, folder: Path, out: Path | None) -> int:
+    """Measure on pictures in class folders, whatever the trial was trained on.
+
+    Raises:
+        DataError: there are none, or a class folder is none of the network's classes.
+    """
+    if not folder.is_dir():
+        raise DataError(f"--images {folder}: no such folder, expected class folders of images")
+    part = scan(folder, may_be_empty=True)
+    for note in part.notes:
+        print(note)
+    pictures = list(labelled_paths(part, list(model.classes), folder, Path("the training images")))
+    starts = range(0, len(pictures), _AT_ONCE)
+    logits = torch.cat([_predict(model, [path for path, _ in pictures[start : start + _AT_ONCE]]) for start in starts])
+    labels = torch.tensor([label for _, label in pictures])
+    top1 = 100 * (logits.argmax(dim=1) == labels).double().mean().item()
+    print(f"top-1 {top1:.2f} % of {len(pictures)} images in {folder} ({model.card.member}, epoch {model.card.epoch})")
+    _tell(model, logits, labels, [path for path, _ in pictures], out)
+    return 0
+
+
+@torch.inference_mode()
+def _predict(model: DeployedModel, paths: Sequence[str]) -> Tensor:
+    """Logits [B, K] of pictures."""
+    pixels = [model.preprocess(decode_named(Span(path), path, None)) for path in paths]
+    return model.finite(torch.stack(pixels))
+
+
+def _tell(model: DeployedModel, logits: Tensor, labels: Tensor, names: Sequence[str], out: Path | None) -> None:
+    """Print what else the predictions say, and write them to `out`; `names`: of the images."""
+    found = quality(logits, labels)
+    print(
+        f"balanced accuracy {found.balanced:.2f} %, NLL {found.nll:.3f}, calibration error (ECE) {found.ece:.1f} points"
+    )
+    Screen().print(class_table(found, model.classes))
+    if out is None:
+        return
+    probabilities, predicted = logits.softmax(dim=1).max(dim=1)
+    rows = zip(names, labels.tolist(), predicted.tolist(), probabilities.tolist(), strict=True)
+    with out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("image", "class", "predicted", "probability"))
+        for name, label, prediction, probability in rows:
+            texts = (csv_text(text) for text in (name, model.classes[label], model.classes[prediction]))
+            writer.writerow((*texts, f"{probability:.4f}"))
+    print(f"Predictions: {out}")
 
 
 def _as_they_are(settings: DataSettings) -> DataSettings:

@@ -36,6 +36,16 @@ def plain(text: str, keep: str = "\n\t") -> str:
     return _ACTS.sub(lambda match: match[0] if match[0] in keep else repr(match[0])[1:-1], uncoloured)
 
 
+def csv_text(text: str) -> str:
+    """Text for a cell that no spreadsheet takes for a formula: what begins like one gets an apostrophe."""
+    cell = plain(text, keep="")
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}" if cell.lstrip().startswith(("=", "+", "-", "@")) else cell
+    return cell
+
+
 class PlainStream(io.TextIOBase):
     """A stream that cleans what is written to it. It says that it is no terminal, so that nobody sends it colours."""
 

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 
 from ffsd_ray.errors import JobError
 from ffsd_ray.report.tables.text import Printable
-from ffsd_ray.terminal import plain
+from ffsd_ray.terminal import csv_text, plain
 
 
 def render_csv(table: Printable) -> str:
     """The table's frame under a head; numbers with six digits, lists with `; ` between their entries."""
     frame = table.frame().astype(object)
-    text: str = frame.map(_csv_cell).rename(columns=_inert).to_csv(index=False, lineterminator="\n")
+    text: str = frame.map(_csv_cell).rename(columns=csv_text).to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -27,17 +27,7 @@ def _csv_cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{round(value, 12):.6g}"  # a difference of equal means is 0, not what rounding left of it
-    return _inert(value if isinstance(value, str) else "; ".join(map(str, value)) if np.ndim(value) else str(value))
-
-
-def _inert(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe, a number none."""
-    text = plain(cell, keep="")
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
-    return text
+    return csv_text(value if isinstance(value, str) else "; ".join(map(str, value)) if np.ndim(value) else str(value))
 
 
 def write_parquet(table: Printable, out: str) -> Path:
