@@ -184,7 +184,8 @@ def test_more_trials_run_once_there_are_more_nodes(job: Path, hold: Hold, launch
         cluster.shutdown()
 
 
-@pytest.mark.parametrize("launcher", ["trial", pytest.param("trainer", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["trial", "trainer"])
 def test_a_failed_trial_leaves_nothing_behind(job: Path, hold: Hold, launcher: str) -> None:
     head = {"num_cpus": 2, "object_store_memory": 10**8, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)

@@ -319,6 +319,7 @@ def test_a_local_filesystem_fails_while_training(disk: Path, job: Path, monkeypa
 # ---- a whole job
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.thorough
 def test_a_job_in_a_bucket(

@@ -27,6 +27,12 @@ JOBS = paths.JOB_FILES
 FEW, SOME = {"cifar10_smoke", "quickstart"}, {"ablations", "fig2", "table7"}
 ALL = [pytest.param(job, id=job.stem, marks=[] if job.stem in FEW else [pytest.mark.thorough]) for job in JOBS]
 
+#: The same where each takes many seconds.
+COSTLY = [
+    pytest.param(*job.values, id=job.id, marks=[*job.marks, *([] if job.id in FEW | SOME else [pytest.mark.slow])])
+    for job in ALL
+]
+
 #: Digits in place of the data sets, at the smallest size that the job's networks take; one CPU worker a trial.
 SIZES = {"table3": 64, "vgg16_end2": 32}
 
@@ -99,7 +105,7 @@ def cost_line(job: Path) -> str:
     return f"# Cost: {trials}, {total / unit:,.{decimals}f} {name} of training (counted, not timed)."
 
 
-@pytest.mark.parametrize("job", ALL)
+@pytest.mark.parametrize("job", COSTLY)
 def test_header_says_what_the_job_costs(job: Path) -> None:
     """Where it does not, the message has the line that the header should have."""
     said = [line for line in job.read_text().splitlines() if line.startswith("# Cost:")]
@@ -226,14 +232,7 @@ def test_header_gives_command_and_expectation(job: Path) -> None:
     assert any(line.startswith(("# Paper:", "# Paper,", "# Paper (", "# Expected:", "# Cost:")) for line in comment)
 
 
-@pytest.mark.parametrize(
-    "job",
-    [
-        pytest.param(*job.values, marks=[*job.marks, *([] if job.id in FEW | SOME else [pytest.mark.slow])])
-        for job in ALL
-    ],
-    ids=[job.id for job in ALL],
-)
+@pytest.mark.parametrize("job", COSTLY)
 def test_smoke_form(job: Path, tmp_path: Path) -> None:
     """In this process, without Ray."""
     settings = [argument for setting in overrides_for(job) for argument in ("--set", setting)]

@@ -53,6 +53,7 @@ def smallest(**changes: Any) -> TrialSpec:
     return digits_spec({"name": "ffsd"}, data={"image_size": 8}, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_a_job_leaves_a_dated_record(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.json"

@@ -30,6 +30,7 @@ from ffsd_ray.errors import DataError
 from ffsd_ray.run import main
 
 from helpers.images import IMAGE_TYPE, data_settings
+from helpers.paths import TESTS
 
 RAMP = np.tile(np.linspace(0, 255, 16).astype(np.uint8), (8, 1))
 DEEP = RAMP.astype(np.uint16) * 257
@@ -492,7 +493,12 @@ def test_damaged_bytes_are_pixels_or_a_refusal_and_nothing_is_printed() -> None:
     """In a process of its own: libraries in C print past Python, and pytest has filters for warnings of its own."""
     program = "import test_decoding; test_decoding.decode_damaged(60)"
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -89,6 +89,7 @@ def test_it_is_searched_costed_reported_and_exported(copy: Path) -> None:
     python(copy, "ffsd_ray.export", str(file), "--onnx")
 
 
+@pytest.mark.slow
 def test_the_tests_over_all_methods_include_it(copy: Path) -> None:
     files = dict.fromkeys(test.partition(":")[0] for test in sorted(OVER_ALL))
     said = python(copy, "pytest", "-v", "-p", "no:cacheprovider", "-m", "not slow", "-k", "[mean]", *files)

@@ -23,6 +23,7 @@ from ffsd_ray.train.trainer import Trainer, train
 from helpers.comparison import assert_same_end, latest_state
 from helpers.forms import ADDED, CLASSES, EPOCH, EVERY, EVERY_AND_ADDED, FORMS, TRAINED, group_of, spec_of
 from helpers.specs import method_settings
+from helpers.tiers import often
 from helpers.workers import run_workers, train_with
 
 
@@ -47,7 +48,7 @@ def test_members_are_who_they_are_called(form: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("form", TRAINED)
+@pytest.mark.parametrize("form", often(("afd", "kdcl general", *ADDED), TRAINED, others="slow"))
 def test_resumed_is_never_stopped(form: str, tmp_path: Path) -> None:
     spec = spec_of(form, batch_size=8)
     whole = train_with(spec, tmp_path / "whole")
@@ -85,6 +86,7 @@ def _gradients(rank: int, world_size: int, folder: Path) -> None:
         torch.save(found, folder / f"{world_size}.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_two_workers_have_the_gradients_of_one(tmp_path: Path) -> None:
     _gradients(0, 1, tmp_path)

@@ -68,7 +68,7 @@ def test_columns_are_the_networks_of_the_checkpoints(run: RunRecords) -> None:
         "ffsd n=2, seed 0": [(name, level) for name in ("student1", "student2", "leader") for level in levels],
     }
     assert shown.classes == ("0", "3", "6")
-    for said in ("digits", "resnet20", "epoch 1", "seed 0", "No checkpoint yet: ffsd n=3, seed 0"):
+    for said in ("digits", "resnet8", "epoch 1", "seed 0", "No checkpoint yet: ffsd n=3, seed 0"):
         assert said in shown.caption
     figure = draw(shown)
     assert len(figure.axes) == 3 * (1 + 2 + 4 + 6)

@@ -19,6 +19,7 @@ from ffsd_ray.report.tables.rows import Row
 from ffsd_ray.report.tables.table import table_of
 
 from helpers.synthetic_records import Outcome, result, write_run
+from helpers.tiers import often
 
 GRID = """\
 name: small
@@ -95,7 +96,7 @@ REPORTS = {
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", often(["unfinished", "equal means"], RUNS, others="slow"))
 def test_every_report_answers_or_says_why_not(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from ffsd_ray.train.engine import Engine
 from helpers.comparison import assert_same_end
 from helpers.recorded_graphs import RecordedGraph, record_graphs
 from helpers.specs import digits_spec
+from helpers.tiers import often
 from helpers.workers import train_with
 
 FULL, PARTIAL = torch.arange(4.0), torch.arange(2.0)
@@ -127,8 +128,9 @@ FORMS: dict[str, dict[str, Any]] = (
 )
 
 
-#: Those that are tried at every change: FFSD, and what clips and anneals. The others take long.
-FAST = ("baseline", "ffsd", "end2", "regularised")
+#: Those that are tried at every change: FFSD, and what clips and anneals; before a merge, what has phases, learns from
+#: held-out images or has a leader added. The others take long.
+FAST, MERGED = ("baseline", "ffsd", "end2", "regularised"), ("afd", "kdcl general", "dml")
 
 
 def graph_spec(form: str) -> TrialSpec:
@@ -156,7 +158,8 @@ def trained(spec: TrialSpec, folder: Path, monkeypatch: pytest.MonkeyPatch, *, c
 
 
 @pytest.mark.parametrize(
-    "form", [pytest.param(form, marks=[] if form in FAST else pytest.mark.thorough) for form in FORMS]
+    "form",
+    [*often(FAST, (*FAST, *MERGED)), *often([], [it for it in FORMS if it not in (*FAST, *MERGED)], others="slow")],
 )
 def test_captured_training_is_eager_training(
     form: str, graphs: list[RecordedGraph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
