@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -11,12 +11,13 @@ from pydantic.fields import FieldInfo
 from ffsd_ray.backbone_name import BackboneName
 from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.backbones.torchvision_models import PREFIX
-from ffsd_ray.base_settings import ADDED_LATER, NOT_IDENTITY, Name, Problem, Settings, refuse
+from ffsd_ray.base_settings import ADDED_LATER, NOT_IDENTITY, Location, Name, Problem, Settings, Sha256, refuse
 from ffsd_ray.config.optimisation import TrainSettings, can_capture, resolve_execution
 from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.config.search import SCHEDULERS, SEARCHERS
 from ffsd_ray.config.union import by_name, short_form
 from ffsd_ray.data import SOURCES, DataSettings
+from ffsd_ray.data.fingerprint import file_sha256
 from ffsd_ray.data.streaming import StreamableSettings
 from ffsd_ray.methods import METHODS, MapShapes, MethodSettings
 from ffsd_ray.methods.shared.with_teacher import TeacherSettings
@@ -42,6 +43,46 @@ class BackboneSettings(Settings):
     name: BackboneName = Field(
         description=f"A backbone's name, or {PREFIX}NAME for a classifier of torchvision.models."
     )
+    weights: Location | None = Field(
+        None,
+        json_schema_extra=ADDED_LATER,
+        description="What networks begin with: default, torchvision's own weights (which are downloaded); or a file: "
+        "safetensors (a trial's model_best), or a state dictionary saved by torch. Where it is of another number of "
+        "classes the last layer is new. null: random weights.",
+    )
+    weights_sha256: Sha256 | None = Field(
+        None,
+        json_schema_extra=NOT_IDENTITY,
+        description="SHA-256 of that file, which tells trials apart in place of its path, and which it must still have "
+        "when a trial begins; null: as the file is when the job is read.",
+    )
+    weights_for: Literal["all", "deployed"] = Field(
+        "all", json_schema_extra=ADDED_LATER, description="Which networks begin with them: all, or the deployed one."
+    )
+    lr_factor: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, json_schema_extra=ADDED_LATER, description="Of the learning rates of what begins with them."
+    )
+
+    @model_validator(mode="after")
+    def _weights_can_be_had(self) -> Self:
+        refuse(self, self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        if self.weights is None:
+            for key in ("weights_sha256", "weights_for", "lr_factor"):
+                if (value := getattr(self, key)) != type(self).model_fields[key].default:
+                    yield Problem((key,), value, "Needs weights: what networks begin with")
+        elif self.weights == "default":
+            if not self.name.startswith(PREFIX):
+                expected = f"torchvision has weights for its own models, such as {PREFIX}resnet18; give a file"
+                yield Problem(("weights",), self.weights, expected)
+        elif self.weights_sha256 is None:
+            try:
+                object.__setattr__(self, "weights_sha256", file_sha256(self.weights))
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                yield Problem(("weights",), self.weights, f"Should be default, or a file that can be read: {reason}")
 
 
 #: The sections that come in kinds, told apart by their `name`: those of trials, and two of the `search` section.
@@ -197,6 +238,8 @@ class TrialSpec(Settings):
         )
         content["scale"]["device"] = "cuda" if self.scale.uses_gpu else "cpu"
         content["scale"]["threads"] = self.scale.worker_threads
+        if self.backbone.weights_sha256 is not None:
+            content["backbone"]["weights"] = self.backbone.weights_sha256
         if isinstance(self.method, TeacherSettings):
             content["method"]["teacher_weights"] = self.method.teacher_sha256
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

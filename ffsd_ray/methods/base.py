@@ -123,6 +123,8 @@ class Method(nn.Module, ABC):
         #: Frozen teacher networks, all with the same backbone, in evaluation mode. A plain list keeps them out of the
         #: state dictionary; `load_teachers` loads their weights from where they were trained.
         self.teachers: list[nn.Module] = []
+        #: Parameters that began with weights trained before (`backbone.weights`), for their own learning rates.
+        self.pretrained: list[nn.Parameter] = []
 
     @abstractmethod
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:

@@ -21,6 +21,7 @@ from ffsd_ray.train.distributed import share_statistics, sum_over_workers
 from ffsd_ray.train.elastic import BatchParts, batch_parts, ddp_with_local_buffers
 from ffsd_ray.train.execution import Executor
 from ffsd_ray.train.meters import AccuracyMeter, Meters, TermMeter
+from ffsd_ray.train.starting_weights import load_starting_weights
 from ffsd_ray.train.weight_average import WeightAverage
 
 
@@ -33,7 +34,7 @@ class Engine:
         """`rank`, `world_size`: of several workers, which torch.distributed joins; without it, one of them by itself.
 
         Raises:
-            TrialError: see `build_method`.
+            TrialError: see `build_method` and `load_starting_weights`.
         """
         self._spec, self._device, self._rank = spec, device, rank
         use_device(device)
@@ -42,9 +43,11 @@ class Engine:
         method = build_method(spec, dataset.num_classes, dataset.image_size, dataset)
         if spec.train.batch_norm == "sync":
             method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        #: What is to be said of how the group was built.
+        self.notes = load_starting_weights(method, spec.backbone, dataset.num_classes)
         # Convolutions on small images are faster in this layout, on CPUs and GPUs alike.
         self.method = method.to(device).to(memory_format=torch.channels_last)
-        self.optimisers = optimisers.build(self.method, spec.train)
+        self.optimisers = optimisers.build(self.method, spec.train, pretrained_factor=spec.backbone.lr_factor)
         self.average = WeightAverage(self.method, spec.train.ema) if spec.train.ema is not None else None
         elastic, parts = spec.scale.elastic, spec.scale.most_workers
         worker_parts = batch_parts(rank, world_size, parts) if elastic else range(rank, rank + 1)

@@ -1,12 +1,12 @@
 """Optimisers by role, and learning-rate schedules."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -67,11 +67,13 @@ class Optimisers(NamedTuple):
                 group.update(hyperparameters)
 
 
-def build(method: Method, settings: TrainSettings, *, fused: bool | None = None) -> Optimisers:
+def build(
+    method: Method, settings: TrainSettings, *, fused: bool | None = None, pretrained_factor: float = 1.0
+) -> Optimisers:
     """SGD or AdamW for students, leader and fusion, Adam for the self-distillation modules (Section IV-A) and others.
 
     `fused`, None for "on a GPU": each updates everything in one kernel, and learning rates are tensors that a captured
-    step reads.
+    step reads. `pretrained_factor`: of the rates of the method's `pretrained` parameters.
     """
     roles = {role: [p for net in nets for p in net.parameters()] for role, nets in method.roles().items()}
     device = next(method.parameters()).device
@@ -82,7 +84,12 @@ def build(method: Method, settings: TrainSettings, *, fused: bool | None = None)
         return {"params": roles[role], "lr": rate, "initial_lr": lr, "weight_decay": weight_decay}
 
     decays: dict[Role, float] = {"student": settings.weight_decay, "fusion": settings.fusion_weight_decay}
-    groups = [group(role, settings.lr, decay) for role, decay in decays.items() if roles.get(role)]
+    groups = [
+        part
+        for role, decay in decays.items()
+        if roles.get(role)
+        for part in split_pretrained(group(role, settings.lr, decay), method.pretrained, pretrained_factor)
+    ]
     main: Optimizer
     if settings.optimiser == "sgd":
         main = SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov, fused=fused)
@@ -97,6 +104,18 @@ def build(method: Method, settings: TrainSettings, *, fused: bool | None = None)
     for role, rate in method.adam_rates.items():
         by_name[role] = by_role[role] = Adam([group(role, rate, 0.0)], rate, fused=fused, capturable=fused)
     return Optimisers(by_name, by_role, method.clip_norm)
+
+
+def split_pretrained(
+    group: dict[str, Any], pretrained: Iterable[nn.Parameter], factor: float
+) -> Iterator[dict[str, Any]]:
+    """A parameter group, in two where `factor` is not 1: the others, and those pretrained at `factor` times it."""
+    known = {id(parameter) for parameter in pretrained} if factor != 1 else set()
+    for own_factor, chosen in ((1.0, False), (factor, True)):
+        parameters = [parameter for parameter in group["params"] if (id(parameter) in known) == chosen]
+        if parameters:
+            rates = {"lr": group["lr"] * own_factor, "initial_lr": group["initial_lr"] * own_factor}
+            yield {**group, "params": parameters, **rates}
 
 
 def learning_rate_factor(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:

@@ -76,7 +76,9 @@ class Trainer:
         """
         spec, records, writes = self._spec, self._records, self._context.rank == 0
         if writes:
-            environment_record = environment(self._context.device, self._context.world_size) | {"notes": self._notes}
+            environment_record = environment(self._context.device, self._context.world_size) | {
+                "notes": [*self._notes, *self._engine.notes]
+            }
             records.begin(spec.model_dump(), environment_record, self._dataset.skipped)
             if self._taken_over:
                 records.write_checkpoint(len(self._progress.rows), self._state(), keep_earlier=keep_checkpoints)
