@@ -4,11 +4,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ffsd_ray.api import Run as Run
+    from ffsd_ray.api import Trial as Trial
+    from ffsd_ray.api import fit as fit
+    from ffsd_ray.api import open_run as open_run
     from ffsd_ray.deployed import load_model as load_model
 
     __version__: str
 
-__all__ = ["__version__", "load_model"]
+__all__ = ["Run", "Trial", "__version__", "fit", "load_model", "open_run"]
 
 # Python imports this package before the module of a command (`python -m ffsd_ray.run`), whose imports take seconds.
 if sys.argv[:1] == ["-m"] and any(word.removeprefix("-m").startswith(f"{__name__}.") for word in sys.orig_argv):
@@ -23,6 +27,10 @@ def __getattr__(name: str) -> Any:
         from ffsd_ray.deployed import load_model
 
         return load_model
+    if name in ("Run", "Trial", "fit", "open_run"):
+        from ffsd_ray import api
+
+        return getattr(api, name)
     if name == "__version__":
         from importlib.metadata import version
 

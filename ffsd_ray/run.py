@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = load_job(arguments.job, arguments.set)
     if arguments.smoke:
         plan = smoke(plan)
-    notes_on_memory = _check_memory(plan)
+    notes_on_memory = check_memory(plan)
     console = Screen(file=sys.stdout)  # this stream, also while Tune's own printing is turned away
     if arguments.dry_run:
         plan, notes = _looked_at(plan)
@@ -52,14 +52,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         for note in [*notes_on_memory, *notes]:
             console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
         return FINISHED
+    run = train_job(
+        plan,
+        console,
+        storage=arguments.storage,
+        resume=arguments.resume,
+        verbose=arguments.verbose,
+        notes=notes_on_memory,
+    )
+    # Only now: pandas takes a while to import, which --help and --dry-run need not wait for.
+    from ffsd_ray.report.tables.show import tell
+    from ffsd_ray.report.tables.table import result_table
+    from ffsd_ray.report.tables.terminal import render_terminal
+
+    table = result_table(run)
+    status = tell(table.damages)
+    console.print(render_terminal(table))
+    console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
+    return status if all(state == "completed" for state in _states(run)) else SOME_FAILED
+
+
+def train_job(
+    plan: Plan,
+    console: Console,
+    *,
+    storage: str | None = None,
+    resume: bool = False,
+    verbose: bool = False,
+    notes: Sequence[str] = (),
+) -> RunRecords:
+    """Train every trial of a job that is not trained yet; return the run's records.
+
+    Raises:
+        UserError: something is wrong with the job, its images, the cluster or the storage, or there is a run already.
+        Interrupted: Ctrl-C; the message says how far it came.
+    """
     if plan.job.watch.services:
         # Imported only here, as the driver is.
         from ffsd_ray.launch.tracking.setup import check_services
 
         check_services(plan.job.watch)
-    run = RunRecords(Store(arguments.storage or plan.job.records.storage).child(plan.job.name))
+    run = RunRecords(Store(storage or plan.job.records.storage).child(plan.job.name))
     run.store.check_writable()
-    if not arguments.resume:
+    if not resume:
         _refuse_used(run)
     if plan.job.context == "local":
         _check_device(plan)
@@ -71,10 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if run.exists():
             with suppress(DamagedRecords):  # written anew below; trials are found by what they compute
                 check_same_images(plan, run.trials())
-        for note in [*notes_on_memory, *_read_images(_to_train(run, plan))]:
+        for note in [*notes, *_read_images(_to_train(run, plan))]:
             say(f"Note: {note}")
         with sole_driver(run.store, say):
-            if not arguments.resume:
+            if not resume:
                 _refuse_used(run)  # another may have driven it to its end meanwhile
             _begin(run, plan)
             for damage in _damaged_results(run):
@@ -83,19 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say(f"To be made again: {missing}")
             if plan.job.records.reuse:
                 _reuse(run, plan, say)
-            _train(run, plan, console, verbose=arguments.verbose)
+            _train(run, plan, console, verbose=verbose)
     except KeyboardInterrupt:
         raise Interrupted(_how_far(run, plan)) from None
-    # Only now: pandas takes a while to import, which --help and --dry-run need not wait for.
-    from ffsd_ray.report.tables.show import tell
-    from ffsd_ray.report.tables.table import result_table
-    from ffsd_ray.report.tables.terminal import render_terminal
-
-    table = result_table(run)
-    status = tell(table.damages)
-    console.print(render_terminal(table))
-    console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
-    return status if all(state == "completed" for state in _states(run)) else SOME_FAILED
+    return run
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,7 +150,7 @@ def _refuse_used(run: RunRecords) -> None:
         )
 
 
-def _check_memory(plan: Plan) -> list[str]:
+def check_memory(plan: Plan) -> list[str]:
     """Notes on trials that this machine could not hold, where another one may be meant.
 
     Raises:

@@ -62,8 +62,12 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     Raises:
         JobError: everything that is wrong with the file and the overrides, each with its place.
     """
+    return parse_job(_read(Path(path), Problems()), path, overrides)
+
+
+def parse_job(text: str, path: str | Path, overrides: Sequence[str] = ()) -> Plan:
+    """The job that a text is, see `load_job`; `path`: what messages call the text."""
     problems = Problems()
-    text = _read(Path(path), problems)
     tree = parse(text, lambda line, column: Place(str(path), line, column), problems)
     if tree is not None and not isinstance(tree.value, dict):
         content = "The file is empty" if tree.value is None else f"The whole file is {format_value(tree.plain())}"

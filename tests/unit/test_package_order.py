@@ -34,13 +34,15 @@ ORDER = (
     "backbones command file_schema storage",
     "backbone_name data nets stamp",
     "deployed",
-    "classify export __init__ methods",
+    "classify export methods",
     "config",
     "records schema",
     "progress_view",
     "train",
     "evaluate launch report",
     "bench run",
+    "api",
+    "__init__",
 )
 
 

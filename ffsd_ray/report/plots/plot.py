@@ -35,11 +35,19 @@ def plot(run: RunRecords, table: Table, keys: Sequence[str], out: str | None) ->
     import matplotlib
 
     with matplotlib.rc_context(LOOK):
+        write_picture(figure_of(run, table, keys), path)
+    return path
+
+
+def figure_of(run: RunRecords, table: Table, keys: Sequence[str]) -> "Figure":
+    """The picture as a figure with its title and captions, see `plot`."""
+    import matplotlib
+
+    with matplotlib.rc_context(LOOK):
         shown = picture(run, table, keys)
         figure = draw(shown)
         dress(figure, shown.title, shown.captions)
-        write_picture(figure, path)
-    return path
+    return figure
 
 
 def picture(run: RunRecords, table: Table, keys: Sequence[str]) -> Picture:
