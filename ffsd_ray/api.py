@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
-from rich.console import Console
 
 from ffsd_ray.config.labels import trial_labels
 from ffsd_ray.config.load import load_job, parse_job, value_at, varying
@@ -26,6 +25,7 @@ from ffsd_ray.report.ranking import best
 from ffsd_ray.report.results import EPOCHS, Epoch
 from ffsd_ray.report.tables.table import Table, result_table
 from ffsd_ray.run import check_memory, train_job
+from ffsd_ray.terminal import Screen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -174,7 +174,7 @@ def fit(
         plan = parse_job(yaml.safe_dump(dict(job), sort_keys=False), "job", options)
     else:
         plan = load_job(Path(job), options)
-    return Run(train_job(plan, Console(), storage=storage, resume=resume, notes=check_memory(plan)))
+    return Run(train_job(plan, Screen(), storage=storage, resume=resume, notes=check_memory(plan)))
 
 
 def open_run(path: str | PathLike[str]) -> Run:

@@ -180,7 +180,7 @@ def test_the_best_is_none_of_the_teachers(record: Any) -> None:
     run = record(TAUGHT, lambda spec: taught(spec) if spec.method.name == "baseline" else ...)
     text = best_job(run.job(), table(run), collect(run), by_test=False)
     assert yaml.safe_load(text)["seed"] == [0, 1, 2]
-    assert yaml.safe_load(text)["backbone"] == {"name": "resnet20"}
+    assert yaml.safe_load(text)["backbone"]["name"] == "resnet20"
     teachers = table(run, conditions=["backbone=resnet32"])
     assert [len(row.seeds) for row in teachers.rows] == [3], "asked for by themselves they are shown"
     with pytest.raises(RecordsError, match="are teachers, which other trials learn from"):
