@@ -1,14 +1,20 @@
 """Captions of a table."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import PurePath
 from typing import Literal, NamedTuple
 
+from ffsd_ray.base_settings import ADDED_LATER
+from ffsd_ray.config.optimisation import TrainSettings
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import DataSettings
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.report.collect import Trial
 from ffsd_ray.report.columns import columns_of
 from ffsd_ray.report.results import Epoch, ended
+
+#: Of when there is an evaluation, the caption on the best epoch tells.
+_SAID_ELSEWHERE = {"evaluate_every"}
 
 #: A caption names no more values of a setting than this.
 _MOST_VALUES = 8
@@ -36,7 +42,7 @@ def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequenc
         "lr " + _each(specs, lambda spec: f"{spec.train.lr:g}"),
         _each(specs, lambda spec: spec.train.precision),
     ]
-    yield Caption("protocol", ", ".join(protocol))
+    yield Caption("protocol", ", ".join([*protocol, *_further(specs)]))
     over = f"the n trials of a row, which differ in {', '.join(averaged)}" if averaged else "n seeds"
     yield Caption(
         "accuracy",
@@ -72,6 +78,16 @@ def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequenc
     if deployed:
         each = (f"{name} ({' / '.join(sizes)})" for name, sizes in deployed.items())
         yield Caption("deployed", f"Deployed (parameters): {', '.join(each)}")
+
+
+def _further(specs: Sequence[TrialSpec]) -> Iterator[str]:
+    """What networks begin with, and settings of training that the paper does not have, where they are set."""
+    if any(spec.backbone.weights is not None for spec in specs):
+        yield "weights " + _each(specs, lambda spec: PurePath(spec.backbone.weights or "random").name)
+    for name, field in TrainSettings.model_fields.items():
+        values = [getattr(spec.train, name) for spec in specs]
+        if field.json_schema_extra == ADDED_LATER and name not in _SAID_ELSEWHERE and set(values) != {field.default}:
+            yield f"{name} " + " / ".join(dict.fromkeys("none" if value is None else f"{value}" for value in values))
 
 
 def _each(specs: Iterable[TrialSpec], value: Callable[[TrialSpec], str]) -> str:

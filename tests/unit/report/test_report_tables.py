@@ -302,6 +302,16 @@ def test_rows_chosen_on_different_splits_are_not_ranked(record: Any) -> None:
         best_job(run.job(), table(run), collect(run), by_test=False)
 
 
+def test_how_trials_were_trained_is_said(record: Any) -> None:
+    """What the paper does not have, where it is set."""
+    shown = table(record(ONE, outcome))
+    assert not any("optimiser" in caption or "mixup" in caption for caption in shown.captions)
+    extra = "optimiser: adamw, lr: 0.01, mixup: 0.2, ema: 0.99"
+    job = ONE.replace("train: {", f"train: {{{extra}, ").replace("lr: 0.1", "")
+    captions = table(record(job, outcome)).captions
+    assert captions[0].endswith("lr 0.01, fp32, optimiser adamw, mixup 0.2, ema 0.99")
+
+
 # --against
 
 
