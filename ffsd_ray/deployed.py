@@ -153,7 +153,7 @@ def load_model(path: str | PathLike[str]) -> DeployedModel:
         raise RecordsError(f"{path}: expected a safetensors file, such as a trial's model_best: {error}") from error
     not_finite = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if not_finite:
-        raise RecordsError(f"{path}: expected finite weights, found others in {_some(not_finite)}")
+        raise RecordsError(f"{path}: expected finite weights, found others in {some_names(not_finite)}")
     try:
         check_stamp(Path(path).read_bytes())
     except SchemaError as error:
@@ -192,7 +192,7 @@ def _check_names(path: str | PathLike[str], card: Card, network: nn.Module, file
         if (part.get_shape(), part.get_dtype()) != wanted[name]
     ]
     faults = {"no": [name for name in wanted if name not in slices], "unknown": others, "": wrong}
-    said = "; ".join(f"{kind} {_some(names)}".strip() for kind, names in faults.items() if names)
+    said = "; ".join(f"{kind} {some_names(names)}".strip() for kind, names in faults.items() if names)
     if said:
         raise RecordsError(f"{path}: expected {card.backbone} for {len(card.classes)} classes: {said}")
 
@@ -201,5 +201,6 @@ def _check_names(path: str | PathLike[str], card: Card, network: nn.Module, file
 _DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.float64: "F64", torch.bool: "BOOL"}
 
 
-def _some(names: list[str]) -> str:
+def some_names(names: list[str]) -> str:
+    """The first of several tensors' names, and how many are left out."""
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -1,6 +1,5 @@
 """Mixed precision: networks run under bfloat16 autocast, losses are computed in float32."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,13 +11,6 @@ from torch.nn.modules.conv import _ConvNd
 from ffsd_ray.backbones import Features
 
 Precision = Literal["fp32", "bf16"]
-
-
-def autocast(x: Tensor, precision: Precision) -> contextlib.AbstractContextManager[object]:
-    """A context of bfloat16 autocast on x's device; for fp32 one that does nothing."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(x.device.type, torch.bfloat16)
 
 
 def full_precision(x: Tensor) -> Tensor:

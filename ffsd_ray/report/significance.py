@@ -56,14 +56,15 @@ def compared(rows: Sequence[Row], references: Mapping[Epoch, Row], notes: Notes)
     """The rows with their differences from the reference of their epoch."""
     found = [_compared(row, references[row.epoch], notes) for row in rows]
     for epoch in references:
-        each = [row.difference for row in found if row.epoch == epoch and row.difference is not None]
-        corrected = iter(holm([difference.p for difference in each if difference.p is not None]))
-        found = [
-            replace(row, difference=row.difference._replace(p_corrected=next(corrected)))
+        ps = {
+            index: row.difference.p
+            for index, row in enumerate(found)
             if row.epoch == epoch and row.difference is not None and row.difference.p is not None
-            else row
-            for row in found
-        ]
+        }
+        for index, corrected in zip(ps, holm([*ps.values()]), strict=True):
+            row = found[index]
+            assert row.difference is not None
+            found[index] = replace(row, difference=row.difference._replace(p_corrected=corrected))
     return found
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ffsd_ray.backbones.torchvision_models import PREFIX
 from ffsd_ray.config.trial import BackboneSettings
 from ffsd_ray.data.fingerprint import file_sha256
+from ffsd_ray.deployed import some_names
 from ffsd_ray.errors import TrialError, summary
 from ffsd_ray.methods import Method
 
@@ -22,8 +23,6 @@ _PREFIXES = ("module.", "model.", "backbone.", "net.")
 
 #: Classifiers beside the last one, which our networks leave out.
 _AUXILIARY = ("aux", "AuxLogits")
-
-_SHOWN = 3
 
 
 def load_starting_weights(method: Method, settings: BackboneSettings, classes: int) -> list[str]:
@@ -59,11 +58,11 @@ def _load(network: nn.Module, weights: Mapping[str, Tensor], classes: int, expec
     head = [name for name in other if _is_head(ours[name], theirs[name], classes)]
     wrong = [f"{name} {list(theirs[name].shape)} instead of {list(ours[name].shape)}" for name in {*other} - {*head}]
     faults = {"no": missing, "unknown": unknown, "": sorted(wrong)}
-    if said := "; ".join(f"{kind} {_some(names)}".strip() for kind, names in faults.items() if names):
+    if said := "; ".join(f"{kind} {some_names(names)}".strip() for kind, names in faults.items() if names):
         raise TrialError(f"{expected}: {said}")
     fitting = {name: tensor for name, tensor in theirs.items() if name in ours and name not in head}
     if bad := sorted(name for name, tensor in fitting.items() if not tensor.isfinite().all()):
-        raise TrialError(f"{expected}: finite ones, found others in {_some(bad)}")
+        raise TrialError(f"{expected}: finite ones, found others in {some_names(bad)}")
     network.load_state_dict(fitting, strict=False)
     return sorted(head)
 
@@ -123,7 +122,3 @@ def _of_torchvision(name: str) -> dict[str, Tensor]:
             f"backbone.weights: torchvision's weights of {name} cannot be had here ({summary(error)}); {hint}"
         ) from error
     return state
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -1,6 +1,7 @@
 """Captions of a table."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import PurePath
 from typing import Literal, NamedTuple
 
@@ -85,9 +86,14 @@ def _further(specs: Sequence[TrialSpec]) -> Iterator[str]:
     if any(spec.backbone.weights is not None for spec in specs):
         yield "weights " + _each(specs, lambda spec: PurePath(spec.backbone.weights or "random").name)
     for name, field in TrainSettings.model_fields.items():
-        values = [getattr(spec.train, name) for spec in specs]
-        if field.json_schema_extra == ADDED_LATER and name not in _SAID_ELSEWHERE and set(values) != {field.default}:
-            yield f"{name} " + " / ".join(dict.fromkeys("none" if value is None else f"{value}" for value in values))
+        later = field.json_schema_extra == ADDED_LATER and name not in _SAID_ELSEWHERE
+        if later and any(getattr(spec.train, name) != field.default for spec in specs):
+            yield f"{name} {_each(specs, partial(_train_setting, name))}"
+
+
+def _train_setting(name: str, spec: TrialSpec) -> str:
+    value = getattr(spec.train, name)
+    return "none" if value is None else str(value)
 
 
 def _each(specs: Iterable[TrialSpec], value: Callable[[TrialSpec], str]) -> str:
