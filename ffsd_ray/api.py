@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from ffsd_ray.config.labels import trial_labels
 from ffsd_ray.config.load import load_job, parse_job, value_at, varying
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.deployed import DeployedModel, load_model
 from ffsd_ray.errors import MissingRecords, RecordsError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.trial import MODEL_BEST, MODEL_LAST, TrialRecords
+from ffsd_ray.report.best_model import best_trial, keep_best_model
 from ffsd_ray.report.collect import collect
 from ffsd_ray.report.page.build import write_page
 from ffsd_ray.report.plots.plot import figure_of
-from ffsd_ray.report.ranking import best
 from ffsd_ray.report.results import EPOCHS, Epoch
 from ffsd_ray.report.tables.table import Table, result_table
 from ffsd_ray.run import check_memory, train_job
@@ -74,7 +73,7 @@ class Run:
     def __iter__(self) -> Iterator[Trial]:
         """The trials in the job's order."""
         specs = self.records.specs()
-        labels = trial_labels(list(specs.values()), self.records.job().get("report", {}).get("rows"))
+        labels = self.records.labels()
         for identity, spec in specs.items():
             yield Trial(spec, labels[identity], self.records.trial(identity))
 
@@ -128,11 +127,10 @@ class Run:
         Raises:
             RecordsError: no trial has completed, or some epochs were chosen on one split and some on another.
         """
-        row = best(self._table("best").rows)
-        if row is None:
+        found = best_trial(self.records, self._table("best"))
+        if found is None:
             raise RecordsError(f"{self.records.store.location}: there is no best trial yet, or trials do not compare")
-        of_row = [trial for trial in self if trial.spec.identity() in row.trials]
-        return max(of_row, key=lambda trial: trial.result["best"][trial.result["primary_series"]]["selected_by"])
+        return next(trial for trial in self if trial.spec.identity() == found.identity)
 
     def plot(self, *keys: str, epoch: Epoch = "best") -> "Figure":
         """A figure of accuracies against one dotted key or several, or with "epochs" the learning curves.
@@ -158,7 +156,7 @@ def fit(
     storage: str | None = None,
     resume: bool = False,
 ) -> Run:
-    """Train every trial of a job; return its run.
+    """Train every trial of a job; return its run. The best trial's network is then best.safetensors in its folder.
 
     Args:
         job: a job file's path, or what such a file says, as a dictionary.
@@ -174,7 +172,9 @@ def fit(
         plan = parse_job(yaml.safe_dump(dict(job), sort_keys=False), "job", options)
     else:
         plan = load_job(Path(job), options)
-    return Run(train_job(plan, Screen(), storage=storage, resume=resume, notes=check_memory(plan)))
+    records = train_job(plan, Screen(), storage=storage, resume=resume, notes=check_memory(plan))
+    keep_best_model(records, result_table(records))
+    return Run(records)
 
 
 def open_run(path: str | PathLike[str]) -> Run:

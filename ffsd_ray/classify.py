@@ -1,50 +1,51 @@
-"""Classify pictures with a deployed model: python -m ffsd_ray.classify model_best.safetensors picture.jpg ..."""
+"""Classify pictures with a deployed model: ffsd classify model_best.safetensors PICTURE|FOLDER ..."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+from rich.table import Table
 
 from ffsd_ray.command import command
-from ffsd_ray.data.decode import Span, decode_named
-from ffsd_ray.deployed import DeployedModel, load_model
+from ffsd_ray.deployed import load_model
 from ffsd_ray.errors import DataError
+from ffsd_ray.terminal import Screen
 
+#: Classes that are shown of a picture.
+_SHOWN = 3
 
-@torch.inference_mode()
-def classify(model: DeployedModel, picture: Path, top: int = 3) -> list[tuple[str, float]]:
-    """The most probable classes of a picture, each with its probability, best first.
-
-    Raises:
-        DataError: the file is missing, or not such a picture.
-        RecordsError: the network computes no probabilities.
-    """
-    pixels = decode_named(Span(str(picture)), str(picture), None)
-    probabilities = model.finite(model.preprocess(pixels)[None]).softmax(dim=1)[0]
-    best = probabilities.topk(min(top, len(model.classes)))
-    return [(model.classes[index], p) for p, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+#: Columns, more than a path has letters.
+_UNFOLDED = 10_000
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m ffsd_ray.classify", description="Name what a trained network sees in pictures, one line each."
+        prog="ffsd classify", description="Name what a trained network sees in pictures, a row each."
     )
     parser.add_argument("file", metavar="FILE", help="a trial's model_best.safetensors")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="pictures (JPEG, PNG, WebP, ...)")
+    parser.add_argument(
+        "images", metavar="PICTURE", nargs="+", help="pictures (JPEG, PNG, WebP, ...), or folders with pictures"
+    )
     arguments = parser.parse_args(argv)
-    networks = [str(image) for image in arguments.images if image.suffix == ".safetensors"]
+    networks = [image for image in arguments.images if Path(image).suffix == ".safetensors"]
     if networks:
         raise DataError(
             f"{', '.join([arguments.file, *networks])}: {1 + len(networks)} networks, expected one, then pictures; "
             "each trial of a run has its own"
         )
-    model = load_model(arguments.file)
-    for picture in arguments.images:
-        named = ", ".join(f"{name} {probability:.1%}" for name, probability in classify(model, picture))
-        print(f"{picture}: {named}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Picture", overflow="fold")
+    table.add_column("Class", style="bold")
+    table.add_column("Probability", justify="right")
+    table.add_column("Then", style="dim")
+    for found in load_model(arguments.file).predict(arguments.images):
+        others = [f"{label} {probability:.1%}" for label, probability in list(found.probabilities.items())[1:_SHOWN]]
+        table.add_row(found.picture, found.label, f"{found.probability:.1%}", ", ".join(others))
+    terminal = Screen()
+    # What a file or a program receives is not folded: a line a picture.
+    (terminal if terminal.is_terminal else Screen(width=_UNFOLDED)).print(table)
     return 0
 
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from PIL import Image
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from ffsd_ray.backbones import UnknownBackbone, backbone
 from ffsd_ray.base_settings import LARGEST_IMAGE, MOST_CLASSES, Deviation, Share
 from ffsd_ray.data.batches import normalise
+from ffsd_ray.data.class_folders import pictures_below
+from ffsd_ray.data.decode import Span, decode_named
 from ffsd_ray.data.picture import fit, upright
 from ffsd_ray.data.streaming import eval_resize
 from ffsd_ray.errors import RecordsError
@@ -28,6 +30,9 @@ from ffsd_ray.storage import check_regular
 
 #: Tensors that a message names, of those that are wrong.
 _NAMED = 3
+
+#: Pictures that are classified together.
+_AT_ONCE = 100
 
 
 def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -77,6 +82,22 @@ class Card:
 _CARD = TypeAdapter(Card)
 
 
+#: A picture: opened, as its pixels (uint8 RGB [3, H, W]), or its path.
+Picture = Image.Image | Tensor | str | PathLike[str]
+
+
+class Prediction(NamedTuple):
+    """What a network sees in a picture."""
+
+    picture: str
+    """Its path; of a picture that has none, its number among those that were given."""
+    label: str
+    """The most probable class."""
+    probability: float
+    probabilities: dict[str, float]
+    """Of every class, the most probable first."""
+
+
 class DeployedModel(nn.Module):
     """A trained backbone: normalised images [B, 3, S, S] to logits [B, K]."""
 
@@ -105,6 +126,42 @@ class DeployedModel(nn.Module):
             raise RecordsError(f"the {self.card.backbone} in the weights file computes logits that are not finite")
         return logits
 
+    @torch.inference_mode()
+    def logits(self, pictures: Sequence[Picture]) -> Tensor:
+        """Logits [N, K] of pictures.
+
+        Raises:
+            DataError: a file is missing, or no picture.
+            RecordsError: the network's logits are not finite.
+        """
+        logits = []
+        for start in range(0, len(pictures), _AT_ONCE):
+            images = [self.preprocess(_opened(picture)) for picture in pictures[start : start + _AT_ONCE]]
+            logits.append(self.finite(torch.stack(images)))
+        return torch.cat(logits)
+
+    def predict(self, pictures: Picture | Sequence[Picture]) -> list[Prediction]:
+        """Name what is in a picture, in each of several, or in every picture in a folder and its subfolders.
+
+        Raises:
+            DataError: a file is missing, or no picture.
+            RecordsError: the network's logits are not finite.
+        """
+        several = [pictures] if isinstance(pictures, Image.Image | Tensor | str | PathLike) else list(pictures)
+        each: list[Picture] = []
+        for picture in several:
+            if isinstance(picture, str | PathLike) and Path(picture).is_dir():
+                each += pictures_below(Path(picture))
+            else:
+                each.append(picture)
+        names = [str(number) if isinstance(one, Image.Image | Tensor) else str(one) for number, one in enumerate(each)]
+        found = self.logits(each).softmax(dim=1).sort(dim=1, descending=True)
+        return [
+            Prediction(name, of_all[0][0], of_all[0][1], dict(of_all))
+            for name, values, order in zip(names, found.values.tolist(), found.indices.tolist(), strict=True)
+            for of_all in [[(self.classes[index], value) for index, value in zip(order, values, strict=True)]]
+        ]
+
     def preprocess(self, image: Image.Image | Tensor) -> Tensor:
         """A picture, or its pixels (uint8 RGB [3, H, W]), as the network wants it: float32 [3, S, S].
 
@@ -119,6 +176,12 @@ class DeployedModel(nn.Module):
         size = self.card.image_size
         scaled = eval_resize(size) if self.card.spec["data"].get("stream") else size
         return normalise(fit(pixels, size, scaled), self.card.mean, self.card.std)
+
+
+def _opened(picture: Picture) -> Image.Image | Tensor:
+    if isinstance(picture, Image.Image | Tensor):
+        return picture
+    return decode_named(Span(str(picture)), str(picture), None)
 
 
 def pack(weights: Mapping[str, Tensor], card: Card) -> bytes:

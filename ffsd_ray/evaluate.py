@@ -21,7 +21,6 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, DataSettings, Split
 from ffsd_ray.data.batches import EvalBatches
 from ffsd_ray.data.class_folders import labelled_paths, scan
-from ffsd_ray.data.decode import Span, decode_named
 from ffsd_ray.data.streaming import StreamableSettings
 from ffsd_ray.deployed import DeployedModel, load_model
 from ffsd_ray.errors import DataError
@@ -29,9 +28,6 @@ from ffsd_ray.quality import class_table, quality
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.terminal import Screen, csv_text
 from ffsd_ray.train.meters import AccuracyMeter
-
-#: Pictures of a folder that are classified together.
-_AT_ONCE = 100
 
 
 class Evaluation(NamedTuple):
@@ -77,7 +73,7 @@ def evaluate(model: DeployedModel, spec: TrialSpec, images: Split, split: str) -
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ffsd_ray.evaluate", description="Measure a trained network again.")
+    parser = argparse.ArgumentParser(prog="ffsd evaluate", description="Measure a trained network again.")
     parser.add_argument("file", metavar="FILE", help="a trial's model_best.safetensors or model_last.safetensors")
     parser.add_argument(
         "--data",
@@ -134,20 +130,12 @@ def _on_folder(model: DeployedModel, folder: Path, out: Path | None) -> int:
     for note in part.notes:
         print(note)
     pictures = list(labelled_paths(part, list(model.classes), folder, Path("the training images")))
-    starts = range(0, len(pictures), _AT_ONCE)
-    logits = torch.cat([_predict(model, [path for path, _ in pictures[start : start + _AT_ONCE]]) for start in starts])
+    logits = model.logits([path for path, _ in pictures])
     labels = torch.tensor([label for _, label in pictures])
     top1 = 100 * (logits.argmax(dim=1) == labels).double().mean().item()
     print(f"top-1 {top1:.2f} % of {len(pictures)} images in {folder} ({model.card.member}, epoch {model.card.epoch})")
     _tell(model, logits, labels, [path for path, _ in pictures], out)
     return 0
-
-
-@torch.inference_mode()
-def _predict(model: DeployedModel, paths: Sequence[str]) -> Tensor:
-    """Logits [B, K] of pictures."""
-    pixels = [model.preprocess(decode_named(Span(path), path, None)) for path in paths]
-    return model.finite(torch.stack(pixels))
 
 
 def _tell(model: DeployedModel, logits: Tensor, labels: Tensor, names: Sequence[str], out: Path | None) -> None:

@@ -66,9 +66,7 @@ def export_onnx(model: DeployedModel, out: Path) -> float:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m ffsd_ray.export", description="Write a trained network for other runtimes."
-    )
+    parser = argparse.ArgumentParser(prog="ffsd export", description="Write a trained network for other runtimes.")
     parser.add_argument("file", metavar="FILE", type=Path, help="a trial's model_best.safetensors")
     parser.add_argument(
         "--onnx", metavar="OUT", type=Path, nargs="?", const=Path(), required=True, help="default: FILE with .onnx"

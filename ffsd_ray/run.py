@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         notes=notes_on_memory,
     )
     # Only now: pandas takes a while to import, which --help and --dry-run need not wait for.
+    from ffsd_ray.report.best_model import keep_best_model, outcome
     from ffsd_ray.report.tables.show import tell
     from ffsd_ray.report.tables.table import result_table
     from ffsd_ray.report.tables.terminal import render_terminal
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = result_table(run)
     status = tell(table.damages)
     console.print(render_terminal(table))
-    console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
+    for line in outcome(run, keep_best_model(run, table)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return status if all(state == "completed" for state in _states(run)) else SOME_FAILED
 
 
@@ -125,7 +127,7 @@ def train_job(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ffsd_ray.run", description="Train every trial of a job file.")
+    parser = argparse.ArgumentParser(prog="ffsd run", description="Train every trial of a job file.")
     parser.add_argument("job", type=Path, help="the job file (YAML)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key, e.g. train.epochs=2; repeatable"

@@ -14,9 +14,7 @@ from ffsd_ray.config.job import JobSpec
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(prog="python -m ffsd_ray.schema", description="Print the job file's schema.").parse_args(
-        argv
-    )
+    argparse.ArgumentParser(prog="ffsd schema", description="Print the job file's schema.").parse_args(argv)
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     print(json.dumps(dialect | JobSpec.model_json_schema(), indent=2))
     return 0

@@ -64,10 +64,5 @@ def stage(in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.Se
     return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
 
 
-BUILDERS = {
-    "resnet8": partial(CifarResNet, blocks=1),
-    "resnet14": partial(CifarResNet, blocks=2),
-    "resnet20": partial(CifarResNet, blocks=3),
-    "resnet32": partial(CifarResNet, blocks=5),
-    "resnet56": partial(CifarResNet, blocks=9),
-}
+#: ResNet-8 to ResNet-110, but for 50, which everybody takes for ImageNet's.
+BUILDERS = {f"resnet{6 * blocks + 2}": partial(CifarResNet, blocks=blocks) for blocks in range(1, 19) if blocks != 8}

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ffsd_ray.bench",
+        prog="ffsd bench",
         description="Time the training step and the epoch of a job's trial; without a job, measure FFSD beside "
         "Algorithm 1 taken literally.",
     )

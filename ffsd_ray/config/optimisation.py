@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,22 @@ _HIGHEST_ADAMW_RATE = 0.05
 _MOST_STEPS = 10_000_000
 
 
+#: What a recipe sets in place of the defaults.
+RECIPES: dict[str, dict[str, object]] = {
+    "paper": {},
+    "modern": {
+        "optimiser": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 0.05,
+        "schedule": "cosine",
+        "label_smoothing": 0.1,
+        "mixup": 0.2,
+        "random_erasing": 0.25,
+        "ema": 0.99,
+    },
+}
+
+
 def resolve_execution(requested: RequestedExecution, *, cuda: bool, one_worker: bool) -> Execution:
     """Resolve `auto`: a CUDA graph on a GPU with one worker, eager elsewhere.
 
@@ -50,6 +66,12 @@ def can_capture(*, cuda: bool, one_worker: bool) -> bool:
 class TrainSettings(Settings):
     """Optimisation. The defaults are the paper's protocol on CIFAR-100 (Section IV-A)."""
 
+    recipe: Literal["paper", "modern"] = Field(
+        "paper",
+        json_schema_extra=NOT_IDENTITY,
+        description="What the other keys are that are left out: their defaults, which are the paper's; or, for own "
+        "images, modern: " + ", ".join(f"{key} {value}" for key, value in RECIPES["modern"].items()) + ".",
+    )
     epochs: int = Field(300, ge=1, le=MOST_EPOCHS, description="Passes over the training images.")
     batch_size: int = Field(
         128,
@@ -181,6 +203,13 @@ class TrainSettings(Settings):
         if self.milestones is not None:
             return self.milestones
         return sorted({self.epochs // 2, 3 * self.epochs // 4} - {0, self.epochs})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_recipe(cls, given: Any) -> Any:
+        """With what the recipe sets; what is given goes over it, and a recipe that is none is told of later."""
+        recipe = given.get("recipe") if isinstance(given, dict) else None
+        return RECIPES[recipe] | given if isinstance(recipe, str) and recipe in RECIPES else given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

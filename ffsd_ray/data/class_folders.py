@@ -89,6 +89,15 @@ def scan(folder: Path, *, may_be_empty: bool = False) -> ClassFolders:
     return ClassFolders(images, notes + walk.links)
 
 
+def pictures_below(folder: Path) -> list[str]:
+    """Paths of all pictures in a folder and its subfolders, sorted by folder and name. Raises DataError: no picture."""
+    walk = _FolderWalk(folder)
+    paths = [path for _, paths in sorted(walk.pictures(str(folder))) for path in paths]
+    if not paths:
+        raise DataError(f"{folder}: expected pictures, found {_format_counts(walk.left_out) or 'nothing'}")
+    return paths
+
+
 def check_several_classes(classes: list[str], folder: Path) -> None:
     """Check that there are two classes or more, and suggest a folder one level below if there are not.
 

@@ -81,7 +81,7 @@ def _fault(read: Callable[..., object], *arguments: object) -> Iterator[str]:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 all files are as they were written; 1 some are not; 2 there is no run."""
-    parser = argparse.ArgumentParser(prog="python -m ffsd_ray.records", description="Check the records of a run.")
+    parser = argparse.ArgumentParser(prog="ffsd records", description="Check the records of a run.")
     commands = parser.add_subparsers(dest="command", required=True)
     verify = commands.add_parser("verify", help="read every file of a run and name those that are not as written")
     verify.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")

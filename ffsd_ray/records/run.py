@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ffsd_ray.config.labels import trial_labels
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, RecordsError
 from ffsd_ray.file_schema import SchemaError, described
@@ -77,6 +78,10 @@ class RunRecords:
             DamagedRecords: one is not a spec of this version, or not of the trial that it stands under.
         """
         return {identity: self._spec(identity, planned) for identity, planned in self.trials().items()}
+
+    def labels(self) -> dict[str, str]:
+        """A name for every planned trial, by identity: what progress and tables call it."""
+        return trial_labels(list(self.specs().values()), self.job().get("report", {}).get("rows"))
 
     def reuse(self, identities: Sequence[str], warn: Callable[[str], None]) -> dict[str, str]:
         """Take over those trials that other runs in the same storage have completed.

@@ -75,7 +75,7 @@ def _epochs(asked: str | None) -> Sequence[Epoch]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ffsd_ray.report", description="Print the table of a run, or what else its records say."
+        prog="ffsd report", description="Print the table of a run, or what else its records say."
     )
     parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
     what = parser.add_mutually_exclusive_group()

@@ -156,7 +156,7 @@ def _device(device: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     return show_of_run(
         argv,
-        "python -m ffsd_ray.report.cost",
+        "ffsd cost",
         "Print each configuration's operations by component, training time and parameters (Table VII).",
         cost_table,
     )

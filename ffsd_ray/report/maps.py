@@ -169,7 +169,7 @@ def _each(values: Iterable[str]) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m ffsd_ray.report.maps",
+        prog="ffsd maps",
         description="Draw where the networks of a run look: their attention maps over test images (Figs. 2 and 7).",
     )
     parser.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")

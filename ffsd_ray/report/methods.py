@@ -192,7 +192,7 @@ def _number(value: float | None) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of_run(
-        "python -m ffsd_ray.report.methods",
+        "ffsd methods",
         "Print what each configuration of a run reaches, what it deploys and what it costs, a line each.",
     )
     parser.add_argument(

@@ -58,6 +58,8 @@ def test_the_best_model_is_at_hand(run: ffsd_ray.Run) -> None:
     chosen = run.results().set_index("trial").loc[found.spec.identity()]
     model = found.load()
     assert model.card.top1 == chosen["best"]
+    kept = ffsd_ray.load_model(Path(run.records.store.location) / "best.safetensors")
+    assert kept.card == model.card
     assert model(torch.zeros(2, 3, 12, 12)).shape == (2, 10)
     assert found.load("last").card.epoch == 2
 
@@ -97,7 +99,7 @@ def test_a_job_file_will_do(tmp_path: Path) -> None:
     [
         (JOB | {"metod": "ffsd"}, {}, r"job:\d+:1  metod = .*\n  Unknown key. Did you mean `method`"),
         (JOB, {"train.epoch": 3}, "--set train.epoch=3"),
-        (JOB | {"backbone": "resnet9"}, {}, "Did you mean `resnet8`"),
+        (JOB | {"backbone": "wrn-16-3"}, {}, "Did you mean `wrn-16-2`"),
     ],
 )
 def test_errors_are_the_commands(job: dict[str, Any], overrides: dict[str, Any], said: str) -> None:

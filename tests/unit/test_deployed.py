@@ -342,11 +342,11 @@ def test_classify_a_digit(
         pictures.append(tmp_path / f"digit{index}.png")
         Image.fromarray(images_of(digits.test)[index].permute(1, 2, 0).numpy()).save(pictures[-1])
         best = logits[index].softmax(dim=0).topk(3)
-        names.append(
-            ", ".join(f"{i} {p:.1%}" for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True))
-        )
+        first, *others = [f"{i} {p:.1%}" for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+        names.append(f"{first} {', '.join(others)}".split())
     assert classify.main([str(file), *map(str, pictures)]) == 0
-    assert capsys.readouterr().out == "".join(f"{p}: {n}\n" for p, n in zip(pictures, names, strict=True))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert lines == [[str(p), *n] for p, n in zip(pictures, names, strict=True)]
 
 
 def test_classify_a_photograph(file: Path, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -356,6 +356,37 @@ def test_classify_a_photograph(file: Path, shared: Path, tmp_path: Path, capsys:
     picture.write_bytes(first)
     assert classify.main([str(file), str(picture)]) == 0
     assert capsys.readouterr().out.count("%") == 3
+
+
+def test_predict_pictures_however_they_are_given(
+    file: Path, network: nn.Module, digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Opened, as pixels, by path, and all that are in a folder, more than are classified at once."""
+    model, images = load_model(file), images_of(digits.test)[:105]
+    with torch.inference_mode():
+        indices = network(normalise(images, digits.mean, digits.std)).logits.argmax(dim=1).tolist()
+    expected = [str(index) for index in indices]
+    opened = [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in images]
+    (tmp_path / "below").mkdir()
+    paths = [str(tmp_path / "below" / f"{number:03}.png") for number in range(len(opened))]
+    for picture, path in zip(opened, paths, strict=True):
+        picture.save(path)
+    in_folder = model.predict(tmp_path / "below")
+    assert [(found.picture, found.label) for found in in_folder] == list(zip(paths, expected, strict=True))
+    assert [found.label for found in model.predict(opened)] == expected
+    mixed = model.predict([opened[0], images[1], paths[2]])
+    assert [(found.picture, found.label) for found in mixed] == list(
+        zip(("0", "1", paths[2]), expected[:3], strict=True)
+    )
+    [alone] = model.predict(opened[4])
+    assert (alone.picture, alone.label) == ("0", expected[4])
+    assert sum(alone.probabilities.values()) == pytest.approx(1)
+    assert next(iter(alone.probabilities.items())) == (alone.label, alone.probability)
+    assert classify.main([str(file), str(tmp_path / "below")]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == expected
+    (tmp_path / "empty").mkdir()
+    assert classify.main([str(file), str(tmp_path / "empty")]) == 2
+    assert capsys.readouterr().err == f"{tmp_path}/empty: expected pictures, found nothing\n"
 
 
 @pytest.mark.parametrize(

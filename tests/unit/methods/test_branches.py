@@ -6,15 +6,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffsd_ray import data
-from ffsd_ray.backbones import BACKBONES, Features, backbone
+from ffsd_ray.backbones import Features, backbone
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.nets.branches import Branches
 from ffsd_ray.train.engine import Engine
 
+from helpers.families import DIFFERENT
 from helpers.forms import CLASSES, spec_of
 
 #: In the last two, the trunk reads parameters that no module holds that it calls.
-BRANCHED = (*BACKBONES, "torchvision:convnext_tiny", "torchvision:swin_t")
+BRANCHED = (*DIFFERENT, "torchvision:convnext_tiny", "torchvision:swin_t")
 SIZES = dict.fromkeys(("vgg-16", "resnet18", "resnet34", *BRANCHED[-2:]), 32)
 
 

@@ -1,0 +1,77 @@
+"""The command `ffsd`, also `python -m ffsd_ray`: each of its words is a command, in a module of its own."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from ffsd_ray.interruption import end_at_once
+
+#: Word, module and meaning. A module is imported only where its word is given: most take seconds.
+COMMANDS = {
+    "init": ("ffsd_ray.init", "write a job file for a folder of pictures"),
+    "run": ("ffsd_ray.run", "train every trial of a job file and print the table"),
+    "report": ("ffsd_ray.report.__main__", "tables, plots and the page of a run"),
+    "methods": ("ffsd_ray.report.methods", "accuracy, speed and memory of a run's configurations, a line each"),
+    "cost": ("ffsd_ray.report.cost", "operations, parameters and hours of a run's groups"),
+    "maps": ("ffsd_ray.report.maps", "where a run's networks look, drawn over images"),
+    "evaluate": ("ffsd_ray.evaluate", "measure a trained network again, class by class"),
+    "classify": ("ffsd_ray.classify", "name what a trained network sees in pictures"),
+    "export": ("ffsd_ray.export", "a trained network as ONNX, TorchScript or torch.export"),
+    "records": ("ffsd_ray.records.__main__", "verify that a run's records are as they were written"),
+    "bench": ("ffsd_ray.bench.__main__", "time training steps"),
+    "schema": ("ffsd_ray.schema", "the job file's JSON schema, for editors"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: the command's own, see its module; 2 where there is no such command."""
+    if argv is None:
+        end_at_once()
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(words[:1])
+    if arguments.command is None:
+        _parser().print_help()
+        return 0
+    module, _ = COMMANDS[arguments.command]
+    # A command that reads the process's arguments itself takes the process for its own, to the end.
+    sys.argv[1:] = words[1:]
+    status: int = import_module(module).main(None if argv is None else words[1:])
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    parser = argparse.ArgumentParser(
+        prog="ffsd",
+        description="Train groups of students that teach each other, and use what comes of it.",
+        epilog="commands:\n"
+        + "\n".join(f"  {word:{width}}  {meaning}" for word, (_, meaning) in COMMANDS.items())
+        + "\n\nffsd COMMAND --help explains one. Each is a module as well: python -m ffsd_ray.run JOB",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="ffsd COMMAND ...",
+    )
+    parser.add_argument("command", metavar="COMMAND", nargs="?", type=_known, help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"ffsd_ray {_version()}")
+    return parser
+
+
+def _known(word: str) -> str:
+    if word in COMMANDS:
+        return word
+    nearest = get_close_matches(word, COMMANDS, 1)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"expected one of {', '.join(COMMANDS)}"
+    raise argparse.ArgumentTypeError(f"no command {word!r}: {hint}")
+
+
+def _version() -> str:
+    try:
+        return version("ffsd-ray")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""`train.recipe`: settings that go together."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ffsd_ray.config.load import load_job
+from ffsd_ray.config.optimisation import RECIPES, TrainSettings
+from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.errors import JobError
+
+SMALL = "name: j\ndata: digits\nbackbone: resnet8\nmethod: ffsd\n"
+
+
+def test_a_recipe_sets_what_is_left_out(tmp_path: Path) -> None:
+    """As if it were spelled out; what the file or the command line says goes over it."""
+    job = tmp_path / "job.yaml"
+    job.write_text(SMALL + "train: {recipe: modern, epochs: 3, ema: null}\n")
+    [trial] = load_job(job).trials
+    modern = RECIPES["modern"] | {"ema": None}
+    assert {key: getattr(trial.train, key) for key in modern} == modern
+    spelled = load_job(job, [f"train={json.dumps(modern | {'epochs': 3})}"]).trials[0]
+    assert (spelled.train.recipe, spelled.identity()) == ("paper", trial.identity())
+    assert TrialSpec.model_validate(trial.model_dump()) == trial
+    assert trial.changed(seed=1).train == trial.train
+    [paper] = load_job(job, ["train.recipe=paper"]).trials
+    assert paper.train == TrainSettings(epochs=3)
+    assert load_job(job, ["train.mixup=0"]).trials[0].train.mixup == 0
+    with pytest.raises(JobError, match=r"--set train.recipe=moden  train\.recipe = \"moden\"\n  Should be .*modern"):
+        load_job(job, ["train.recipe=moden"])
+
+
+def test_recipes_are_compared_with_each_other(tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(SMALL + "train: {epochs: 3}\nsearch: {grid: {train.recipe: [paper, modern]}}\n")
+    paper, modern = load_job(job).trials
+    assert (paper.train.optimiser, modern.train.optimiser) == ("sgd", "adamw")

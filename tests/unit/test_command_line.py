@@ -1,0 +1,54 @@
+"""The command `ffsd`: its words lead to the modules' commands."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import ffsd_ray
+from ffsd_ray.__main__ import COMMANDS, main
+
+
+def test_help_fits_a_screen_and_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 100
+    words = [line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("  -")]
+    assert words == list(COMMANDS)
+
+
+@pytest.mark.parametrize("word", COMMANDS)
+def test_every_command_explains_itself(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([word, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: ffsd {word} ")
+    assert COMMANDS[word][0].removesuffix(".__main__") in import_module(COMMANDS[word][0]).__name__
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"ffsd_ray {ffsd_ray.__version__}\n"
+
+
+def test_a_word_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["trian"])
+    assert ended.value.code == 2
+    with pytest.raises(SystemExit):
+        main(["rum", "job.yaml"])
+    assert "no command 'rum': did you mean run?" in capsys.readouterr().err
+
+
+def test_as_a_process(tmp_path: Path) -> None:
+    """Its status and its messages are those of the module's own command."""
+    command = [sys.executable, "-m", "ffsd_ray", "run", str(tmp_path / "nothing.yaml")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"{tmp_path}/nothing.yaml")
+    shown = subprocess.run([*command[:3], "bench", "--help"], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith("usage: ffsd bench ")
