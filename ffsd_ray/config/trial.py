@@ -131,6 +131,13 @@ class TrialSpec(Settings):
             yield from self._size_problems(self.data.known_size)
         if self.is_teacher and self.method.teachers:
             yield Problem(("seed",), self.seed, f"Should be less than {SEEDS}")
+        first, *_ = getattr(self.method, "backbones", None) or [self.backbone.name]
+        if first != self.backbone.name:
+            expected = f"The first should be the trial's, {self.backbone.name} (backbone.name)"
+            yield Problem(("method", "backbones"), first, expected)
+        if self.method.other_backbones and self.backbone.weights is not None and self.backbone.weights_for == "all":
+            expected = "They do not fit other backbones (method.backbones): deployed"
+            yield Problem(("backbone", "weights_for"), "all", expected)
         if self.train.batch_size < 2 * self.scale.most_workers:
             yield Problem(
                 ("train", "batch_size"),
@@ -172,6 +179,9 @@ class TrialSpec(Settings):
             for key, value, expected in self.method.problems(shapes):
                 yield Problem(("method", *key), value, expected)
         # Of all prerequisites no other has a backbone of its own; a teacher from a file has it too.
+        for name in self.method.other_backbones:
+            if _shapes(name, size) is None:
+                yield Problem(("method", "backbones"), name, too_small)
         teacher = self.method.teacher if isinstance(self.method, TeacherSettings) else None
         if teacher is not None and _shapes(teacher, size) is None:
             yield Problem(("method", "teacher"), teacher, too_small)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from torch import Tensor, nn
 
-from ffsd_ray.backbones import Builder, Features
+from ffsd_ray.backbones import Builder, Features, backbone
 from ffsd_ray.base_settings import Problem, Settings
 from ffsd_ray.nets.precision import Precision, features
 
@@ -50,6 +50,11 @@ class MethodSettings(Settings):
         Each teacher is a `baseline` trial with the same data and optimisation, and with a seed that no other trial has.
         """
         return []
+
+    @property
+    def other_backbones(self) -> tuple[str, ...]:
+        """Backbones of students that do not have the trial's."""
+        return ()
 
     def problems(self, shapes: MapShapes) -> Iterator[Problem]:
         """Yield the reasons why this method cannot train a backbone with feature maps of these shapes."""
@@ -100,9 +105,9 @@ class Blueprint:
     #: None when the group is only inspected or measured, not trained.
     data: TrainedOn | None = None
 
-    def network(self) -> nn.Module:
-        """A new backbone, initialised from torch's global random state."""
-        return self.backbone(self.classes)
+    def network(self, name: str | None = None) -> nn.Module:
+        """A new backbone, the trial's or the one named, initialised from torch's global random state."""
+        return (self.backbone if name is None else backbone(name))(self.classes)
 
 
 class Method(nn.Module, ABC):

@@ -4,18 +4,18 @@ L_i = CE(y, p_i) + T² · KL(p̂_j ‖ p̂_i), averaged over the peers j ≠ i (
 Eq. 2 as printed). DML's own paper uses T = 1; FFSD compares at T = 2.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Features
-from ffsd_ray.base_settings import ADDED_LATER, MOST_EPOCHS, Positive
+from ffsd_ray.base_settings import ADDED_LATER, MOST_EPOCHS, Positive, Problem, refuse
 from ffsd_ray.losses import Formulation, mutual_kl
 from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Role
 from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup, warmup_schedule
-from ffsd_ray.methods.shared.peers import Peers
+from ffsd_ray.methods.shared.peers import MixedSettings, Peers
 from ffsd_ray.methods.shared.rampup import Ramp
 
 
@@ -47,7 +47,7 @@ class MutualSettings(MethodSettings):
         return f"{self.name} n={self.students}{suffix}"
 
 
-class DmlSettings(LeaderSettings, MutualSettings):
+class DmlSettings(LeaderSettings, MutualSettings, MixedSettings):
     """Settings of deep mutual learning. Those of a leader have an effect only with `leader: true`."""
 
     name: Literal["dml"] = "dml"
@@ -62,14 +62,22 @@ class DmlSettings(LeaderSettings, MutualSettings):
 
     @property
     def primary_series(self) -> str:
-        return "leader" if self.leader else "students_mean"
+        return "leader" if self.leader else "student1" if self.backbones else "students_mean"
 
     @property
     def schedule(self) -> dict[str, int]:
         return self.mutual_schedule | (warmup_schedule(self, self.formulation) if self.leader else {})
 
     def label(self) -> str:
-        return super().label().replace("dml", "dml+leader") if self.leader else super().label()
+        label = super().label().replace(f"n={self.students}", self.group_label)
+        return label.replace("dml", "dml+leader") if self.leader else label
+
+    @model_validator(mode="after")
+    def _leader_has_one_backbone(self) -> Self:
+        if self.leader and self.backbones is not None:
+            expected = "A leader learns from fused feature maps, which students with one backbone have: leave it out"
+            refuse(self, [Problem(("backbones",), self.backbones, expected)])
+        return self
 
 
 class MutualGroup(Peers):

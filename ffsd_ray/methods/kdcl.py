@@ -25,7 +25,7 @@ from torch import Tensor
 from ffsd_ray.base_settings import Positive
 from ffsd_ray.losses import label_classes, label_probabilities, soft_kl
 from ffsd_ray.methods.base import Blueprint, Losses
-from ffsd_ray.methods.shared.peers import Peers, PeersSettings
+from ffsd_ray.methods.shared.peers import MixedSettings, Peers, PeersSettings
 
 #: Exponentiated-gradient steps that approximate the convex weights of `linear`.
 _GRADIENT_STEPS = 30
@@ -40,7 +40,7 @@ _TARGET_ASSUMPTION = (
 )
 
 
-class KdclSettings(PeersSettings):
+class KdclSettings(PeersSettings, MixedSettings):
     """Settings of collaborative learning."""
 
     name: Literal["kdcl"] = "kdcl"
@@ -65,7 +65,11 @@ class KdclSettings(PeersSettings):
         return self.target == "general"
 
     def label(self) -> str:
-        return f"kdcl {self.target} n={self.students}"
+        return f"kdcl {self.target} {self.group_label}"
+
+    @property
+    def primary_series(self) -> str:
+        return "student1" if self.backbones else super().primary_series
 
 
 class Kdcl(Peers):

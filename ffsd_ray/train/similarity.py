@@ -23,10 +23,10 @@ def similarity(method: Method, batches: Iterable[tuple[Tensor, Tensor]], device:
 
     The paper prints a cosine similarity "between the two student models" without saying of what: that it is of the
     flattened last feature maps, image by image over the test images, is UNCONFIRMED. Leaves the method in evaluation
-    mode. Nothing where there are fewer than two common students.
+    mode. Nothing where there are fewer than two common students, or they have different backbones.
     """
     networks = [method.networks[name] for name in method.common]
-    if len(networks) < 2:
+    if len(networks) < 2 or method.settings.other_backbones:
         return {}
     method.eval()
     #: Sums of the two cosines, and the number of images.

@@ -77,7 +77,12 @@ def components(method: MethodSettings, name: str, classes: int, size: int) -> tu
         Decoder: ("decoder", channels),
     }
     whole = [network for network in group.networks.values() if network not in on_trunks]
-    found = [(name, whole, (3, size, size)), ("teacher", group.teachers, (3, size, size))]
+    backbones = getattr(method, "backbones", None) or [name] * len(whole)
+    found = [
+        (one, [network for network, its in zip(whole, backbones, strict=True) if its == one], (3, size, size))
+        for one in dict.fromkeys(backbones)
+    ]
+    found.append(("teacher", group.teachers, (3, size, size)))
     for kind, (called, width_in) in inputs.items():
         found.append((called, [m for m in everywhere if isinstance(m, kind)], (width_in, height, width)))
     return (

@@ -41,18 +41,18 @@ def estimate_memory(trial: TrialSpec) -> MemoryEstimate | None:
     if size is None or classes is None:
         return None
     resident = 0 if train_images is None or getattr(data, "stream", False) else train_images * 3 * size**2
+    # Branches of one trunk count once; leaders and modules, which come on top, do not: the least that it can be.
+    networks = 1 if isinstance(trial.method, BranchSettings) else getattr(trial.method, "students", 1)
+    others = trial.method.other_backbones
+    names = [trial.backbone.name] * (networks - len(others)) + [*others]
     try:
-        weights, saved = _network_bytes(trial.backbone.name, classes, size)
+        weights, saved = (sum(sizes) for sizes in zip(*(_network_bytes(n, classes, size) for n in names), strict=True))
     except RuntimeError:  # too small for the backbone, which is told with the images
         return None
     batch = trial.train.batch_size if train_images is None else min(trial.train.batch_size, train_images)
     if trial.train.precision == "bf16":
         saved //= 2
-    # Branches of one trunk count once; leaders and modules, which come on top, do not: the least that it can be.
-    networks = 1 if isinstance(trial.method, BranchSettings) else getattr(trial.method, "students", 1)
-    return MemoryEstimate(
-        resident, _COPIES * networks * weights, networks * saved * max(1, batch // scale.most_workers)
-    )
+    return MemoryEstimate(resident, _COPIES * weights, saved * max(1, batch // scale.most_workers))
 
 
 @cache

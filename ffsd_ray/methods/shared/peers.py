@@ -1,10 +1,12 @@
 """Base of methods whose students are separate networks, trained side by side."""
 
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ffsd_ray.backbone_name import BackboneName
+from ffsd_ray.base_settings import ADDED_LATER, Problem, refuse
 from ffsd_ray.methods.base import Blueprint, Method, MethodSettings, Role
 
 
@@ -32,12 +34,42 @@ class PeersSettings(MethodSettings):
         return f"{self.name} n={self.students}"
 
 
+class MixedSettings(MethodSettings):
+    """Settings of methods whose students meet in their logits alone, so that their backbones may differ."""
+
+    students: int
+    backbones: Annotated[tuple[BackboneName, ...], Field(min_length=2, max_length=100, strict=False)] | None = Field(
+        None,
+        json_schema_extra=ADDED_LATER,
+        description="Each student's backbone, where they differ. The first is the trial's, which is deployed, stands "
+        "for the method and is compared with the baseline. null: all have the trial's.",
+    )
+
+    @property
+    def other_backbones(self) -> tuple[str, ...]:
+        first, *others = self.backbones or ("",)
+        return tuple(name for name in others if name != first)
+
+    @property
+    def group_label(self) -> str:
+        """`n=2`, or the students' backbones."""
+        return "+".join(self.backbones) if self.backbones else f"n={self.students}"
+
+    @model_validator(mode="after")
+    def _a_backbone_each(self) -> Self:
+        if self.backbones is not None and len(self.backbones) != self.students:
+            expected = f"Should name one for each of the {self.students} students (method.students)"
+            refuse(self, [Problem(("backbones",), self.backbones, expected)])
+        return self
+
+
 class Peers(Method):
-    """n students with the same backbone. The first one is deployed, independently of test accuracies."""
+    """n students, mostly with the same backbone. The first one is deployed, independently of test accuracies."""
 
     def __init__(self, settings: Any, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint)
-        self.students = nn.ModuleList(blueprint.network() for _ in range(settings.students))
+        names = getattr(settings, "backbones", None) or [None] * settings.students
+        self.students = nn.ModuleList(map(blueprint.network, names))
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         group = self.features_of_all(list(self.students), images)
