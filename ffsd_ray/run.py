@@ -63,12 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only now: pandas takes a while to import, which --help and --dry-run need not wait for.
     from ffsd_ray.report.best_model import keep_best_model, outcome
     from ffsd_ray.report.tables.show import tell
+    from ffsd_ray.report.tables.summary import Summary
     from ffsd_ray.report.tables.table import result_table
     from ffsd_ray.report.tables.terminal import render_terminal
 
     table = result_table(run)
     status = tell(table.damages)
-    console.print(render_terminal(table))
+    console.print(render_terminal(Summary(table)))
     for line in outcome(run, keep_best_model(run, table)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return status if all(state == "completed" for state in _states(run)) else SOME_FAILED

@@ -2,11 +2,17 @@
 
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.records.run import RunRecords
+
 from helpers.holding import Hold
+from helpers.synthetic_records import Outcome, write_run
 
 # Ray decides once in a process how it signs in to clusters: one way for all tests, some of which know no token.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -34,3 +40,9 @@ def shared() -> Path:
 def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hold:
     """Holds trainings in the processes that are started after this fixture."""
     return Hold(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Callable[[str, Callable[[TrialSpec], Outcome]], RunRecords]:
+    """The records of a job, each of whose trials came to the outcome that a function says, without being trained."""
+    return partial(write_run, tmp_path)

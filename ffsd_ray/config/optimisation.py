@@ -66,13 +66,13 @@ def can_capture(*, cuda: bool, one_worker: bool) -> bool:
 class TrainSettings(Settings):
     """Optimisation. The defaults are the paper's protocol on CIFAR-100 (Section IV-A)."""
 
+    epochs: int = Field(300, ge=1, le=MOST_EPOCHS, description="Passes over the training images.")
     recipe: Literal["paper", "modern"] = Field(
         "paper",
         json_schema_extra=NOT_IDENTITY,
         description="What the other keys are that are left out: their defaults, which are the paper's; or, for own "
         "images, modern: " + ", ".join(f"{key} {value}" for key, value in RECIPES["modern"].items()) + ".",
     )
-    epochs: int = Field(300, ge=1, le=MOST_EPOCHS, description="Passes over the training images.")
     batch_size: int = Field(
         128,
         ge=2,

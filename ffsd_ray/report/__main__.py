@@ -15,14 +15,15 @@ from ffsd_ray.report.plots.plot import EPOCHS, plot
 from ffsd_ray.report.ranking import in_order
 from ffsd_ray.report.results import Epoch
 from ffsd_ray.report.tables.show import FORMATS, check_format, show, tell
+from ffsd_ray.report.tables.summary import Summary
 from ffsd_ray.report.tables.table import filter_trials, table_of
 
 #: What does not go with another way to show a run.
 _APART = {
-    "paper": ("where", "by", "sort", "reverse", "by_test", "against"),
-    "plot": ("by", "against"),
-    "html": ("by",),
-    "best": ("by", "sort", "reverse", "against"),
+    "paper": ("detail", "where", "by", "sort", "reverse", "by_test", "against"),
+    "plot": ("detail", "by", "against"),
+    "html": ("detail", "by"),
+    "best": ("detail", "by", "sort", "reverse", "against"),
 }
 
 
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.sort:
         table = in_order(table, arguments.sort, reverse=arguments.reverse, by_test=by_test)
     if not (arguments.best or arguments.plot or arguments.html):
-        return show(table, arguments.format, arguments.out)
+        detailed = arguments.detail or arguments.against or arguments.format != "terminal"
+        return show(table if detailed else Summary(table), arguments.format, arguments.out)
     status = tell(table.damages)
     if arguments.best:
         write_best(best_job(job, table, trials, by_test=by_test), arguments.best)
@@ -95,6 +97,12 @@ def _parser() -> argparse.ArgumentParser:
         const=STDOUT,
         metavar="FILE",
         help="the best configuration as a job file, ready to run; without FILE it is printed",
+    )
+    parser.add_argument(
+        "--detail",
+        action="store_true",
+        help="every member's accuracy and the ensembles', best and last epoch (Table I); --against and --format other "
+        "than terminal have it anyway",
     )
     rows = parser.add_argument_group("rows", "KEY is a dotted key of trials; method, backbone and data mean their name")
     rows.add_argument(

@@ -29,19 +29,23 @@ class _Terminal:
         yield from map(Text, text.captions)
         titles = [section.title or text.head[0] for section in text.sections]
         names = [row[0] for section in text.sections for row in section.rows]
-        name = min(max(map(len, [*titles, *names]), default=0), options.max_width // 3)
-        plus_minus, gap = PLUS_MINUS.rstrip(), 2
-        _, second, *others = self._widths(plus_minus)
-        room = options.max_width - name - second - 2
-        if sum(others) + gap * len(others) > room:
-            plus_minus, gap = "\n±", 1
+        longest, third = max(map(len, [*titles, *names]), default=0), options.max_width // 3
+        name = min(longest, third)
+        for plus_minus, gap in ((PLUS_MINUS.rstrip(), 2), (PLUS_MINUS.rstrip(), 1), ("\n±", 1)):
             _, second, *others = self._widths(plus_minus)
+            room = options.max_width - name - second - 2
+            if sum(others) + gap * len(others) <= room:
+                break
+        # What the other columns leave over.
+        name = min(longest, name + max(0, room - sum(others) - gap * len(others)))
+        room = options.max_width - name - second - 2
         widths = [name, second, *others]
         for title, section in zip(titles, text.sections, strict=True):
             for block in _blocks(dict(enumerate(widths[_LEADING:], _LEADING)), room, gap):
                 yield Text()
                 yield self._grid(title, section.rows, [*range(_LEADING), *block], widths, plus_minus, gap)
         yield from (Text(note, style="dim") for note in _numbered(text))
+        yield from map(Text, text.closing)
 
     def _grid(
         self,

@@ -27,6 +27,8 @@ class TableText:
     head: tuple[str, ...]
     sections: tuple[Section, ...]
     notes: tuple[str, ...]
+    #: What stands below all, a line each; on a terminal alone.
+    closing: tuple[str, ...] = ()
     #: Columns from the left that are words rather than numbers.
     words: int = 1
 

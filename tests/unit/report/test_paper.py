@@ -5,7 +5,6 @@ import io
 import math
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,7 +27,7 @@ from ffsd_ray.report.tables.export import render_csv, render_markdown
 from ffsd_ray.report.tables.terminal import render_terminal
 
 from helpers.paths import JOBS
-from helpers.synthetic_records import Outcome, approx_cell, result, write_run
+from helpers.synthetic_records import Outcome, approx_cell, result
 
 CIFAR = """
 name: mine
@@ -43,11 +42,6 @@ DIGITS = CIFAR.replace("cifar100", "digits")
 #: In which keys the trials of a row differ in the job files, besides the seed: KDCL's target, which decides on held-out
 #: images, and with them its baseline.
 OPEN = {"table2": {"data.validation", "method.target"}}
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Callable[[str, Callable[[TrialSpec], Outcome]], RunRecords]:
-    return partial(write_run, tmp_path)
 
 
 def spread(spec: TrialSpec) -> dict[str, Any]:
@@ -384,7 +378,7 @@ OTHERS: list[Any] = [
     "resnet20",
     "torchvision:resnet18",
 ]
-OTHERS += [400, {"max": 2}]
+OTHERS += [400, {"max": 2}, ["resnet32", "resnet20"]]
 
 #: What a setting needs beside it.
 COMPANIONS: dict[str, dict[str, Any]] = {

@@ -1,8 +1,6 @@
 """Heat maps, parallel coordinates and training curves: what they show from records alone, and the files."""
 
 import re
-from collections.abc import Callable
-from functools import partial
 from math import log10
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import pytest
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import UserError
 from ffsd_ray.methods.ffsd import FfsdSettings
-from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main
 from ffsd_ray.report.plots.heatmap import heat_map
 from ffsd_ray.report.plots.learning_curves import training_curves
@@ -21,7 +18,7 @@ from ffsd_ray.report.plots.style import TRAINING
 from ffsd_ray.report.plots.sweep import curves
 from ffsd_ray.report.tables.table import result_table
 
-from helpers.synthetic_records import Outcome, result, write_run
+from helpers.synthetic_records import Outcome, result
 from helpers.tiers import often
 
 DIV, FEA, SELF = "method.lambda_div", "method.lambda_fea", "method.lambda_self"
@@ -38,11 +35,6 @@ search:
   also: [{method: {name: baseline}}]
 """
 ALL = JOB.replace("    method.lambda_fea", "    method.lambda_self: [0, 1000]\n    method.lambda_fea")
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Callable[[str, Callable[[TrialSpec], Outcome]], RunRecords]:
-    return partial(write_run, tmp_path)
 
 
 def outcome(spec: TrialSpec) -> dict[str, Any]:

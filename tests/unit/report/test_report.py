@@ -5,8 +5,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,13 @@ import pytest
 from rich.console import Console
 
 from ffsd_ray.config.trial import TrialSpec
-from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main
 from ffsd_ray.report.tables.export import render_csv, render_markdown
 from ffsd_ray.report.tables.rows import Row
 from ffsd_ray.report.tables.table import Table, result_table
 from ffsd_ray.report.tables.terminal import render_terminal
 
-from helpers.synthetic_records import Outcome, approx_cell, result, write_run
+from helpers.synthetic_records import Outcome, approx_cell, result
 
 BASE = """
 name: small
@@ -32,11 +29,6 @@ train: {epochs: 10, batch_size: 64}
 seed: [0, 1, 2]
 """
 ALSO_BASELINE = "search: {also: [{method: {name: baseline}}]}\n"
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Callable[[str, Callable[[TrialSpec], Outcome]], RunRecords]:
-    return partial(write_run, tmp_path)
 
 
 def row_of(table: Table, configuration: str, epoch: str = "best") -> Row:

@@ -5,7 +5,6 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from ffsd_ray.report.tables.rows import Cell, Difference
 from ffsd_ray.report.tables.table import Table, table_of
 from ffsd_ray.report.tables.terminal import render_terminal
 
-from helpers.synthetic_records import Outcome, result, write_run
+from helpers.synthetic_records import Outcome, result
 
 #: ffsd and dml with 2 and 3 students at two learning rates, and a baseline at one: 2 seeds each.
 JOB = """
@@ -65,11 +64,6 @@ def accuracy(spec: TrialSpec) -> float:
 
 def outcome(spec: TrialSpec) -> Outcome:
     return result(spec, accuracy(spec), accuracy(spec) - 1, selection="val")
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Callable[[str, Callable[[TrialSpec], Outcome]], RunRecords]:
-    return partial(write_run, tmp_path)
 
 
 def table(run: RunRecords, **asked: Any) -> Table:

@@ -3,8 +3,6 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from ffsd_ray.report.plots.sweep import Curves, curves
 from ffsd_ray.report.results import Epoch
 from ffsd_ray.report.tables.table import result_table
 
-from helpers.synthetic_records import Outcome, approx_cell, result, write_run
+from helpers.synthetic_records import Outcome, approx_cell, result
 
 JOB = """
 name: mine
@@ -31,11 +29,6 @@ search:
   grid: {method.students: [4, 2, 3]}
   also: [{method: {name: baseline}}]
 """
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Callable[[str, Callable[[TrialSpec], Outcome]], RunRecords]:
-    return partial(write_run, tmp_path)
 
 
 def outcome(spec: TrialSpec) -> dict[str, Any]:
