@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from ffsd_ray import plugins
 from ffsd_ray.backbone_name import BackboneName
 from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.backbones.torchvision_models import PREFIX
@@ -84,6 +85,9 @@ class BackboneSettings(Settings):
                 reason = (error.strerror or str(error)).lower()
                 yield Problem(("weights",), self.weights, f"Should be default, or a file that can be read: {reason}")
 
+
+# Before the kinds are what they are.
+plugins.load()
 
 #: The sections that come in kinds, told apart by their `name`: those of trials, and two of the `search` section.
 KINDS: dict[str, Mapping[str, type[Settings]]] = {

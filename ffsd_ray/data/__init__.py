@@ -6,27 +6,27 @@ Every subclass of `DataSettings` in a file of this package is a data source of j
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from types import ModuleType
 
 from ffsd_ray.data.base import Dataset, DataSettings, Split, at_most_per_class, check_padding, list_names, split
 from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataError
 from ffsd_ray.registry import by_name, modules
 
-__all__ = ["SOURCES", "DataSettings", "Dataset", "Images", "Split", "load"]
+__all__ = ["SOURCES", "DataSettings", "Dataset", "Images", "Split", "found_in", "load"]
 
 
-def _sources() -> Iterator[tuple[str, type[DataSettings]]]:
-    """Yield the name and the settings class of every data source in this package."""
-    for module in modules(__name__):
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, DataSettings):
-                name = value.model_fields["name"].default
-                if isinstance(name, str):  # a shared base class has no name
-                    yield name, value
+def found_in(module: ModuleType) -> Iterator[tuple[str, type[DataSettings]]]:
+    """Yield the name and the settings class of every data source in a module."""
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, DataSettings):
+            name = value.model_fields["name"].default
+            if isinstance(name, str):  # a shared base class has no name
+                yield name, value
 
 
 #: Settings class of every data source by its `data.name`.
-SOURCES = by_name(_sources())
+SOURCES = by_name(item for module in modules(__name__) for item in found_in(module))
 
 
 def load(settings: DataSettings, *, progress: bool = False) -> Dataset:

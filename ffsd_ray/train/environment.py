@@ -10,12 +10,18 @@ from typing import Any
 
 import torch
 
+from ffsd_ray import plugins
+
 
 def environment(device: torch.device, workers: int) -> dict[str, Any]:
     """Versions, git revision, device and threads."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
-        "versions": {"python": platform.python_version(), **_versions("ffsd-ray", "torch", "torchvision", "ray")},
+        "versions": {
+            "python": platform.python_version(),
+            **_versions("ffsd-ray", "torch", "torchvision", "ray"),
+            **{f"plugin {name}": digits for name, digits in plugins.load().items()},
+        },
         "revision": _revision(),
         "device": {"type": device.type, "name": name, "workers": workers, "threads": torch.get_num_threads()},
         "began": datetime.now(UTC).isoformat(timespec="seconds"),

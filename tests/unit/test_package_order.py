@@ -35,6 +35,7 @@ ORDER = (
     "backbone_name data nets stamp",
     "deployed",
     "classify export init methods",
+    "plugins",
     "config",
     "records schema",
     "progress_view",

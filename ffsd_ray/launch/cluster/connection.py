@@ -17,6 +17,7 @@ import psutil
 import ray
 import yaml
 
+from ffsd_ray import plugins
 from ffsd_ray.credentials import hidden
 from ffsd_ray.errors import ClusterError
 from ffsd_ray.interruption import postponed
@@ -119,6 +120,7 @@ _FORWARDED_VARIABLES = (
     "AWS_ENDPOINT_URL_S3",
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
+    plugins.VARIABLE,
 )
 
 
