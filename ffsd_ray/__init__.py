@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from ffsd_ray.api import fit as fit
     from ffsd_ray.api import open_run as open_run
     from ffsd_ray.deployed import load_model as load_model
+    from ffsd_ray.group import build as build
 
     __version__: str
 
-__all__ = ["Run", "Trial", "__version__", "fit", "load_model", "open_run"]
+__all__ = ["Run", "Trial", "__version__", "build", "fit", "load_model", "open_run"]
 
 # Python imports this package before the module of a command (`python -m ffsd_ray.run`), whose imports take seconds.
 if sys.argv[:1] == ["-m"] and any(word.removeprefix("-m").startswith(f"{__name__}.") for word in sys.orig_argv):
@@ -22,11 +23,15 @@ if sys.argv[:1] == ["-m"] and any(word.removeprefix("-m").startswith(f"{__name__
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: load_model brings torch with it, and a checkout that is not installed has no version.
+    # On first use: they bring torch with them, and a checkout that is not installed has no version.
     if name == "load_model":
         from ffsd_ray.deployed import load_model
 
         return load_model
+    if name == "build":
+        from ffsd_ray.group import build
+
+        return build
     if name in ("Run", "Trial", "fit", "open_run"):
         from ffsd_ray import api
 

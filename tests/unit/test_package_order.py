@@ -40,7 +40,7 @@ ORDER = (
     "records schema",
     "progress_view",
     "train",
-    "evaluate launch report",
+    "evaluate group launch report",
     "bench run",
     "api",
     "__init__ __main__",
