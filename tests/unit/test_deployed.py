@@ -319,6 +319,29 @@ def test_export_agrees_under_onnxruntime(file: Path, network: nn.Module, capsys:
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize(("form", "ending"), [("torchscript", ".pt"), ("program", ".pt2")])
+def test_exports_of_torch_load_without_this_package(form: str, ending: str, file: Path, network: nn.Module) -> None:
+    assert export.main([str(file), "--format", form]) == 0
+    torch.save(images := torch.randn(5, 3, 16, 16), file.with_suffix(".images"))
+    load = {
+        "torchscript": "m = torch.jit.load(p, _extra_files=e)",
+        "program": "m = torch.export.load(p, extra_files=e).module()",
+    }
+    program = (
+        "import sys, torch; p, i, o = sys.argv[1:]; e = {'classes': '', 'image_size': ''}; "
+        f"{load[form]}; torch.save((m(torch.load(i)), e), o)"
+    )
+    arguments = [str(file.with_suffix(suffix)) for suffix in (ending, ".images", ".logits")]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, cwd=file.parent)
+    logits, about = torch.load(file.with_suffix(".logits"))
+    with torch.inference_mode():
+        torch.testing.assert_close(logits, network(images).logits, rtol=0, atol=1e-5)
+    texts = {name: text.decode() if isinstance(text, bytes) else text for name, text in about.items()}
+    assert json.loads(texts["classes"]) == list("0123456789")
+    assert texts["image_size"] == "16"
+
+
+@pytest.mark.thorough
 def test_export_says_which_extra_is_missing(file: Path) -> None:
     program = (
         "import sys; sys.modules['onnxruntime'] = None; from ffsd_ray.export import main; sys.exit(main(sys.argv[1:]))"
