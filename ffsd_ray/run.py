@@ -34,6 +34,9 @@ from ffsd_ray.train.before_training import check_before_training
 
 FINISHED, SOME_FAILED = 0, 1
 
+#: Of a machine on which it is worth a word that most of them are idle.
+_MANY_CORES = 4
+
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = load_job(arguments.job, arguments.set)
     if arguments.smoke:
         plan = smoke(plan)
-    notes_on_memory = check_memory(plan)
+    notes = [*check_memory(plan), *idle_parts(plan)]
     console = Screen(file=sys.stdout)  # this stream, also while Tune's own printing is turned away
     if arguments.dry_run:
-        plan, notes = _looked_at(plan)
+        plan, told = _looked_at(plan)
         console.print(describe(plan))
-        for note in [*notes_on_memory, *notes]:
+        for note in [*notes, *told]:
             console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
         return FINISHED
     run = train_job(
@@ -58,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         storage=arguments.storage,
         resume=arguments.resume,
         verbose=arguments.verbose,
-        notes=notes_on_memory,
+        notes=notes,
     )
     # Only now: pandas takes a while to import, which --help and --dry-run need not wait for.
     from ffsd_ray.report.best_model import keep_best_model, outcome
@@ -168,6 +171,24 @@ def check_memory(plan: Plan) -> list[str]:
     raise JobError(
         "\n".join(sorted(found)) + "\nLess of it: train.batch_size, data.image_size, method.students, scale.workers."
     )
+
+
+def idle_parts(plan: Plan) -> Iterator[str]:
+    """Notes on a GPU, or most of the processors, of this machine that the job would leave idle."""
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    scales = [trial.scale for trial in (*plan.trials, *plan.extremes)]
+    if any(scale.uses_gpu for scale in scales):
+        return
+    if torch.cuda.is_available():
+        yield "This machine's GPU stands idle; scale.gpus_per_worker: 1 trains on it."
+        return
+    cores = len(os.sched_getaffinity(0))
+    at_once = 1 if plan.job.context == "local" else min(plan.total, plan.job.scale.trials_at_once or plan.total)
+    used = at_once * max((scale.most_workers * scale.worker_threads for scale in scales), default=cores)
+    if cores >= _MANY_CORES and 2 * used <= cores:
+        key = "scale.threads" if plan.job.context == "local" else "scale.cpus_per_worker"
+        yield f"Of this machine's {cores} cores {used} will be at work; {key}: {cores // at_once} uses all of them."
 
 
 def _check_device(plan: Plan) -> None:

@@ -95,13 +95,49 @@ TRIAL_KEYS = dotted_keys(TrialSpec)
 NOT_IDENTITY_KEYS = {key for key, field in _fields(TrialSpec).items() if not identifies(field)}
 
 
+#: What other tools call our keys.
+SYNONYMS = {
+    "amp": "train.precision",
+    "arch": "backbone",
+    "architecture": "backbone",
+    "batch": "train.batch_size",
+    "batchsize": "train.batch_size",
+    "bs": "train.batch_size",
+    "cpus": "scale.cpus_per_worker",
+    "dataset": "data",
+    "device": "scale.gpus_per_worker",
+    "gpu": "scale.gpus_per_worker",
+    "gpus": "scale.gpus_per_worker",
+    "img_size": "data.image_size",
+    "imgsz": "data.image_size",
+    "learning_rate": "train.lr",
+    "lr_schedule": "train.schedule",
+    "max_epochs": "train.epochs",
+    "mixed_precision": "train.precision",
+    "model": "backbone",
+    "n": "method.students",
+    "network": "backbone",
+    "num_epochs": "train.epochs",
+    "num_students": "method.students",
+    "num_workers": "data.loader_processes",
+    "optimizer": "train.optimiser",
+    "output_dir": "records.storage",
+    "seeds": "seed",
+    "student": "backbone",
+    "t": "method.temperature",
+    "wd": "train.weight_decay",
+}
+
+
 def did_you_mean(wrong: object, here: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
     """' Did you mean `…`?' or ''. `elsewhere` are dotted keys: one that ends in `wrong` exactly goes before all."""
     if not isinstance(wrong, str):
         return ""
     ends = {key.rpartition(".")[2]: key for key in reversed(list(elsewhere)) if "." in key}
     candidates = {**ends, **{key: key for key in here}}
-    closest = ends.get(wrong) or next(iter(get_close_matches(wrong, candidates, 1)), None)
+    meant = SYNONYMS.get(wrong.lower(), "")
+    known = next((key for key in (meant.rpartition(".")[2], meant) if key in candidates or key in ends.values()), None)
+    closest = ends.get(wrong) or known or next(iter(get_close_matches(wrong, candidates, 1)), None)
     return f" Did you mean `{candidates.get(closest, closest)}`?" if closest else ""
 
 
@@ -119,4 +155,7 @@ def unknown_key(path: Sequence[str | int], tree: LocatedValue) -> str:
             assert kind is not None
             have = "have" if len(others) > 1 else "has"
             return f"{kind.value} has no such key ({', '.join(others)} {have} it).{listed}"
-    return f"Unknown key.{did_you_mean(wrong, here, JOB_KEYS)}{listed}"
+    # A key that this section might have, but has not, is no help.
+    section = next((step for step in reversed(path[:-1]) if isinstance(step, str)), "")
+    elsewhere = [key for key in JOB_KEYS if not section or not key.startswith(f"{section}.")]
+    return f"Unknown key.{did_you_mean(wrong, here, elsewhere)}{listed}"

@@ -8,6 +8,9 @@ from ffsd_ray.data.batches import epoch_steps, last_batch
 from ffsd_ray.errors import DataError, TrialError
 from ffsd_ray.train.build import checked_shapes, joins_last_batch
 
+#: Times as many images of one class as of another that are told.
+_UNEQUAL = 5
+
 
 def check_before_training(spec: TrialSpec, dataset: Dataset) -> list[str]:
     """Notes on a trial's images and on how it is trained on them, a line each.
@@ -24,7 +27,18 @@ def check_before_training(spec: TrialSpec, dataset: Dataset) -> list[str]:
         checked_shapes(spec, dataset.image_size)
     except TrialError as error:
         raise DataError(str(error)) from error
-    return [*dataset.notes, *_joined_batch_notes(spec, dataset)]
+    return [*dataset.notes, *_unequal_classes_note(dataset), *_joined_batch_notes(spec, dataset)]
+
+
+def _unequal_classes_note(dataset: Dataset) -> Iterator[str]:
+    counts = dataset.train.labels.bincount(minlength=dataset.num_classes).tolist()
+    fewest, most = min(counts), max(counts)
+    if most > _UNEQUAL * fewest:
+        rare, frequent = dataset.classes[counts.index(fewest)], dataset.classes[counts.index(most)]
+        yield (
+            f"Unequal classes: {most:,} training images of {frequent}, {fewest:,} of {rare}. Accuracy favours the "
+            "frequent ones; ffsd evaluate has it by class, and balanced."
+        )
 
 
 def _joined_batch_notes(spec: TrialSpec, dataset: Dataset) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ffsd_ray.__main__ import COMMANDS
 from ffsd_ray.config.load import load_job
 
 from helpers.paths import PROJECT
@@ -24,11 +25,17 @@ def blocks(readme: Path, language: str = "") -> list[str]:
 
 def commands(readme: Path) -> Iterator[tuple[str, list[str]]]:
     """Modules that are called in code blocks or inline, each with its options."""
-    inline = re.findall(r"`(python -m ffsd_ray[^`]*)`", readme.read_text())
-    lines = [line for block in blocks(readme) for line in re.findall(r"python -m ffsd_ray\S* .*", block)]
+    inline = re.findall(r"`((?:python -m ffsd_ray|ffsd (?:--plugin \S+ )?[a-z])[^`]*)`", readme.read_text())
+    lines = [
+        line for block in blocks(readme) for line in re.findall(r"(?:python -m ffsd_ray\S*|^ffsd) .*", block, re.M)
+    ]
     for line in [*inline, *lines]:
         words = shlex.split(re.sub(r"[\[\]|]", " ", line), comments=True)
-        module = words[words.index("-m") + 1]
+        if words[0] == "ffsd":
+            words = words[3:] if words[1] == "--plugin" else words[1:]
+            module = COMMANDS[words[0]][0].removesuffix(".__main__")
+        else:
+            module = words[words.index("-m") + 1]
         yield module, [word.partition("=")[0] for word in words if word.startswith("--")]
 
 
