@@ -4,7 +4,8 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +22,11 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, DataSettings, Split
 from ffsd_ray.data.batches import EvalBatches
 from ffsd_ray.data.class_folders import labelled_paths, scan
+from ffsd_ray.data.decode import Span, decode_named
 from ffsd_ray.data.streaming import StreamableSettings
 from ffsd_ray.deployed import DeployedModel, load_model
 from ffsd_ray.errors import DataError
+from ffsd_ray.mistakes import draw_mistakes
 from ffsd_ray.quality import class_table, quality
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.terminal import Screen, csv_text
@@ -87,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--images", type=Path, metavar="FOLDER", help="measure on the pictures in a folder's class folders, all of them"
     )
     parser.add_argument(
+        "--mistakes", type=Path, metavar="PNG", help="draw the images that it is most certain of and wrong about"
+    )
+    parser.add_argument(
         "--predictions", type=Path, metavar="CSV", help="write a line an image: label, prediction, its probability"
     )
     arguments = parser.parse_args(argv)
@@ -96,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.images is not None:
         if arguments.data or arguments.split:
             parser.error("--images says what to measure on; --data and --split do not go with it")
-        return _on_folder(model, arguments.images, arguments.predictions)
+        return _on_folder(model, arguments.images, arguments)
     spec = _spec(arguments.file, card.spec, arguments.data)
     if spec.data.known_size not in (None, card.image_size):
         raise DataError(_other_size(card.image_size, spec.data.known_size))
@@ -114,11 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         print(f"recorded: {card.top1:.2f} %: differs by {top1 - card.top1:+.4f}")
     names = [f"{split} {index}" for index in range(len(images))]
-    _tell(model, found.logits, found.labels, names, arguments.predictions)
+    _tell(model, found.logits, found.labels, names, partial(_pixels, images), arguments)
     return 0
 
 
-def _on_folder(model: DeployedModel, folder: Path, out: Path | None) -> int:
+def _on_folder(model: DeployedModel, folder: Path, arguments: argparse.Namespace) -> int:
     """Measure on pictures in class folders, whatever the trial was trained on.
 
     Raises:
@@ -134,18 +140,36 @@ def _on_folder(model: DeployedModel, folder: Path, out: Path | None) -> int:
     labels = torch.tensor([label for _, label in pictures])
     top1 = 100 * (logits.argmax(dim=1) == labels).double().mean().item()
     print(f"top-1 {top1:.2f} % of {len(pictures)} images in {folder} ({model.card.member}, epoch {model.card.epoch})")
-    _tell(model, logits, labels, [path for path, _ in pictures], out)
+    paths = [path for path, _ in pictures]
+    size = model.card.image_size
+    _tell(model, logits, labels, paths, lambda i: decode_named(Span(paths[i]), paths[i], size), arguments)
     return 0
 
 
-def _tell(model: DeployedModel, logits: Tensor, labels: Tensor, names: Sequence[str], out: Path | None) -> None:
-    """Print what else the predictions say, and write them to `out`; `names`: of the images."""
+def _pixels(images: Split, index: int) -> Tensor:
+    """Of one image, uint8 [3, S, S], as it is evaluated."""
+    [(pixels, _)] = images.unaugmented([slice(index, index + 1)])
+    return pixels[0]
+
+
+def _tell(
+    model: DeployedModel,
+    logits: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    pixels: Callable[[int], Tensor],
+    arguments: argparse.Namespace,
+) -> None:
+    """Print what else the predictions say, and write what is asked for; `names`, `pixels`: of the images."""
     found = quality(logits, labels)
     print(
         f"balanced accuracy {found.balanced:.2f} %, NLL {found.nll:.3f}, calibration error (ECE) {found.ece:.1f} points"
     )
     Screen().print(class_table(found, model.classes))
-    if out is None:
+    if arguments.mistakes is not None:
+        count = draw_mistakes(logits, labels, model.classes, pixels, arguments.mistakes)
+        print(f"Mistakes: {arguments.mistakes} ({count})" if count else "Mistakes: none to draw")
+    if (out := arguments.predictions) is None:
         return
     probabilities, predicted = logits.softmax(dim=1).max(dim=1)
     rows = zip(names, labels.tolist(), predicted.tolist(), probabilities.tolist(), strict=True)

@@ -224,7 +224,8 @@ def test_evaluate_says_where_it_differs(
 def test_evaluate_on_other_images(
     file: Path, tmp_path: Path, digits: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate.main([str(file), "--split", "train"]) == 0
+    assert evaluate.main([str(file), "--split", "train", "--mistakes", str(tmp_path / "wrong.png")]) == 0
+    assert (tmp_path / "wrong.png").exists()
     assert "1437 train images" in (shown := capsys.readouterr().out)
     assert "nothing to compare with" in shown
     # The test digits as files, and one picture to train on, which is not looked at.
@@ -252,7 +253,8 @@ def test_evaluate_on_a_folder_of_pictures(
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images_of(digits.test)[index].permute(1, 2, 0).numpy()).save(folder / f"={index}.png")
     out = tmp_path / "predictions.csv"
-    assert evaluate.main([str(file), "--images", str(tmp_path / "pictures"), "--predictions", str(out)]) == 0
+    more = ["--predictions", str(out), "--mistakes", str(tmp_path / "wrong.png")]
+    assert evaluate.main([str(file), "--images", str(tmp_path / "pictures"), *more]) == 0
     shown = capsys.readouterr().out
     right = (expected.logits.argmax(dim=1) == expected.labels)[kept].double().mean().item()
     assert f"top-1 {100 * right:.2f} % of {len(kept)} images in {tmp_path / 'pictures'}" in shown

@@ -31,7 +31,7 @@ def imports(file: Path) -> Iterator[str]:
 #: The parts of the package in order: each imports from those of earlier lines alone, inside functions too.
 ORDER = (
     "base_settings credentials errors interruption losses memory meta_device quality registry series terminal",
-    "backbones command file_schema storage",
+    "backbones command file_schema mistakes storage",
     "backbone_name data nets stamp",
     "deployed",
     "classify export init methods",

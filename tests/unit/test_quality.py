@@ -1,12 +1,15 @@
 """What predictions are worth, against figures by hand."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
+from ffsd_ray.mistakes import draw_mistakes, most_certain
 from ffsd_ray.quality import class_table, quality
 
 
@@ -54,3 +57,19 @@ def test_of_many_classes_the_worst_are_shown() -> None:
     assert table.row_count == 30
     assert table.caption == "The worst 30 of 40 classes."
     assert next(iter(table.columns[0].cells)) == "c35"
+
+
+def test_the_most_certain_mistakes_are_drawn(tmp_path: Path) -> None:
+    """Wrong ones alone, the most certain first, each the image that it is of."""
+    logits = torch.tensor([[5.0, 0], [0, 1], [3, 0], [0, 4], [1, 0]])
+    labels = torch.tensor([0, 0, 1, 0, 1])
+    assert most_certain(logits, labels) == [3, 2, 1, 4]
+    colours = torch.tensor([[200, 0, 0], [0, 200, 0], [0, 0, 200], [90, 90, 0], [0, 90, 90]], dtype=torch.uint8)
+    out = tmp_path / "mistakes.png"
+    names = ["cat\x1b[2J", "d" * 40]
+    assert draw_mistakes(logits, labels, names, lambda i: colours[i, :, None, None].expand(3, 8, 8), out) == 4
+    with Image.open(out) as sheet:
+        corners = [sheet.convert("RGB").getpixel((10 + place * 136, 10)) for place in range(4)]
+    assert corners == [tuple(colours[index].tolist()) for index in (3, 2, 1, 4)]
+    assert draw_mistakes(logits[:1], labels[:1], ["a", "b"], lambda i: colours[i], tmp_path / "none.png") == 0
+    assert not (tmp_path / "none.png").exists()
