@@ -139,6 +139,12 @@ class TrainSettings(Settings):
         json_schema_extra=ADDED_LATER,
         description="Probability that a training image has a rectangle of 2 % to a third of its area erased.",
     )
+    balanced: bool = Field(
+        False,
+        json_schema_extra=ADDED_LATER,
+        description="Every epoch has as many images of each class: of rare ones each several times, with another "
+        "augmentation, of frequent ones some. An epoch is as long as without.",
+    )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
         json_schema_extra=ADDED_LATER,

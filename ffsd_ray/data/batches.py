@@ -83,15 +83,17 @@ class TrainBatches:
         steps_per_epoch: int | None = None,
         join_last: bool = False,
         regularisation: Regularisation | None = None,
+        balanced: bool = False,
     ) -> None:
         """`images`: on the training device (`Split.to`); `batch_size`: of the global batch.
 
         `views`: number of independently augmented views of each image; `steps_per_epoch`: maximum, None for all images;
-        `join_last`: merge the last, partial batch of an epoch into the one before.
+        `join_last`: merge the last, partial batch of an epoch into the one before; `balanced`: as many of every class.
         """
         self._images, self._seed, self._views, self._regularisation = images, seed, views, regularisation
         self._augmentation = images.augmentation(crop_padding=crop_padding, flip=flip)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
+        self._labels = images.labels.cpu() if balanced else None
         self.steps = epoch_steps(len(images), batch_size, steps_per_epoch, join_last=join_last)
         joined = self.steps < epoch_steps(len(images), batch_size, steps_per_epoch, join_last=False)
         #: The step whose batch includes the images of the partial batch after it; None without `join_last`.
@@ -113,10 +115,26 @@ class TrainBatches:
         With images in memory, the host waits for the device only before the first batch.
         """
         generator = torch.Generator().manual_seed(int(random_bits(torch.tensor(self._seed), epoch)))
-        order = torch.randperm(len(self._images), generator=generator)
+        order = self._order(generator)
         shares = [self._rank_part(step) for step in range(self.steps)[first_step:stop]]
         inputs = self._prepared(order, epoch, [part for part, _ in shares], generator)
         return zip(inputs, (weight for _, weight in shares), strict=True)
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        """Indices of an epoch's images, of which a balanced epoch has some several times, and others not at all.
+
+        The second time an image has its index plus the number of images, by which its augmentation is another.
+        """
+        images = len(self._images)
+        if self._labels is None:
+            return torch.randperm(images, generator=generator)
+        drawn, classes = [], self._labels.unique()
+        for number, label in enumerate(classes):
+            own = (self._labels == label).nonzero()[:, 0]
+            own = own[torch.randperm(len(own), generator=generator)]
+            turn = torch.arange(images // len(classes) + (number < images % len(classes)))
+            drawn.append(own[turn % len(own)] + images * (turn // len(own)))
+        return torch.cat(drawn)[torch.randperm(images, generator=generator)]
 
     def _prepared(
         self, order: Tensor, epoch: int, parts: Sequence[slice], generator: torch.Generator
@@ -134,7 +152,7 @@ class TrainBatches:
             starts = [0, *accumulate(2 * (part.stop - part.start) for part in parts)]
             parts = [slice(*ends) for ends in pairwise(starts)]
         keys = torch.stack([random_bits(order, self._seed, epoch, view) for view in range(self._views)], dim=1)
-        inputs = self._augmentation.prepare(order, keys, parts)
+        inputs = self._augmentation.prepare(order % len(self._images), keys, parts)
         if regularisation is not None and regularisation.random_erasing:
             inputs = _with_draws(inputs, regularisation.erasing_draws(keys).to(device), parts)
         if regularisation is not None and mixes:

@@ -27,17 +27,17 @@ def check_before_training(spec: TrialSpec, dataset: Dataset) -> list[str]:
         checked_shapes(spec, dataset.image_size)
     except TrialError as error:
         raise DataError(str(error)) from error
-    return [*dataset.notes, *_unequal_classes_note(dataset), *_joined_batch_notes(spec, dataset)]
+    return [*dataset.notes, *_unequal_classes_note(spec, dataset), *_joined_batch_notes(spec, dataset)]
 
 
-def _unequal_classes_note(dataset: Dataset) -> Iterator[str]:
+def _unequal_classes_note(spec: TrialSpec, dataset: Dataset) -> Iterator[str]:
     counts = dataset.train.labels.bincount(minlength=dataset.num_classes).tolist()
     fewest, most = min(counts), max(counts)
-    if most > _UNEQUAL * fewest:
+    if most > _UNEQUAL * fewest and not spec.train.balanced:
         rare, frequent = dataset.classes[counts.index(fewest)], dataset.classes[counts.index(most)]
         yield (
             f"Unequal classes: {most:,} training images of {frequent}, {fewest:,} of {rare}. Accuracy favours the "
-            "frequent ones; ffsd evaluate has it by class, and balanced."
+            "frequent ones: ffsd evaluate has it by class, and train.balanced shows them all as often."
         )
 
 

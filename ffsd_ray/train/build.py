@@ -78,6 +78,7 @@ def train_batches(
         steps_per_epoch=spec.train.steps_per_epoch,
         join_last=joins_last_batch(spec, len(dataset.train), dataset.num_classes, dataset.image_size),
         regularisation=_regularisation(spec.train, dataset.num_classes),
+        balanced=spec.train.balanced,
     )
 
 
