@@ -18,6 +18,7 @@ from ffsd_ray.report.collect import Trial
 from ffsd_ray.report.page.pictures import over_settings, training
 from ffsd_ray.report.page.trials import About
 from ffsd_ray.report.plots.style import check_picture
+from ffsd_ray.report.tables.summary import Summary
 from ffsd_ray.report.tables.table import Table
 from ffsd_ray.report.tables.text import PLUS_MINUS
 from ffsd_ray.terminal import plain
@@ -44,7 +45,7 @@ def _page(run: RunRecords, table: Table, trials: Sequence[Trial]) -> str:
     names = trial_labels([trial.spec for trial in trials], run.job().get("report", {}).get("rows"))
     with ThreadPoolExecutor(16) as pool:
         abouts = list(pool.map(lambda trial: About.read(run, trial, names[trial.spec.identity()]), trials))
-    drawn, part = table.first_epoch, files(__package__)
+    drawn, glance, part = table.first_epoch, Summary(table), files(__package__)
     script = (part / "page.js").read_text("utf-8")
     environment = Environment(
         loader=PackageLoader(__package__, ""),
@@ -57,6 +58,9 @@ def _page(run: RunRecords, table: Table, trials: Sequence[Trial]) -> str:
     return environment.get_template("page.html.j2").render(
         title=table.title,
         table=table.text(),
+        glance=glance.text(),
+        verdict=glance.verdict(),
+        days=sorted({about.began[:10] for about in abouts if about.began}),
         plus_minus=PLUS_MINUS,
         trials=abouts,
         settings=over_settings(drawn),

@@ -22,7 +22,9 @@ class About:
     spec: str
     state: State
     ended: str
-    #: When it began and how long it trained, as far as that is known.
+    #: When it began (ISO 8601, UTC); '' where that is not known.
+    began: str
+    #: The same in words, and how long it trained.
     details: tuple[str, ...]
     #: Of a failed trial, in one line and in full.
     reason: str
@@ -39,7 +41,8 @@ class About:
             with suppress(FileNotFoundError):
                 environment = records.environment()
         facts = dict(environment or {})
-        details = [f"began {began}"] if (began := facts.pop("began", "")) else []
+        began: str = facts.pop("began", "")
+        details = [f"began {began}"] if began else []
         state: State = "unfinished"
         if result is not None:
             state, ended = "completed", result.get("ended", "completed")
@@ -52,7 +55,7 @@ class About:
         else:
             ended = "not begun" if environment is None else "not finished"
         spec = yaml.safe_dump(trial.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        return cls(name, identity, spec, state, ended, tuple(details), reason, error, tuple(_flat(facts)))
+        return cls(name, identity, spec, state, ended, began, tuple(details), reason, error, tuple(_flat(facts)))
 
 
 def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

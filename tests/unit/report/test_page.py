@@ -22,6 +22,7 @@ from ffsd_ray.report.page import build
 from ffsd_ray.report.page.build import write_page
 from ffsd_ray.report.page.pictures import svg
 from ffsd_ray.report.plots.learning_curves import TrainingCurves
+from ffsd_ray.report.tables.summary import Summary
 from ffsd_ray.report.tables.table import Table, result_table
 from ffsd_ray.report.tables.text import Section, TableText
 from ffsd_ray.run import main as run_job
@@ -118,6 +119,8 @@ def test_a_page_holds_the_whole_run(write: Any) -> None:
             assert cell.text() in page.text
     for said in (*table.captions, *table.notes, run.text(), *table.text().head[1:]):
         assert said in page.text
+    assert Summary(table).verdict() in page.text
+    assert page.ids.index("at-a-glance") < page.ids.index("results")
     assert "26 trials: 23 completed1 failed2 unfinished" in page.text
     assert "in epoch 4 of 10" in page.text
     assert "dml n=4, seed 1: not finished" in page.text
