@@ -1,22 +1,38 @@
 """The progress view of a job: live on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+)
+from rich.text import Text
 
+from ffsd_ray.job_progress import JobProgress
 from ffsd_ray.records.trial import State
 from ffsd_ray.series import HistoryRow
 
 #: Seconds between two plain lines of one trial.
 PLAIN_INTERVAL = 5.0
 
+#: Lines of a terminal that are kept for what is not a running trial.
+_ABOVE = 6
+
 
 class View(Protocol):
     """Told of every trial's start, epochs and end, by identity, and of what a person should know beside."""
+
+    def phase(self, text: str) -> None:
+        """What is being done before any trial begins."""
 
     def started(self, identity: str, epochs: int, done: int) -> None: ...
 
@@ -34,49 +50,48 @@ class View(Protocol):
 
 
 def open_view(
-    console: Console, labels: Mapping[str, str], primary_series: Mapping[str, str], *, done: int, total: int
+    console: Console, labels: Mapping[str, str], primary_series: Mapping[str, str], progress: JobProgress
 ) -> View:
     """The view that suits the console.
 
     `primary_series`: the series whose test accuracy is shown, by the identity of the trials that are to run; `labels`:
-    names by identity; of the `total` trials so many are `done`.
+    names by identity; `progress`: the job's, which the view keeps.
     """
-    view = LiveView if console.is_terminal else PlainView
-    return view(console, labels, primary_series, done, total)
+    return (LiveView if console.is_terminal else PlainView)(console, labels, primary_series, progress)
 
 
 class PlainView:
     """A line a trial's start and end, and its epochs now and then: what a submitted job's log holds."""
 
     def __init__(
-        self, console: Console, labels: Mapping[str, str], primary_series: Mapping[str, str], done: int, total: int
+        self, console: Console, labels: Mapping[str, str], primary_series: Mapping[str, str], progress: JobProgress
     ) -> None:
         self._console, self._labels, self._primary_series = console, labels, primary_series
-        self._finished, self._total = done, total
+        self._progress = progress
         self._epochs: dict[str, int] = {}
         self._shown: dict[str, float] = {}
-        self._began: dict[str, tuple[float, int]] = {}
+
+    def phase(self, text: str) -> None:
+        self._line(text)
 
     def started(self, identity: str, epochs: int, done: int) -> None:
         self._epochs[identity] = epochs
-        self._began[identity] = (time.monotonic(), done)
+        self._progress.started(identity, epochs, done)
         where = f"goes on after epoch {done}" if done else "starts"
         self._line(f"{self._labels[identity]}: {where}")
 
     def epoch(self, identity: str, row: HistoryRow) -> None:
-        now, epoch, epochs = time.monotonic(), int(row["epoch"]), self._epochs[identity]
+        now, epoch, epochs, series = time.monotonic(), int(row["epoch"]), self._epochs[identity], self._primary_series
+        self._progress.epoch(identity, epoch, row.get(f"test/{series[identity]}/top1"))
         if epoch < epochs and now - self._shown.get(identity, -PLAIN_INTERVAL) < PLAIN_INTERVAL:
             return
         self._shown[identity] = now
-        began, before = self._began[identity]
-        left = (now - began) / max(epoch - before, 1) * (epochs - epoch)
-        self._line(
-            f"{self._labels[identity]}: epoch {epoch}/{epochs}  {measured(row, self._primary_series[identity])}  "
-            f"{_clock(left)} left"
-        )
+        left = [clock(seconds) for one in (identity, None) if (seconds := self._progress.seconds_left(one)) is not None]
+        times = f"  {left[0]} left, of the job {left[1]}" if left else ""
+        self._line(f"{self._labels[identity]}: epoch {epoch}/{epochs}  {measured(row, series[identity])}{times}")
 
     def ended(self, identity: str, state: State, message: str) -> None:
-        self._finished += 1
+        self._progress.ended(identity, state)
         self._line(f"{self._labels[identity]}: {state}{': ' + message if message else ''}")
 
     def warned(self, message: str) -> None:
@@ -92,75 +107,131 @@ class PlainView:
 
     def _line(self, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")
-        line = f"{stamp} [{self._finished}/{self._total}] {text}"
+        line = f"{stamp} [{self._progress.done + self._progress.failed}/{self._progress.total}] {text}"
         line = line.replace("\n", "\n    ")  # what begins a line begins with a time
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+class _TimeLeft(ProgressColumn):
+    """The time until a task's `due`, a time of the monotonic clock; None where it is not known yet."""
+
+    def render(self, task: Task) -> Text:
+        due: float | None = task.fields["due"]
+        return Text("" if due is None else f"{clock(max(0.0, due - time.monotonic()))} left", style="cyan")
+
+
+class _Bars(Progress):
+    """Bars below a line of text."""
+
+    headline = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield Text(self.headline, overflow="ellipsis", no_wrap=True)
+        yield self.make_tasks_table(self.tasks)
+
+
 class LiveView:
-    """A progress bar for the job and one for every running trial; a line stays for each that ended."""
+    """A progress bar for the job and one for each running trial that there is room for; a line stays for each end."""
 
     def __init__(
-        self, console: Console, labels: Mapping[str, str], primary_series: Mapping[str, str], done: int, total: int
+        self, console: Console, labels: Mapping[str, str], primary_series: Mapping[str, str], progress: JobProgress
     ) -> None:
-        self._labels, self._primary_series = labels, primary_series
-        self._progress = Progress(
+        self._labels, self._primary_series, self._progress = labels, primary_series, progress
+        self._bars = _Bars(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
+            _TimeLeft(),
             TextColumn("{task.fields[measured]}", markup=False),
-            TimeRemainingColumn(),
             console=console,
         )
-        self._job = self._progress.add_task("trials", total=total, completed=done, measured="")
+        self._began = time.monotonic()
+        finished = progress.done + progress.failed
+        self._job = self._bars.add_task("trials", total=progress.total, completed=finished, measured="", due=None)
         self._tasks: dict[str, TaskID] = {}
         self._last: dict[str, HistoryRow] = {}
 
+    def phase(self, text: str) -> None:
+        self._bars.headline = text
+
     def started(self, identity: str, epochs: int, done: int) -> None:
+        self._progress.started(identity, epochs, done)
         if identity in self._tasks:  # begun again after its process failed
-            self._progress.remove_task(self._tasks[identity])
-        self._tasks[identity] = self._progress.add_task(
-            self._labels[identity], total=epochs, completed=done, measured="starting"
+            self._bars.remove_task(self._tasks[identity])
+        self._tasks[identity] = self._bars.add_task(
+            self._labels[identity], total=epochs, completed=done, measured="starting", due=None
         )
+        self._refresh()
 
     def epoch(self, identity: str, row: HistoryRow) -> None:
         self._last[identity] = row
-        text = measured(row, self._primary_series[identity])
-        self._progress.update(self._tasks[identity], completed=int(row["epoch"]), measured=text)
+        series, epoch = self._primary_series[identity], int(row["epoch"])
+        self._progress.epoch(identity, epoch, row.get(f"test/{series}/top1"))
+        self._bars.update(
+            self._tasks[identity], completed=epoch, measured=_accuracy(row, series), due=self._due(identity)
+        )
+        self._refresh()
 
     def ended(self, identity: str, state: State, message: str) -> None:
+        self._progress.ended(identity, state)
         task = self._tasks.pop(identity, None)
         if task is not None:
-            self._progress.remove_task(task)
-        self._progress.advance(self._job)
+            self._bars.remove_task(task)
+        self._bars.advance(self._job)
         row = self._last.get(identity)
         detail = message or (measured(row, self._primary_series[identity]) if row else "")
         mark = "✓" if state == "completed" else "✗"
-        self._progress.console.print(
+        self._bars.console.print(
             f"{mark} {self._labels[identity]}: {state}  {detail}", markup=False, highlight=False, soft_wrap=True
         )
+        self._refresh()
 
     def warned(self, message: str) -> None:
-        self._progress.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._bars.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._bars.stop()
+
+    def _due(self, identity: str | None) -> float | None:
+        left = self._progress.seconds_left(identity)
+        return None if left is None else time.monotonic() + left
+
+    def _refresh(self) -> None:
+        """Say how the trials stand, and show as many of those that run as there is room for."""
+        progress, room = self._progress, max(1, self._bars.console.height - _ABOVE)
+        counts = {
+            "running": progress.running,
+            "waiting": progress.waiting,
+            "failed": progress.failed,
+            "not shown": max(0, len(self._tasks) - room),
+        }
+        told = [clock(time.monotonic() - self._began), *(f"{count} {what}" for what, count in counts.items() if count)]
+        if progress.best is not None:
+            told.append(f"best {progress.best[0]:.2f} % ({self._labels[progress.best[1]]})")
+        self._bars.headline = ", ".join(told)
+        self._bars.update(self._job, due=self._due(None))
+        for place, task in enumerate(self._tasks.values()):
+            self._bars.update(task, visible=place < room)
 
 
 def measured(row: HistoryRow, series: str) -> str:
     """The primary accuracy on the test images, where this epoch was evaluated, and the speed."""
+    return f"{_accuracy(row, series)}  {row['images_per_second']:.0f} images/s".lstrip()
+
+
+def _accuracy(row: HistoryRow, series: str) -> str:
     accuracy = row.get(f"test/{series}/top1")
-    evaluated = "" if accuracy is None else f"{series} {accuracy:.2f} %  "
-    return f"{evaluated}{row['images_per_second']:.0f} images/s"
+    return "" if accuracy is None else f"{series} {accuracy:.2f} %"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """`1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

@@ -22,6 +22,7 @@ from ffsd_ray.classify import main as classify
 from ffsd_ray.command import command
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import UserError
+from ffsd_ray.job_progress import JobProgress
 from ffsd_ray.progress_view import open_view
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main as report
@@ -113,7 +114,7 @@ def test_consoles_keep_their_own_colours() -> None:
 def test_views_are_clean(terminal: bool) -> None:
     out = io.StringIO()
     screen = Screen(out, force_terminal=terminal, width=200)
-    with open_view(screen, {"1": f"name{ACTS}"}, {"1": "student"}, done=0, total=1) as view:
+    with open_view(screen, {"1": f"name{ACTS}"}, {"1": "student"}, JobProgress({}, done=0, total=1)) as view:
         view.started("1", 2, 0)
         view.epoch("1", {"epoch": 1, "test/student/top1": 1.0, "images_per_second": 1.0})
         view.warned(f"warned {ACTS}\n12:00:00 [1/1] name: completed")

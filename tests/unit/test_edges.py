@@ -14,6 +14,7 @@ from ffsd_ray import classify, evaluate, export
 from ffsd_ray.command import command
 from ffsd_ray.deployed import load_model
 from ffsd_ray.errors import RecordsError
+from ffsd_ray.job_progress import JobProgress
 from ffsd_ray.progress_view import LiveView, PlainView, measured
 from ffsd_ray.records.store import Store
 from ffsd_ray.run import main
@@ -187,11 +188,12 @@ def test_an_epoch_that_was_not_evaluated_shows_its_speed() -> None:
 def test_a_searchers_trials_are_counted(kind: type[PlainView | LiveView]) -> None:
     """One template stands for all that are still to be chosen: it is not their number."""
     console = Console(file=open(os.devnull, "w"), width=100)  # noqa: SIM115
-    with console.capture() as shown, kind(console, {"template": "x"}, {"template": "student"}, 3, 50) as view:
+    progress = JobProgress({"template": 1.0}, done=3, total=50)
+    with console.capture() as shown, kind(console, {"template": "x"}, {"template": "student"}, progress) as view:
         view.started("template", 1, 0)
         view.ended("template", "completed", "")
         if isinstance(view, LiveView):
-            view._progress.refresh()
-            assert [task.completed for task in view._progress.tasks] == [4]
+            view._bars.refresh()
+            assert [task.completed for task in view._bars.tasks] == [4]
     if kind is PlainView:
         assert [line.split()[1] for line in shown.get().splitlines()] == ["[3/50]", "[4/50]"]

@@ -38,6 +38,7 @@ ORDER = (
     "plugins",
     "config",
     "records schema",
+    "job_progress",
     "progress_view",
     "train",
     "evaluate group launch report",

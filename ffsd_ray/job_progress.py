@@ -1,0 +1,115 @@
+"""How far a job is, and how long the rest of it will take."""
+
+import heapq
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ffsd_ray.records.trial import State
+
+
+@dataclass
+class _Running:
+    """A trial at work."""
+
+    work: float
+    epochs: int
+    #: Epochs that it had before it began here, and has now.
+    before: int
+    epoch: int
+    #: When it began, and when the last epoch ended.
+    began: float
+    at: float
+
+    @property
+    def done(self) -> float:
+        """Work since it began here."""
+        return self.work * (self.epoch - self.before) / self.epochs
+
+    @property
+    def left(self) -> float:
+        return self.work * (self.epochs - self.epoch) / self.epochs
+
+
+class JobProgress:
+    """Counts of a job's trials, the best accuracy so far, and the time left.
+
+    The time is that of the work which remains, at the speed of the epochs so far, shared out to as many trials at once
+    as run now.
+    """
+
+    def __init__(
+        self, work: Mapping[str, float], *, done: int, total: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`work`: of the trials that are to run, by identity, in any unit; of all `total` trials so many are `done`."""
+        self._work, self._clock = dict(work), clock
+        self._running: dict[str, _Running] = {}
+        self._ended: set[str] = set()
+        #: Work and seconds of the trials that have ended here.
+        self._worked = self._busy = 0.0
+        self.done, self.failed, self.total = done, 0, total
+        #: The highest accuracy in percent and whose it is; None before the first.
+        self.best: tuple[float, str] | None = None
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return max(0, self.total - self.done - self.failed - self.running)
+
+    def started(self, identity: str, epochs: int, done: int) -> None:
+        """A trial of so many `epochs` begins, or goes on after `done` of them."""
+        now = self._clock()
+        self._running[identity] = _Running(self._work_of(identity), epochs, done, done, now, now)
+
+    def epoch(self, identity: str, epoch: int, accuracy: float | None) -> None:
+        """A trial's epoch has ended; `accuracy` in percent, None where it was not evaluated."""
+        trial = self._running[identity]
+        trial.epoch, trial.at = epoch, self._clock()
+        if accuracy is not None and (self.best is None or accuracy > self.best[0]):
+            self.best = accuracy, identity
+
+    def ended(self, identity: str, state: State) -> None:
+        self._ended.add(identity)
+        if state == "completed":
+            self.done += 1
+        else:
+            self.failed += 1
+        if trial := self._running.pop(identity, None):
+            self._worked += trial.done
+            self._busy += trial.at - trial.began
+
+    def seconds_left(self, identity: str | None = None) -> float | None:
+        """Until the job, or one of its running trials, has ended; None before the first epoch has."""
+        worked = self._worked + sum(trial.done for trial in self._running.values())
+        busy = self._busy + sum(trial.at - trial.began for trial in self._running.values())
+        if not worked or not busy:
+            return None
+        speed, now = worked / busy, self._clock()
+
+        def left_of(trial: _Running) -> float:
+            own = trial.done / (trial.at - trial.began) if trial.done and trial.at > trial.began else speed
+            return max(0.0, trial.left / own - (now - trial.at))
+
+        if identity is not None:
+            return left_of(self._running[identity])
+        lanes = [left_of(trial) for trial in self._running.values()] or [0.0]
+        heapq.heapify(lanes)
+        for work in self._waiting_work():
+            heapq.heapreplace(lanes, lanes[0] + work / speed)
+        return max(lanes)
+
+    def _waiting_work(self) -> list[float]:
+        """Of the trials that have not begun; of those that a searcher has not chosen yet, the mean of all."""
+        known = [work for name, work in self._work.items() if name not in self._running and name not in self._ended][
+            : self.waiting
+        ]
+        return known + [self._mean()] * (self.waiting - len(known))
+
+    def _work_of(self, identity: str) -> float:
+        return self._work.setdefault(identity, self._mean())
+
+    def _mean(self) -> float:
+        return sum(self._work.values()) / len(self._work) if self._work else 1.0
