@@ -3,7 +3,6 @@
 import heapq
 import io
 import random
-import re
 
 import pytest
 from rich.console import Console
@@ -117,9 +116,11 @@ def test_thirty_trials_are_readable_on_a_terminal(width: int, height: int, shown
             view.started(str(index), 10, 0)
             view.epoch(str(index), {"epoch": 1, "test/leader/top1": 50 + index, "images_per_second": 1.0})
         view.ended("29", "failed", "no room")
-        with console.capture() as captured:
-            console.print(*view._bars.get_renderables())
-    lines = re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", captured.get()).splitlines()
+        paper = Console(file=io.StringIO(), width=width, height=height)
+        for part in view._bars.get_renderables():
+            paper.print(part)
+    assert isinstance(paper.file, io.StringIO)
+    lines = paper.file.getvalue().splitlines()
     assert len(lines) <= height - 4
     assert max(map(len, lines)) <= width
     assert "29 running, 10 waiting, 1 failed" in lines[0]
