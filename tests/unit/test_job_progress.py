@@ -5,7 +5,7 @@ import io
 import random
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
 
 from ffsd_ray.job_progress import JobProgress
 from ffsd_ray.progress_view import LiveView
@@ -117,8 +117,7 @@ def test_thirty_trials_are_readable_on_a_terminal(width: int, height: int, shown
             view.epoch(str(index), {"epoch": 1, "test/leader/top1": 50 + index, "images_per_second": 1.0})
         view.ended("29", "failed", "no room")
         paper = Console(file=io.StringIO(), width=width, height=height)
-        for part in view._bars.get_renderables():
-            paper.print(part)
+        paper.print(Group(*view._bars.get_renderables()))
     assert isinstance(paper.file, io.StringIO)
     lines = paper.file.getvalue().splitlines()
     assert len(lines) <= height - 4
