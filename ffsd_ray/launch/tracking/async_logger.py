@@ -37,6 +37,8 @@ class Watched:
     identity: str
     records: TrialRecords
     local_path: str
+    #: The series that stands for its method.
+    primary_series: str
 
     def __str__(self) -> str:
         return self.label
@@ -159,7 +161,13 @@ class AsyncLogger(tune.Callback):
         if epoch > self._sent[watched]:  # else it was in the history, or a worker that was replaced reports it again
             self._sent[watched] = epoch
             measured = {key: value for key, value in row.items() if "/" in key or key in _COLUMNS_WITHOUT_SPLIT}
-            watcher.log_trial_result(epoch, watched, {**measured, TRAINING_ITERATION: epoch})
+            # Under one name for every method, so that they can be compared.
+            primary = {
+                f"{split}/primary/top1": row[column]
+                for split in ("test", "val")
+                if (column := f"{split}/{watched.primary_series}/top1") in row
+            }
+            watcher.log_trial_result(epoch, watched, {**measured, **primary, TRAINING_ITERATION: epoch})
 
     def _warn(self, message: str) -> None:
         """Say so once: a service that is away is so at every epoch."""

@@ -86,13 +86,15 @@ def watchers(job: JobSpec, run: RunRecords, labels: Mapping[str, str], view: Vie
     def watched_trial(trial: Any) -> Watched:
         identity = str(trial)
         trial.init_local_path()  # Weights & Biases works in it
+        spec = spec_of(trial.config)
         return Watched(
-            spec_of(trial.config).model_dump(),
+            spec.model_dump(),
             job.name,
             labels.get(identity, identity),
             identity,
             run.trial(identity),
             trial.local_path,
+            spec.method.primary_series,
         )
 
     services = {"wandb": ("Weights & Biases", wandb), "mlflow": ("MLflow", mlflow)}

@@ -33,7 +33,9 @@ def test_after_an_interruption_no_thread_is_left_that_calls_ray() -> None:
     records: Any = SimpleNamespace(history=list)
     view: Any = SimpleNamespace()
     tracker: Any = Tracker()
-    logger = AsyncLogger("a tracker", lambda: tracker, lambda trial: Watched({}, "", "", "", records, ""), view)
+    logger = AsyncLogger(
+        "a tracker", lambda: tracker, lambda trial: Watched({}, "", "", "", records, "", "student"), view
+    )
     tracker.waiting = lambda: list(logger._events.queue)
     trial = SimpleNamespace(trial_id="0")
     logger.setup()
