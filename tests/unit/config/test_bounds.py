@@ -116,9 +116,10 @@ def test_no_job_file_asks_for_more_than_machines_have(trials: list[TrialSpec]) -
 
 def test_identities_are_as_they_were() -> None:
     """Of the trials that the first job files have, as one number: neither bounds nor later settings change any."""
-    names = sorted(trial.identity() for job in JOBS if job.parent == paths.JOBS for trial in load_job(job).trials)
-    assert len(names) == 505
-    assert hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16] == "00625bdc34531384"
+    jobs = [job for job in JOBS if job.parent == paths.JOBS and job.stem != "quickstart"]
+    names = sorted(trial.identity() for job in jobs for trial in load_job(job).trials)
+    assert len(names) == 502
+    assert hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16] == "69d0523219d564de"
 
 
 def spec(**changes: Any) -> TrialSpec:
