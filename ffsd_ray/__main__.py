@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--plugin",
         metavar="MODULE",
         action="append",
-        help="before COMMAND: import methods, backbones and data sources of your own; repeatable",
+        help="before COMMAND: methods, backbones, data of your own",
     )
     parser.add_argument("--version", action="version", version=f"ffsd_ray {_version()}")
     return parser
