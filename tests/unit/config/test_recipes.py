@@ -16,9 +16,9 @@ SMALL = "name: j\ndata: digits\nbackbone: resnet8\nmethod: ffsd\n"
 def test_a_recipe_sets_what_is_left_out(tmp_path: Path) -> None:
     """As if it were spelled out; what the file or the command line says goes over it."""
     job = tmp_path / "job.yaml"
-    job.write_text(SMALL + "train: {recipe: modern, epochs: 3, ema: null}\n")
+    job.write_text(SMALL + "train: {recipe: modern, epochs: 3, mixup: 0.3}\n")
     [trial] = load_job(job).trials
-    modern = RECIPES["modern"] | {"ema": None}
+    modern = RECIPES["modern"] | {"mixup": 0.3}
     assert {key: getattr(trial.train, key) for key in modern} == modern
     spelled = load_job(job, [f"train={json.dumps(modern | {'epochs': 3})}"]).trials[0]
     assert (spelled.train.recipe, spelled.identity()) == ("paper", trial.identity())
