@@ -25,7 +25,7 @@ def test_a_recipe_sets_what_is_left_out(tmp_path: Path) -> None:
     assert TrialSpec.model_validate(trial.model_dump()) == trial
     assert trial.changed(seed=1).train == trial.train
     [paper] = load_job(job, ["train.recipe=paper"]).trials
-    assert paper.train == TrainSettings(epochs=3)
+    assert paper.train == TrainSettings(epochs=3, mixup=0.3)
     assert load_job(job, ["train.mixup=0"]).trials[0].train.mixup == 0
     with pytest.raises(JobError, match=r"--set train.recipe=moden  train\.recipe = \"moden\"\n  Should be .*modern"):
         load_job(job, ["train.recipe=moden"])
