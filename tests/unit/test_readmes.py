@@ -27,7 +27,9 @@ def commands(readme: Path) -> Iterator[tuple[str, list[str]]]:
     """Modules that are called in code blocks or inline, each with its options."""
     inline = re.findall(r"`((?:python -m ffsd_ray|ffsd (?:--plugin \S+ )?[a-z])[^`]*)`", readme.read_text())
     lines = [
-        line for block in blocks(readme) for line in re.findall(r"(?:python -m ffsd_ray\S*|^ffsd) .*", block, re.M)
+        line
+        for block in blocks(readme)
+        for line in re.findall(r"(?:python -m ffsd_ray\S*|^ffsd(?= --plugin| [a-z]+ )) .*", block, re.M)
     ]
     for line in [*inline, *lines]:
         words = shlex.split(re.sub(r"[\[\]|]", " ", line), comments=True)
