@@ -182,3 +182,7 @@ def _check_optuna(job: JobSpec, tree: LocatedValue, problems: Problems) -> None:
         if node is not None and any(isinstance(value, list | dict) for value in distribution.choice or ()):
             expected = "Optuna chooses between numbers, text, true, false and null only."
             problems.add(node.key_at, f"search.random.{key}", expected)
+        if node is not None and key == "train.recipe":
+            # What it sets is set already in the trial that Optuna's choices are put into.
+            expected = "Optuna chooses single settings; compare recipes in search.grid."
+            problems.add(node.key_at, f"search.random.{key}", expected)

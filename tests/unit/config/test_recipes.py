@@ -36,3 +36,21 @@ def test_recipes_are_compared_with_each_other(tmp_path: Path) -> None:
     job.write_text(SMALL + "train: {epochs: 3}\nsearch: {grid: {train.recipe: [paper, modern]}}\n")
     paper, modern = load_job(job).trials
     assert (paper.train.optimiser, modern.train.optimiser) == ("sgd", "adamw")
+
+
+def test_optuna_does_not_choose_a_recipe(tmp_path: Path) -> None:
+    """Its choices go over a trial in which everything is set."""
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        SMALL.replace("digits", "{name: digits, validation: 0.1}")
+        + "search: {random: {train.recipe: [paper, modern]}, samples: 3, searcher: {name: optuna}}\n"
+    )
+    with pytest.raises(JobError, match="Optuna chooses single settings; compare recipes in search.grid"):
+        load_job(job)
+
+
+def test_drawn_at_random_it_is_whole(tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(SMALL + "search: {random: {train.recipe: [paper, modern]}, samples: 8}\n")
+    for trial in load_job(job).trials:
+        assert (trial.train.recipe == "modern") == (trial.train.optimiser == "adamw")
