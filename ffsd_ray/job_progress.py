@@ -66,8 +66,8 @@ class JobProgress:
 
     def epoch(self, identity: str, epoch: int, accuracy: float | None) -> None:
         """A trial's epoch has ended; `accuracy` in percent, None where it was not evaluated."""
-        trial = self._running[identity]
-        trial.epoch, trial.at = epoch, self._clock()
+        if trial := self._running.get(identity):  # else it has ended, and this comes late
+            trial.epoch, trial.at = epoch, self._clock()
         if accuracy is not None and (self.best is None or accuracy > self.best[0]):
             self.best = accuracy, identity
 
@@ -82,15 +82,16 @@ class JobProgress:
             self._busy += trial.at - trial.began
 
     def seconds_left(self, identity: str | None = None) -> float | None:
-        """Until the job, or one of its running trials, has ended; None before the first epoch has."""
+        """Until the job, or one of its trials, has ended; None before the first epoch has, and of what does not run."""
         worked = self._worked + sum(trial.done for trial in self._running.values())
         busy = self._busy + sum(trial.at - trial.began for trial in self._running.values())
-        if not worked or not busy:
+        # A trial that went back to a checkpoint has for a while done less than nothing.
+        if worked <= 0 or busy <= 0 or (identity is not None and identity not in self._running):
             return None
         speed, now = worked / busy, self._clock()
 
         def left_of(trial: _Running) -> float:
-            own = trial.done / (trial.at - trial.began) if trial.done and trial.at > trial.began else speed
+            own = trial.done / (trial.at - trial.began) if trial.done > 0 and trial.at > trial.began else speed
             return max(0.0, trial.left / own - (now - trial.at))
 
         if identity is not None:

@@ -86,8 +86,8 @@ class PlainView:
         if epoch < epochs and now - self._shown.get(identity, -PLAIN_INTERVAL) < PLAIN_INTERVAL:
             return
         self._shown[identity] = now
-        left = [clock(seconds) for one in (identity, None) if (seconds := self._progress.seconds_left(one)) is not None]
-        times = f"  {left[0]} left, of the job {left[1]}" if left else ""
+        own, whole = self._progress.seconds_left(identity), self._progress.seconds_left()
+        times = "" if own is None or whole is None else f"  {clock(own)} left, of the job {clock(whole)}"
         self._line(f"{self._labels[identity]}: epoch {epoch}/{epochs}  {measured(row, series[identity])}{times}")
 
     def ended(self, identity: str, state: State, message: str) -> None:

@@ -95,6 +95,20 @@ def test_trials_that_a_searcher_has_not_chosen_yet_count_as_the_others_do() -> N
     assert progress.seconds_left("a") == pytest.approx(5)
 
 
+def test_late_news_and_steps_back_are_borne() -> None:
+    clock = Clock()
+    progress = JobProgress({"a": 10.0, "b": 10.0}, done=0, total=2, clock=clock)
+    progress.started("a", 10, 5)
+    clock.now += 1
+    progress.epoch("a", 4, None)
+    assert progress.seconds_left() is None, "it went back to a checkpoint"
+    progress.epoch("a", 7, None)
+    assert progress.seconds_left() is not None
+    progress.ended("a", "completed")
+    progress.epoch("a", 8, 50.0)
+    assert progress.seconds_left("a") is None
+
+
 def test_what_was_trained_before_does_not_make_it_faster() -> None:
     clock = Clock()
     progress = JobProgress({"a": 10.0}, done=0, total=1, clock=clock)

@@ -45,7 +45,7 @@ def test_optuna_does_not_choose_a_recipe(tmp_path: Path) -> None:
         SMALL.replace("digits", "{name: digits, validation: 0.1}")
         + "search: {random: {train.recipe: [paper, modern]}, samples: 3, searcher: {name: optuna}}\n"
     )
-    with pytest.raises(JobError, match="Optuna chooses single settings; compare recipes in search.grid"):
+    with pytest.raises(JobError, match=r"Optuna chooses single settings; compare recipes in search\.grid"):
         load_job(job)
 
 
