@@ -55,7 +55,8 @@ def rows(plan: Plan) -> set[str]:
 
 def configured(spec: TrialSpec) -> tuple[object, ...]:
     """What the jobs vary, seeds apart."""
-    return spec.method, spec.backbone, spec.train.precision
+    varied = {"precision", "schedule", "weight_decay", "random_erasing", "label_smoothing", "ema"}
+    return spec.method, spec.backbone, spec.train.model_dump(include=varied)
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
