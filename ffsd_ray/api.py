@@ -73,7 +73,7 @@ class Run:
     def __iter__(self) -> Iterator[Trial]:
         """The trials in the job's order."""
         specs = self.records.specs()
-        labels = self.records.labels()
+        labels = self.records.labels(specs.values())
         for identity, spec in specs.items():
             yield Trial(spec, labels[identity], self.records.trial(identity))
 

@@ -136,11 +136,11 @@ def _on_folder(model: DeployedModel, folder: Path, arguments: argparse.Namespace
     for note in part.notes:
         print(note)
     pictures = list(labelled_paths(part, list(model.classes), folder, Path("the training images")))
-    logits = model.logits([path for path, _ in pictures])
+    paths = [path for path, _ in pictures]
+    logits = model.logits(paths)
     labels = torch.tensor([label for _, label in pictures])
     top1 = 100 * (logits.argmax(dim=1) == labels).double().mean().item()
     print(f"top-1 {top1:.2f} % of {len(pictures)} images in {folder} ({model.card.member}, epoch {model.card.epoch})")
-    paths = [path for path, _ in pictures]
     size = model.card.image_size
     _tell(model, logits, labels, paths, lambda i: decode_named(Span(paths[i]), paths[i], size), arguments)
     return 0

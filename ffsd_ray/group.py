@@ -1,7 +1,7 @@
 """A method's group of networks in a training loop of one's own: `build`."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -13,24 +13,11 @@ from ffsd_ray.config.optimisation import TrainSettings
 from ffsd_ray.data.batches import Batch
 from ffsd_ray.errors import JobError
 from ffsd_ray.file_schema import described
-from ffsd_ray.methods import METHODS, Blueprint, Method
+from ffsd_ray.methods import METHODS, Blueprint, Losses, Method
 from ffsd_ray.nets.precision import Precision
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.optimisers import Optimisers
 from ffsd_ray.train.step import Step
-
-
-class GroupLosses(NamedTuple):
-    """What a group computed of a batch.
-
-    total: the sum of the terms, to be minimised.
-    terms: weighted losses by name, `member/term`.
-    logits: [B, K] of every member, detached.
-    """
-
-    total: Tensor
-    terms: dict[str, Tensor]
-    logits: dict[str, Tensor]
 
 
 class Group(nn.Module):
@@ -50,8 +37,8 @@ class Group(nn.Module):
         """The network that is kept for use, the leader if there is one; images [B, 3, S, S] to `.logits` [B, K]."""
         return self.method.deployed[1]
 
-    def forward(self, images: Tensor | Sequence[Tensor], labels: Tensor, phase: str | None = None) -> GroupLosses:
-        """The losses of a batch.
+    def forward(self, images: Tensor | Sequence[Tensor], labels: Tensor, phase: str | None = None) -> Losses:
+        """The losses of a batch: weighted terms by name, their `total`, and every member's logits, detached.
 
         Args:
             images: normalised, [B, 3, S, S]; of a method with several `views` a tensor each, or one for all.
@@ -64,8 +51,8 @@ class Group(nn.Module):
         names = [one.name for one in self.method.phases]
         if phase is None and len(names) > 1:
             raise ValueError(f"a step of this method has the phases {', '.join(names)}: name one, or call step()")
-        terms, logits = self.method(self._views(images), labels, names[0] if phase is None else phase)
-        return GroupLosses(torch.stack(list(terms.values())).sum(), terms, logits)
+        losses: Losses = self.method(self._views(images), labels, names[0] if phase is None else phase)
+        return losses
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> dict[str, Tensor]:
@@ -93,10 +80,9 @@ class Group(nn.Module):
         except ValidationError as error:
             raise JobError(f"optimisers: {described(error)}") from error
 
-    def step(self, images: Tensor | Sequence[Tensor], labels: Tensor, optimisers: Optimisers) -> GroupLosses:
+    def step(self, images: Tensor | Sequence[Tensor], labels: Tensor, optimisers: Optimisers) -> Losses:
         """Train on a batch as trials do, every phase of the method; the losses from before, without their graph."""
-        terms, logits = Step(self.method, optimisers)(Batch(self._views(images), labels, 1.0))
-        return GroupLosses(torch.stack(list(terms.values())).sum(), terms, logits)
+        return Step(self.method, optimisers)(Batch(self._views(images), labels, 1.0))
 
     def _views(self, images: Tensor | Sequence[Tensor]) -> list[Tensor]:
         return [images] * self.views if isinstance(images, Tensor) else list(images)

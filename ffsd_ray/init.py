@@ -89,7 +89,7 @@ def job_text(pictures: Path, name: str, file: str, *, gpu: bool, cores: int) -> 
     side = _side(listing.train, gpu=gpu)
     held_out = not listing.val and min(_counts(listing).values()) >= _ENOUGH_TO_HOLD_OUT
     return _JOB.format(
-        heading="\n# ".join(_described(listing, pictures)),
+        heading="\n# ".join(_described(listing)),
         file=file,
         name=name,
         root=json.dumps(str(pictures), ensure_ascii=False),
@@ -101,7 +101,7 @@ def job_text(pictures: Path, name: str, file: str, *, gpu: bool, cores: int) -> 
     )
 
 
-def _described(listing: Listing, pictures: Path) -> list[str]:
+def _described(listing: Listing) -> list[str]:
     """Lines on what there is."""
     counts = _counts(listing)
     shown = [f"{_word(name)} {count:,}" for name, count in list(counts.items())[:_COUNTED]]

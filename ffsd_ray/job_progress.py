@@ -52,12 +52,17 @@ class JobProgress:
         self.best: tuple[float, str] | None = None
 
     @property
+    def finished(self) -> int:
+        """Trials that have ended, well or not."""
+        return self.done + self.failed
+
+    @property
     def running(self) -> int:
         return len(self._running)
 
     @property
     def waiting(self) -> int:
-        return max(0, self.total - self.done - self.failed - self.running)
+        return max(0, self.total - self.finished - self.running)
 
     def started(self, identity: str, epochs: int, done: int) -> None:
         """A trial of so many `epochs` begins, or goes on after `done` of them."""

@@ -107,7 +107,7 @@ class PlainView:
 
     def _line(self, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")
-        line = f"{stamp} [{self._progress.done + self._progress.failed}/{self._progress.total}] {text}"
+        line = f"{stamp} [{self._progress.finished}/{self._progress.total}] {text}"
         line = line.replace("\n", "\n    ")  # what begins a line begins with a time
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -146,8 +146,9 @@ class LiveView:
             console=console,
         )
         self._began = time.monotonic()
-        finished = progress.done + progress.failed
-        self._job = self._bars.add_task("trials", total=progress.total, completed=finished, measured="", due=None)
+        self._job = self._bars.add_task(
+            "trials", total=progress.total, completed=progress.finished, measured="", due=None
+        )
         self._tasks: dict[str, TaskID] = {}
         self._last: dict[str, HistoryRow] = {}
 
@@ -177,7 +178,6 @@ class LiveView:
         task = self._tasks.pop(identity, None)
         if task is not None:
             self._bars.remove_task(task)
-        self._bars.advance(self._job)
         row = self._last.get(identity)
         detail = message or (measured(row, self._primary_series[identity]) if row else "")
         mark = "✓" if state == "completed" else "✗"
@@ -215,7 +215,7 @@ class LiveView:
         if progress.best is not None:
             told.append(f"best {progress.best[0]:.2f} % ({self._labels[progress.best[1]]})")
         self._bars.headline = ", ".join(told)
-        self._bars.update(self._job, due=self._due(None))
+        self._bars.update(self._job, completed=progress.finished, due=self._due(None))
         for place, task in enumerate(self._tasks.values()):
             self._bars.update(task, visible=place < room)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import Builder, Features, backbone
@@ -74,6 +75,11 @@ class Losses(NamedTuple):
 
     terms: dict[str, Tensor]
     logits: dict[str, Tensor]
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of the terms."""
+        return torch.stack(list(self.terms.values())).sum()
 
 
 class Phase(NamedTuple):

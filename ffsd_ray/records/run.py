@@ -1,6 +1,6 @@
 """The records of one run of a job."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,9 +79,9 @@ class RunRecords:
         """
         return {identity: self._spec(identity, planned) for identity, planned in self.trials().items()}
 
-    def labels(self) -> dict[str, str]:
-        """A name for every planned trial, by identity: what progress and tables call it."""
-        return trial_labels(list(self.specs().values()), self.job().get("report", {}).get("rows"))
+    def labels(self, specs: Iterable[TrialSpec]) -> dict[str, str]:
+        """A name for each of these trials, by identity: what progress and tables call it."""
+        return trial_labels(list(specs), self.job().get("report", {}).get("rows"))
 
     def reuse(self, identities: Sequence[str], warn: Callable[[str], None]) -> dict[str, str]:
         """Take over those trials that other runs in the same storage have completed.

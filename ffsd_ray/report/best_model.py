@@ -35,7 +35,7 @@ def best_trial(run: RunRecords, table: Table) -> Best | None:
     results = {identity: run.trial(identity).result() for identity in row.trials}
     reached = {name: result["best"][result["primary_series"]]["selected_by"] for name, result in results.items()}
     identity = max(reached, key=reached.__getitem__)
-    return Best(identity, run.labels()[identity], ranked_by(row))
+    return Best(identity, run.labels(run.specs().values())[identity], ranked_by(row))
 
 
 def keep_best_model(run: RunRecords, table: Table) -> Best | None:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ffsd_ray import data
 from ffsd_ray.command import command, parse_positional
-from ffsd_ray.config.labels import trial_labels
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data.batches import normalise
 from ffsd_ray.errors import DamagedRecords, JobError, RecordsError
@@ -98,7 +97,7 @@ def panels(
     """
     collected = {trial.spec.identity(): trial for trial in collect(run)}
     specs = where([trial.spec for trial in collected.values()], conditions)
-    names = trial_labels(specs, run.job().get("report", {}).get("rows"))
+    names = run.labels(specs)
     left_out = list(damages([collected[spec.identity()] for spec in specs]))
     states: dict[str, dict[str, Any]] = {}
     absent = []

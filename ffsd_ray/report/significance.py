@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import isclose
-from statistics import stdev
 
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.report.filters import split_conditions, where
@@ -85,18 +84,28 @@ def _compared(row: Row, reference: Row, notes: Notes) -> Row:
     elif all(isclose(difference, differences[0], abs_tol=1e-9) for difference in differences):
         why = "no p value: the differences are the same for every seed"
     else:
-        return replace(row, difference=_tested(found, differences))
+        return replace(row, difference=_tested(found))
     return replace(row, difference=found, notes=row.notes | {"p": (notes.number(why),)})
 
 
-def _tested(found: Difference, differences: Sequence[float]) -> Difference:
-    from scipy.stats import ttest_1samp  # takes a second
+def _tested(found: Difference) -> Difference:
+    assert found.cell is not None
+    assert found.cell.std is not None
+    p, interval = paired_test(found.cell, found.pairs)
+    return found._replace(p=p, interval=interval, seeds_needed=seeds_needed(found.cell.std))
 
-    test = ttest_1samp(differences, 0.0)
-    low, high = test.confidence_interval(CONFIDENCE)
-    return found._replace(
-        p=float(test.pvalue), interval=(float(low), float(high)), seeds_needed=seeds_needed(stdev(differences))
-    )
+
+def paired_test(differences: Cell, pairs: int) -> tuple[float, tuple[float, float]]:
+    """Student's t-test of paired differences, given by their mean and deviation: two-sided p, and their interval.
+
+    `pairs`: how many there are, two or more, not all the same.
+    """
+    from scipy.stats import t  # takes a second
+
+    assert differences.std is not None
+    error = differences.std / pairs**0.5
+    low, high = t.interval(CONFIDENCE, pairs - 1, differences.mean, error)
+    return float(2 * t.sf(abs(differences.mean) / error, pairs - 1)), (float(low), float(high))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from ffsd_ray.data.batches import Batch
@@ -41,8 +40,7 @@ class Step:
                 with parts.part(index) if parts else contextlib.nullcontext():
                     with self._counters.raised_together():
                         losses = self._group(batch.views, batch.targets, phase.name)
-                    total = torch.stack([*losses.terms.values()]).sum()
-                    (total * (batch.weight * parts.factor if parts else batch.weight)).backward()
+                    (losses.total * (batch.weight * parts.factor if parts else batch.weight)).backward()
                 # without their autograd graph: kept beyond the step, it would hold gradients to the stream of this one
                 collected[index].terms.update({name: term.detach() for name, term in losses.terms.items()})
                 collected[index].logits.update(losses.logits)

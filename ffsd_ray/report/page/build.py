@@ -11,7 +11,6 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ffsd_ray.config.labels import trial_labels
 from ffsd_ray.errors import JobError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import Trial
@@ -42,7 +41,7 @@ def write_page(run: RunRecords, table: Table, trials: Sequence[Trial], out: str)
 
 
 def _page(run: RunRecords, table: Table, trials: Sequence[Trial]) -> str:
-    names = trial_labels([trial.spec for trial in trials], run.job().get("report", {}).get("rows"))
+    names = run.labels(trial.spec for trial in trials)
     with ThreadPoolExecutor(16) as pool:
         abouts = list(pool.map(lambda trial: About.read(run, trial, names[trial.spec.identity()]), trials))
     drawn, glance, part = table.first_epoch, Summary(table), files(__package__)

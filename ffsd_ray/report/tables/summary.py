@@ -11,7 +11,7 @@ from ffsd_ray.config.inspection.flops import flops_per_image
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.report.columns import GAIN
 from ffsd_ray.report.results import Epoch
-from ffsd_ray.report.significance import CONFIDENCE, holm
+from ffsd_ray.report.significance import CONFIDENCE, holm, paired_test
 from ffsd_ray.report.tables.rows import Row
 from ffsd_ray.report.tables.table import Table
 from ffsd_ray.report.tables.text import PLUS_MINUS, Section, TableText, footnote_marks, footnotes
@@ -160,11 +160,8 @@ def _tested(row: Row) -> Gain:
     cell, n = row.cells[GAIN], len(row.seeds)
     if cell.std is None or cell.std < 1e-9:
         return Gain(row, cell.mean)
-    from scipy.stats import t  # takes a second
-
-    error = cell.std / n**0.5
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
-    return Gain(row, cell.mean, (cell.mean - half, cell.mean + half), float(2 * t.sf(abs(cell.mean) / error, n - 1)))
+    p, interval = paired_test(cell, n)
+    return Gain(row, cell.mean, interval, p)
 
 
 def _said(gain: Gain) -> str:

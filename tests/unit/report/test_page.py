@@ -162,7 +162,7 @@ def test_whatever_a_name_or_a_message_holds_is_text(
     run.trial(trials[0].spec.identity()).begin(trials[0].spec.model_dump(), facts)
     run.store.write("job.yaml", hostile("job").encode())
     monkeypatch.setattr(RunRecords, "overrides", lambda self: [hostile("override")])
-    monkeypatch.setattr(build, "trial_labels", lambda specs, keys: dict.fromkeys(run.specs(), hostile("label")))
+    monkeypatch.setattr(RunRecords, "labels", lambda self, specs: dict.fromkeys(run.specs(), hostile("label")))
     section = Section(hostile("section"), ((hostile("row"), f"{hostile('cell')} ± {hostile('deviation')}"),))
     head = ("Configuration", hostile("head"))
     shown = TableText("", (hostile("caption"),), head, (section,), (hostile("note"),))
