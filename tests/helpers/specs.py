@@ -24,7 +24,7 @@ def digits_spec(
     held_out = {"validation": 0.1} if method_settings(**method).requires_validation else {}
     return TrialSpec.model_validate(
         {
-            "data": {"name": "digits", "image_size": 12} | held_out | (data or {}),
+            "data": {"name": "digits", "image_size": 12, "test_per_class": 6} | held_out | (data or {}),
             "backbone": {"name": backbone},
             "method": method,
             "train": {"epochs": 3, "batch_size": 32, "lr": 0.05, "steps_per_epoch": 3} | train,

@@ -52,7 +52,7 @@ def test_ray_computes_what_local_does(job: Path) -> None:
     assert "epoch 3/3" in on_ray.stdout
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_two_workers_on_ray_compute_what_two_alone_do(job: Path) -> None:
     """A trial of Ray Train's."""
     on_ray = run(job, "--set", "scale.workers=2", "--set", "search.grid.method=[ffsd]")

@@ -90,6 +90,7 @@ def test_keys_of_s3_go_to_no_server_that_a_uri_names(
     assert stranger.requests == []
 
 
+@pytest.mark.thorough
 def test_a_job_and_a_weights_file_send_none_either(
     stranger: Stranger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +180,7 @@ def test_credentials_of_mlflow_go_to_no_server_that_a_job_names(
     assert stranger.requests == []
 
 
+@pytest.mark.thorough
 def test_mlflow_where_no_credential_can_be_lost(
     stranger: Stranger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def test_signs_have_words() -> None:
     assert done.stdout == "1 +- 2 x 3 - 4 ?\n"
 
 
+@pytest.mark.thorough
 def test_a_reader_that_goes_ends_a_command_without_a_word() -> None:
     read, write = os.pipe()
     os.close(read)

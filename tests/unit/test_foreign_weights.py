@@ -143,6 +143,7 @@ def assert_used_or_refused(ends: Counter[str]) -> None:
     assert ends["classify: 2"] > ends["classify: 0"], ends
 
 
+@pytest.mark.thorough
 def test_crafted_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert_used_or_refused(tried(range(70), tmp_path, output(capsys)))
 
@@ -200,6 +201,7 @@ def test_weights_that_are_no_numbers(value: float, tmp_path: Path) -> None:
         load_model(saved(tmp_path / "x.safetensors", {}, tensors))
 
 
+@pytest.mark.thorough
 def test_finite_weights_whose_logits_are_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tensors = weights()
     tensors["fc.weight"].fill_(1e38)
@@ -216,6 +218,7 @@ def test_finite_weights_whose_logits_are_not(tmp_path: Path, capsys: pytest.Capt
         assert "%" not in out
 
 
+@pytest.mark.thorough
 def test_many_unknown_names_are_told_at_once(tmp_path: Path) -> None:
     unknown = {f"layer{index}.weight": torch.zeros(1) for index in range(10_000)}
     file = saved(tmp_path / "x.safetensors", {}, weights() | unknown)
@@ -246,6 +249,7 @@ def test_what_is_no_file_is_not_read(kind: str, tmp_path: Path, capsys: pytest.C
     assert "method.teacher_weights" in err
 
 
+@pytest.mark.thorough
 def test_a_teacher_file_is_held_to_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tensors = weights()
     tensors["fc.bias"][0] = math.nan

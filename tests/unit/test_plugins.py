@@ -123,13 +123,14 @@ def test_one_of_each(folder: Path) -> None:
     assert "nothing.png: cannot be read" in found.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.thorough
 def test_on_every_worker(folder: Path) -> None:
     done = ffsd(folder, "--plugin", "my_parts", "run", "ray.yaml", "--set", "scale.workers=2")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.thorough
 def test_an_unknown_name_without_it(folder: Path) -> None:
     done = ffsd(folder, "run", "local.yaml")
     assert done.returncode == 2

@@ -587,8 +587,8 @@ SECRETS = {
 } | {"MLFLOW_TRACKING_PASSWORD": "hush-5", "HF_TOKEN": "hush-6", "GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/hush-7"}
 
 
+@pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.thorough
 def test_a_run_on_ray_writes_no_secret_and_lets_nobody_in(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     pytest.importorskip("mlflow")

@@ -82,6 +82,7 @@ def test_a_job_leaves_a_dated_record(job: Path, tmp_path: Path, capsys: pytest.C
     assert str(out.name) in said
 
 
+@pytest.mark.thorough
 def test_beside_as_many_baselines() -> None:
     methods: list[dict[str, Any]] = [
         {"name": "baseline"},

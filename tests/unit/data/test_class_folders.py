@@ -225,6 +225,7 @@ train: {epochs: 1, batch_size: 8, lr: 0.01}
 """
 
 
+@pytest.mark.thorough
 def test_own_validation_images_in_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They choose the best epoch, a method may learn from them, notes are told and recorded."""
     from ffsd_ray import evaluate

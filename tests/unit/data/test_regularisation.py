@@ -130,7 +130,7 @@ def test_batches_depend_on_neither_workers_nor_where_an_epoch_goes_on(settings: 
 
 
 #: Methods that look at labels otherwise than through a cross-entropy come first.
-TRAINED = {"kdcl", "kdcl naive", "kdcl linear", "ffsd"}
+TRAINED = {"kdcl", "kdcl linear", "ffsd"}
 
 
 @pytest.mark.parametrize("form", often(TRAINED, {**FORMS, "ffsd": {"name": "ffsd"}, "baseline": {"name": "baseline"}}))

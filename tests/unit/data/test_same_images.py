@@ -116,6 +116,7 @@ def test_parquet_files_count_by_their_content(tmp_path: Path) -> None:
     assert len({of(train=one, test=other), of(train=other, test=one), of(train=one, val=other, test=other)}) == 3
 
 
+@pytest.mark.thorough
 def test_no_result_is_taken_over_from_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree(tmp_path / "pets")
     assert train(tmp_path, root=str(tmp_path / "pets")) == 0
@@ -127,6 +128,7 @@ def test_no_result_is_taken_over_from_other_images(tmp_path: Path, capsys: pytes
     assert [result["classes"] for result in results(tmp_path, "second")] == [3]
 
 
+@pytest.mark.thorough
 def test_another_projects_relative_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,7 @@ def test_a_run_has_one_driver(
     assert not run.store.exists(FILE)
 
 
+@pytest.mark.thorough
 def test_another_machines_driver_is_watched(
     driver: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -211,6 +211,7 @@ def test_ids_are_there_once_and_all_that_is_pointed_at_is_there(write: Any) -> N
     assert {link[1:] for name, link in page.attributes if name == "href"} <= set(page.ids)
 
 
+@pytest.mark.thorough
 def test_one_epoch(write: Any) -> None:
     page = Page(page_of(write(FIG6, outcome), "--epoch", "last").read_text())
     assert "Last epoch" in page.text

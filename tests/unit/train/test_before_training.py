@@ -49,6 +49,7 @@ def command(folder: Path, *options: str, size: int = 16, backbone: str = "resnet
     return main([str(folder / "job.yaml"), "--storage", str(folder / "runs"), *options])
 
 
+@pytest.mark.thorough
 def test_a_channel_that_never_varies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Trained with finite losses; the deployed network sees what training saw."""
     tree(tmp_path / "pets", colour=(20, 0, 0))

@@ -130,7 +130,7 @@ FORMS: dict[str, dict[str, Any]] = (
 
 #: Those that are tried at every change: FFSD, and what clips and anneals; before a merge, what has phases, learns from
 #: held-out images or has a leader added. The others take long.
-FAST, MERGED = ("baseline", "ffsd", "end2", "regularised"), ("afd", "kdcl general", "dml")
+FAST, MERGED = ("ffsd",), ("end2", "regularised", "kdcl general")
 
 
 def graph_spec(form: str) -> TrialSpec:

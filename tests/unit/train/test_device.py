@@ -70,6 +70,7 @@ def test_a_reading_of_memory_has_full_and_partial_batches_and_what_is_beside_the
     assert predictions == ["test"] * (WARM_UP + 2)
 
 
+@pytest.mark.thorough
 def test_nothing_of_a_trial_is_left_when_the_next_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor after the last: images and weights would stay until Python looks for cycles. One of the trials fails."""
     executors: list[weakref.ref[Executor]] = []

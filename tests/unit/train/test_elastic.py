@@ -104,7 +104,7 @@ def test_what_is_computed_does_not_depend_on_the_number_of_workers(tmp_path: Pat
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_trial_goes_on_with_fewer_workers_and_says_so(tmp_path: Path) -> None:
     spec = elastic(2, epochs=3, data={"validation": 0.2})
     train_with(spec, tmp_path / "a", workers=2, stop_after=2)

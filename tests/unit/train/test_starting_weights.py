@@ -84,6 +84,7 @@ def test_what_is_pretrained_has_a_rate_of_its_own(tmp_path: Path) -> None:
     assert len(rates) == len(list(engine.method.parameters()))
 
 
+@pytest.mark.thorough
 def test_resumed_is_never_stopped_and_needs_a_trial_once(tmp_path: Path) -> None:
     """From the model that another trial has left."""
     first = train_with(digits_spec({"name": "baseline"}, epochs=1), tmp_path / "first")
@@ -133,6 +134,7 @@ def test_weights_of_something_else(content: Any, said: str, tmp_path: Path) -> N
         engine_of(spec_with(file))
 
 
+@pytest.mark.thorough
 def test_torchvisions_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Through torchvision's own way to them, with a file in the download's place."""
     torch.manual_seed(3)

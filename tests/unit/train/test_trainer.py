@@ -51,6 +51,7 @@ def test_resumed_is_never_stopped(method: str, workers: int, tmp_path: Path) -> 
     assert_same_end(whole, resumed)
 
 
+@pytest.mark.thorough
 def test_resumes_from_an_earlier_checkpoint(tmp_path: Path) -> None:
     """With a checkpoint every other epoch, the epochs after it are trained again, and recorded once."""
     spec = digits_spec({"name": "dml"}, epochs=4, checkpoint_every=2)
@@ -197,7 +198,7 @@ def test_first_bad_step_is_named() -> None:
         meter.read(7)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", often(["baseline", "ffsd"], METHODS, others="slow"))
 def test_every_method(name: str) -> None:
     """Shapes, finite terms that fall on a batch seen again and again, roles that cover all that is trained."""
     spec = digits_spec({"name": name}, lr=0.1)
@@ -233,7 +234,7 @@ def test_every_method(name: str) -> None:
     assert method.deployed[0] in method.members
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", often(["ffsd", "okddip"], METHODS, others="slow"))
 def test_bfloat16(name: str) -> None:
     """Networks in bfloat16, losses in float32 and near those of full precision."""
     terms = {}

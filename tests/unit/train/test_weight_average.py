@@ -37,6 +37,7 @@ def test_it_follows_the_weights_step_by_step(method: str) -> None:
     assert not all(torch.equal(value, engine.method.state_dict()[name]) for name, value in average.items())
 
 
+@pytest.mark.thorough
 def test_training_does_not_notice_it(tmp_path: Path) -> None:
     """The averages alone are evaluated, so that two trials with the same seed differ in nothing else."""
     without, with_average = (
@@ -50,6 +51,7 @@ def test_training_does_not_notice_it(tmp_path: Path) -> None:
         assert ours["test/leader/loss"] != theirs["test/leader/loss"]
 
 
+@pytest.mark.thorough
 def test_resumed_and_deployed(tmp_path: Path) -> None:
     spec = digits_spec({"name": "dml"}, backbone="resnet8", epochs=4, ema=0.6, data={"validation": 0.2})
     whole = train_with(spec, tmp_path / "whole")
