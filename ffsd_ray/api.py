@@ -23,7 +23,7 @@ from ffsd_ray.report.page.build import write_page
 from ffsd_ray.report.plots.plot import figure_of
 from ffsd_ray.report.results import EPOCHS, Epoch
 from ffsd_ray.report.tables.table import Table, result_table
-from ffsd_ray.run import check_memory, idle_parts, train_job
+from ffsd_ray.run import train_job
 from ffsd_ray.terminal import Screen
 
 if TYPE_CHECKING:
@@ -172,8 +172,7 @@ def fit(
         plan = parse_job(yaml.safe_dump(dict(job), sort_keys=False), "job", options)
     else:
         plan = load_job(Path(job), options)
-    notes = [*check_memory(plan), *idle_parts(plan)]
-    records = train_job(plan, Screen(), storage=storage, resume=resume, notes=notes)
+    records = train_job(plan, Screen(), storage=storage, resume=resume)
     keep_best_model(records, result_table(records))
     return Run(records)
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 import statistics
 import sys
@@ -57,7 +56,7 @@ train:
   recipe: modern            # for own images; paper: the FFSD paper's settings
   epochs: 100
   batch_size: {batch}
-{scale}
+# scale: {{gpus_per_worker: 0}}   # train on the CPU even where there is a GPU
 seed: 0                     # [0, 1, 2]: three seeds, and a spread to judge differences by
 search:
   grid:
@@ -72,15 +71,14 @@ backbone:
   # lr_factor: 0.1        # normalisation too: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"""
 
 
-def job_text(pictures: Path, name: str, file: str, *, gpu: bool, cores: int) -> str:
+def job_text(pictures: Path, name: str, file: str, *, gpu: bool) -> str:
     """The text of a job file that trains on the pictures in a folder's class folders.
 
     Args:
         pictures: the folder, see `ImageFolder.root`.
         name: of the job.
         file: what the file will be called, for its comments.
-        gpu: whether it is to be trained on a GPU.
-        cores: processors of the machine.
+        gpu: whether it is to be trained on a GPU, which is fast enough for larger images.
 
     Raises:
         DataError: there are no such class folders, or no picture in one.
@@ -97,7 +95,6 @@ def job_text(pictures: Path, name: str, file: str, *, gpu: bool, cores: int) -> 
         validation="  validation: 0.1         # share of the training images that chooses the best epoch\n" * held_out,
         backbone=_LARGE_BACKBONE if side >= _LARGE else "backbone: resnet20",
         batch=32 if len(listing.train) < _FEW else 128,
-        scale=f"scale: {{gpus_per_worker: {1 if gpu else 0}, cpus_per_worker: {max(1, cores // 2)}}}",
     )
 
 
@@ -164,9 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     name = _name(arguments.pictures)
     out = arguments.out or Path(f"{name}.yaml")
-    text = job_text(
-        arguments.pictures, name, str(out), gpu=torch.cuda.is_available(), cores=len(os.sched_getaffinity(0))
-    )
+    text = job_text(arguments.pictures, name, str(out), gpu=torch.cuda.is_available())
     try:
         with out.open("x", encoding="utf-8") as file:
             file.write(text)

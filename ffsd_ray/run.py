@@ -9,7 +9,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from ffsd_ray import data
@@ -20,12 +19,14 @@ from ffsd_ray.config.inspection.memory import memory_problem
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.labels import trial_labels, values
 from ffsd_ray.config.load import Plan, load_job
+from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.config.search import SearchSettings
 from ffsd_ray.config.smoke import smoke
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, DataAway, DataMissing, JobError, MissingRecords, RecordsError, UserError
 from ffsd_ray.interruption import Interrupted, postponed
 from ffsd_ray.job_progress import JobProgress
+from ffsd_ray.job_resources import check_device, idle_parts, with_resources
 from ffsd_ray.progress_view import open_view
 from ffsd_ray.records.driver_lock import sole_driver
 from ffsd_ray.records.run import RunRecords
@@ -34,9 +35,6 @@ from ffsd_ray.terminal import Screen
 from ffsd_ray.train.before_training import check_before_training
 
 FINISHED, SOME_FAILED = 0, 1
-
-#: Of a machine on which it is worth a word that most of them are idle.
-_MANY_CORES = 4
 
 
 @command
@@ -48,9 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = load_job(arguments.job, arguments.set)
     if arguments.smoke:
         plan = smoke(plan)
-    notes = [*check_memory(plan), *idle_parts(plan)]
     console = Screen(file=sys.stdout)  # this stream, also while Tune's own printing is turned away
     if arguments.dry_run:
+        plan, notes = with_resources(plan, ask_cluster=False)
+        notes += [*check_memory(plan), *idle_parts(plan)]
         plan, told = _looked_at(plan)
         console.print(describe(plan))
         for note in [*notes, *told]:
@@ -62,7 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         storage=arguments.storage,
         resume=arguments.resume,
         verbose=arguments.verbose,
-        notes=notes,
     )
     # Only now: pandas takes a while to import, which --help and --dry-run need not wait for.
     from ffsd_ray.report.best_model import keep_best_model, outcome
@@ -86,7 +84,6 @@ def train_job(
     storage: str | None = None,
     resume: bool = False,
     verbose: bool = False,
-    notes: Sequence[str] = (),
 ) -> RunRecords:
     """Train every trial of a job that is not trained yet; return the run's records.
 
@@ -103,10 +100,12 @@ def train_job(
     run.store.check_writable()
     if not resume:
         _refuse_used(run)
-    if plan.job.context == "local":
-        _check_device(plan)
     try:
         say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        plan, notes = with_resources(plan, _recorded_scale(run), verbose=verbose)
+        if plan.job.context == "local":
+            check_device(plan)
+        notes += [*check_memory(plan), *idle_parts(plan)]
         plan = with_fingerprints(plan, progress=True)
         for line in described_images(plan):
             say(line)
@@ -157,6 +156,13 @@ def _refuse_used(run: RunRecords) -> None:
         )
 
 
+def _recorded_scale(run: RunRecords) -> ScaleSettings | None:
+    """What a run that goes on has recorded of its section `scale`; None of a new one."""
+    with suppress(DamagedRecords):  # written anew; trials are found by what they compute
+        return run.scale() if run.exists() else None
+    return None
+
+
 def check_memory(plan: Plan) -> list[str]:
     """Notes on trials that this machine could not hold, where another one may be meant.
 
@@ -169,36 +175,10 @@ def check_memory(plan: Plan) -> list[str]:
         return []
     if plan.job.context == "ray" and os.environ.get("RAY_ADDRESS"):
         return sorted(found)
-    raise JobError(
-        "\n".join(sorted(found)) + "\nLess of it: train.batch_size, data.image_size, method.students, scale.workers."
-    )
-
-
-def idle_parts(plan: Plan) -> Iterator[str]:
-    """Notes on a GPU, or most of the processors, of this machine that the job would leave idle."""
-    if os.environ.get("RAY_ADDRESS"):
-        return
-    scales = [trial.scale for trial in (*plan.trials, *plan.extremes)]
-    if any(scale.uses_gpu for scale in scales):
-        return
-    if torch.cuda.is_available():
-        yield "This machine's GPU stands idle; scale.gpus_per_worker: 1 trains on it."
-        return
-    cores = len(os.sched_getaffinity(0))
-    at_once = 1 if plan.job.context == "local" else min(plan.total, plan.job.scale.trials_at_once or plan.total)
-    used = at_once * max((scale.most_workers * scale.worker_threads for scale in scales), default=cores)
-    if cores >= _MANY_CORES and 2 * used <= cores:
-        key = "scale.threads" if plan.job.context == "local" else "scale.cpus_per_worker"
-        yield f"Of this machine's {cores} cores {used} will be at work; {key}: {cores // at_once} uses all of them."
-
-
-def _check_device(plan: Plan) -> None:
-    """Raise JobError where trials of this process want a GPU that is not there."""
-    if any(trial.scale.uses_gpu for trial in plan.trials) and not torch.cuda.is_available():
-        raise JobError(
-            "scale.gpus_per_worker: with `context: local` trials train on this machine, where torch finds no GPU; "
-            "expected 0, or a cluster that has one (context: ray)"
-        )
+    keys = "train.batch_size, data.image_size, method.students, scale.workers"
+    on_gpu = any(trial.scale.uses_gpu for trial in (*plan.trials, *ends))
+    instead = " Or train on the CPU: scale.gpus_per_worker: 0." if on_gpu else ""
+    raise JobError("\n".join(sorted(found)) + f"\nLess of it: {keys}.{instead}")
 
 
 def _looked_at(plan: Plan) -> tuple[Plan, list[str]]:

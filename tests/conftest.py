@@ -17,7 +17,9 @@ from helpers.synthetic_records import Outcome, write_run
 # Ray decides once in a process how it signs in to clusters: one way for all tests, some of which know no token.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 # Ray gives its workers the lowest priority but four, and other processes of the machine would hold up its tests alone.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+# What a job leaves open is then the same on every machine without a GPU: one thread a worker.
+os.environ["OMP_NUM_THREADS"] = "1"
 # What a shell starts in the background ignores Ctrl-C, and so would the commands that are to be interrupted.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

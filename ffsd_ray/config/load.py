@@ -138,10 +138,13 @@ def with_values(trial: TrialSpec, values: Mapping[str, Any]) -> TrialSpec:
 
 
 def complete(trials: Sequence[TrialSpec], template: TrialSpec | None) -> tuple[TrialSpec, ...]:
-    """Each trial once, and after them those that they need, or that what is made from `template` does."""
-    unique: dict[str, TrialSpec] = {}
+    """Each trial once, and after them those that they need, or that what is made from `template` does.
+
+    Trials that leave different resources open are different ones, until a run has chosen those.
+    """
+    unique: dict[tuple[str, frozenset[str]], TrialSpec] = {}
     for trial in (*trials, *_prerequisites(trials, template)):
-        unique.setdefault(trial.identity(), trial)
+        unique.setdefault((trial.identity(), trial.scale.left_open), trial)
     return tuple(unique.values())
 
 

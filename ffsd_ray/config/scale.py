@@ -16,7 +16,7 @@ _GPU_PARTS = 10_000
 
 
 def _number_or_auto(value: Any) -> Any:
-    if value == "auto":
+    if value is None or value == "auto":
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise PydanticCustomError("number_or_auto", "Should be a number, 0 or more, or auto")
@@ -26,9 +26,9 @@ def _number_or_auto(value: Any) -> Any:
 
 
 GpuShare = Annotated[
-    float | Literal["auto"],
+    float | Literal["auto"] | None,
     BeforeValidator(_number_or_auto),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": _MOST}, {"const": "auto"}]}),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": _MOST}, {"enum": ["auto", None]}]}),
 ]
 
 
@@ -70,14 +70,21 @@ class ScaleSettings(Settings):
         le=_MOST,
         description="CPU threads of a worker, part of what makes a run repeatable; null: cpus_per_worker.",
     )
-    cpus_per_worker: int = Field(
-        1, ge=1, le=_MOST, json_schema_extra=NOT_IDENTITY, description="CPUs reserved for a worker."
+    cpus_per_worker: int | None = Field(
+        None,
+        ge=1,
+        le=_MOST,
+        json_schema_extra=NOT_IDENTITY,
+        description="CPUs reserved for a worker. null: its share of this machine's CPUs (no more than OMP_NUM_THREADS) "
+        "among the trials that run at once; 1 where threads or for_networks is given, on a GPU, and on a cluster that "
+        "RAY_ADDRESS names.",
     )
     gpus_per_worker: GpuShare = Field(
-        0.0,
+        None,
         json_schema_extra=NOT_IDENTITY,
         description="GPUs reserved for a worker; below 1 several workers or trials share one; 0: train on the CPU; "
-        "auto: the share that a step's peak memory, measured before, asks for.",
+        "auto: the share that a step's peak memory, measured before, asks for. null: 1 if this machine, or the cluster "
+        "with what its autoscaler may start, has as many GPUs as each trial then needs; else 0.",
     )
     memory_per_worker_gib: float = Field(
         0, ge=0, le=100_000, json_schema_extra=NOT_IDENTITY, description="Memory reserved for a worker in GiB; 0: none."
@@ -128,17 +135,29 @@ class ScaleSettings(Settings):
     @property
     def worker_threads(self) -> int:
         """CPU threads a worker computes with."""
-        return self.threads or self.cpus_per_worker
+        return self.threads or self.cpus
+
+    @property
+    def cpus(self) -> int:
+        """CPUs to reserve for a worker; 1 where that has not been chosen."""
+        return self.cpus_per_worker or 1
 
     @property
     def uses_gpu(self) -> bool:
-        """Whether a worker trains on a GPU."""
-        return self.gpus_per_worker != 0
+        """Whether a worker trains on a GPU; it does not where that has not been chosen."""
+        return self.gpu_share != 0
 
     @property
     def gpu_share(self) -> float:
         """GPUs to reserve for a worker; a whole one for `auto`, as long as nothing has been measured."""
-        return 1.0 if self.gpus_per_worker == "auto" else self.gpus_per_worker
+        return 1.0 if self.gpus_per_worker == "auto" else self.gpus_per_worker or 0.0
+
+    @property
+    def left_open(self) -> frozenset[str]:
+        """The keys of which a run chooses the values when it begins, by what it finds, see `ffsd_ray.job_resources`."""
+        gpus = self.gpus_per_worker is None
+        cpus = self.cpus_per_worker is None and self.threads is None and not self.uses_gpu
+        return frozenset(["gpus_per_worker"] * gpus + ["cpus_per_worker"] * cpus)
 
     def resolved(self, networks: int) -> Self:
         """The resources for a group of this many networks, with `for_networks` null: CPUs rounded up, a GPU share down.
@@ -149,12 +168,12 @@ class ScaleSettings(Settings):
             return self
         times = networks / self.for_networks
         gpus = self.gpus_per_worker
-        if gpus != "auto" and gpus:
+        if isinstance(gpus, float) and gpus:
             grown = min(gpus * times, max(1.0, gpus))
             parts = math.floor(grown * _GPU_PARTS + 1e-6) / _GPU_PARTS
             gpus = float(math.ceil(grown)) if grown > 1 else max(parts, 1 / _GPU_PARTS)
         return self.changed(
-            cpus_per_worker=-(-self.cpus_per_worker * networks // self.for_networks),
+            cpus_per_worker=-(-self.cpus * networks // self.for_networks),
             gpus_per_worker=gpus,
             memory_per_worker_gib=round(self.memory_per_worker_gib * times, 3),
             for_networks=None,
@@ -167,7 +186,7 @@ class ScaleSettings(Settings):
 
     def _problems(self) -> Iterator[Problem]:
         gpus = self.gpus_per_worker
-        if gpus != "auto" and gpus > 1 and not gpus.is_integer():
+        if isinstance(gpus, float) and gpus > 1 and not gpus.is_integer():
             yield Problem(("gpus_per_worker",), gpus, "Above 1 it should be a whole number")
         if self.launcher == "trial" and self.most_workers > 1:
             expected = f"Tune's own process is one worker, and there are {self.most_workers}; use trainer"

@@ -22,8 +22,8 @@ def smoke(plan: Plan) -> Plan:
     trials, and never larger than the job's own. Every epoch is evaluated, and a scheduler looks at it. Nothing else
     changes, so what a smoke form shows to work is what the job trains. Its run has a name of its own.
     """
-    first = {spec.configuration().identity(): spec for spec in reversed(plan.trials)}
-    one_per_configuration = [spec for spec in plan.trials if first[spec.configuration().identity()] is spec]
+    first = {_configuration(spec): spec for spec in reversed(plan.trials)}
+    one_per_configuration = [spec for spec in plan.trials if first[_configuration(spec)] is spec]
     every = [*one_per_configuration, *plan.extremes, *([plan.template] if plan.template is not None else [])]
     largest = max(getattr(spec.data, "image_size", None) or 0 for spec in every)
     for size in (*range(IMAGE_SIZE, largest, _GROWTH), max(IMAGE_SIZE, largest)):
@@ -37,6 +37,10 @@ def smoke(plan: Plan) -> Plan:
         else:
             break
     return replace(plan, job=_shortened_job(plan.job), trials=trials, template=template, extremes=extremes)
+
+
+def _configuration(spec: TrialSpec) -> tuple[str, frozenset[str]]:
+    return spec.configuration().identity(), spec.scale.left_open
 
 
 def _shortened_job(job: JobSpec) -> JobSpec:

@@ -91,7 +91,8 @@ class TuneContext(LocalContext):
     """The only worker, in Tune's own process."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(torch.device("cuda" if config["spec"]["scale"]["gpus_per_worker"] != 0 else "cpu"))
+        scale = ScaleSettings.model_validate(config["spec"]["scale"])
+        super().__init__(torch.device("cuda" if scale.uses_gpu else "cpu"))
         self._config = config
         self._node = ray.get_runtime_context().get_node_id()
         self._last_check = -math.inf

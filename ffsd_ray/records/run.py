@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ffsd_ray.config.labels import trial_labels
+from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, RecordsError
 from ffsd_ray.file_schema import SchemaError, described
@@ -56,6 +57,19 @@ class RunRecords:
     def job(self) -> dict[str, Any]:
         job: dict[str, Any] = self._content()["job"]
         return job
+
+    def scale(self) -> ScaleSettings:
+        """The CPUs and GPUs of a worker in the job's section `scale`: where trials say nothing else, it is theirs.
+
+        Raises:
+            DamagedRecords: they are not what such a section may have.
+        """
+        section = self.job().get("scale", {})
+        keys = ("gpus_per_worker", "cpus_per_worker")
+        try:
+            return ScaleSettings.model_validate({key: section[key] for key in keys if key in section})
+        except ValidationError as error:
+            raise self.store.damaged("job.json", f"job.scale: {described(error)}") from error
 
     def text(self) -> str:
         """The job file as given."""

@@ -62,6 +62,7 @@ class Job(TypedDict):
     search: NotRequired[Search]
     report: NotRequired[Report]
     context: NotRequired[str]
+    scale: NotRequired[dict[str, Any]]
     records: NotRequired[dict[str, Any]]
     failures: NotRequired[dict[str, Any]]
     watch: NotRequired[dict[str, Any]]

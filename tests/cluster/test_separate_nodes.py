@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 JOB = """\
 name: small
 backbone: {name: only_uploaded}
-scale: {threads: 1}
+scale: {threads: 1, gpus_per_worker: 0}
 records: {reuse: false}
 """
 #: Two workers on two machines, from tables; two trials, each in Tune's own process, from a folder of images.

@@ -33,13 +33,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.thorough]
 JOB = small_job(
     "method: {name: ffsd}",
     "train: {epochs: 2, batch_size: 6, lr: 0.02, steps_per_epoch: 100}",
-    "scale: {threads: 1, workers: 2}",
+    "scale: {threads: 1, gpus_per_worker: 0, workers: 2}",
     "records: {reuse: false}",
 )
 ELASTIC = small_job(
     "method: {name: ffsd}",
     "train: {epochs: 6, batch_size: 32, lr: 0.001}",
-    "scale: {threads: 1, workers: {min: 1, max: 2}}",
+    "scale: {threads: 1, gpus_per_worker: 0, workers: {min: 1, max: 2}}",
     "records: {reuse: false}",
 )
 

@@ -12,6 +12,8 @@ import ray
 from ray.cluster_utils import Cluster
 from safetensors.torch import load
 
+from ffsd_ray.config.load import load_job
+from ffsd_ray.job_resources import with_resources
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.trial import MODEL_BEST, MODEL_LAST, TrialRecords
 
@@ -26,7 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.thorough]
 
 JOB = small_job(
     "train: {epochs: 3, batch_size: 16, lr: 0.05, steps_per_epoch: 2}",
-    "scale: {threads: 1, launcher: trial}",
+    "scale: {threads: 1, gpus_per_worker: 0, launcher: trial}",
     "records: {reuse: false}",
     "search:",
     "  grid:",
@@ -250,3 +252,18 @@ def test_resumed_after_the_driver_was_killed(job: Path, hold: Hold, launcher: st
 
 def table(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout[done.stdout.index("top-1 on the test images") : done.stdout.rindex("Records:")]
+
+
+def test_a_cluster_is_asked_for_its_gpus(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the job leaves open whether to train on them; they are Ray's book-keeping here."""
+    head = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 10**8, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    left_open = ["scale={}", "search.grid.method=[ffsd]"]
+    try:
+        for workers, gpus in ((1, 1), (2, 0)):
+            plan, [line, *_] = with_resources(load_job(job, [*left_open, f"scale.workers={workers}"]))
+            assert plan.trials[0].scale.gpus_per_worker == gpus
+            assert f"scale.gpus_per_worker: {gpus} (the cluster has GPUs" in line
+    finally:
+        cluster.shutdown()

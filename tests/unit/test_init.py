@@ -38,25 +38,25 @@ def test_what_is_chosen_follows_the_pictures(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "a", {"train/x": 8, "train/y": 60, "test/x": 2, "val/y": 3}, (300, 400))
     job = tmp_path / "job.yaml"
     for gpu, side in ((False, 64), (True, 224)):
-        job.write_text(init.job_text(folder, "a", "job.yaml", gpu=gpu, cores=8))
+        job.write_text(init.job_text(folder, "a", "job.yaml", gpu=gpu))
         first = load_job(job).trials[0]
         assert (first.data.known_size, first.backbone.name) == (side, "torchvision:resnet18")
         assert first.data.validation == 0, "val/ is there"
-        assert (first.scale.uses_gpu, first.scale.worker_threads) == (gpu, 4)
+        assert first.scale.left_open, "a run chooses"
     assert "Held out for testing: 2; for validation: 3." in job.read_text()
     assert "Unequal classes: y has 60, x 8;" in job.read_text()
 
 
 def test_few_pictures_of_a_class_are_all_trained_on(tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
-    job.write_text(init.job_text(pictures(tmp_path / "a", {"x": 10, "y": 90}), "a", "job.yaml", gpu=False, cores=1))
+    job.write_text(init.job_text(pictures(tmp_path / "a", {"x": 10, "y": 90}), "a", "job.yaml", gpu=False))
     assert load_job(job).trials[0].data.validation == 0
 
 
 def test_names_from_the_disk_end_no_comment(tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     folder = pictures(tmp_path / 'a"\n#: {', {"x\nname: other": 30, "y\x1b[2J": 30})
-    job.write_text(init.job_text(folder, "a", "job.yaml", gpu=False, cores=2))
+    job.write_text(init.job_text(folder, "a", "job.yaml", gpu=False))
     plan = load_job(job)
     assert plan.job.name == "a"
     assert plan.trials[0].data.model_dump()["root"] == str(folder)

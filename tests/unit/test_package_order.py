@@ -42,6 +42,7 @@ ORDER = (
     "progress_view",
     "train",
     "evaluate group launch report",
+    "job_resources",
     "bench run",
     "api",
     "__init__ __main__",

@@ -109,11 +109,11 @@ def _steps(trial: TrialSpec) -> int | None:
 
 def _workers(trial: TrialSpec) -> str:
     scale = trial.scale
-    parts = [_count(scale.cpus_per_worker, "CPU")]
+    parts = [_count(scale.cpus, "CPU")]
     if scale.gpus_per_worker == "auto":
         parts.append("GPU share as measured")
-    elif scale.gpus_per_worker:
-        parts.append(_count(scale.gpus_per_worker, "GPU"))
+    elif scale.uses_gpu:
+        parts.append(_count(scale.gpu_share, "GPU"))
     if scale.memory_per_worker_gib:
         parts.append(f"{scale.memory_per_worker_gib:g} GiB")
     workers = f"{scale.fewest_workers} to {scale.most_workers}" if scale.elastic else f"{scale.most_workers}"

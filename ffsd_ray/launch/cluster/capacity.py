@@ -46,7 +46,7 @@ NO_AUTOSCALER = AutoscalerLimits((), 0)
 
 def worker_resources(scale: ScaleSettings) -> dict[str, float]:
     """The resources that Ray reserves for one worker."""
-    resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
+    resources: dict[str, float] = {"CPU": scale.cpus}
     if scale.uses_gpu:
         resources["GPU"] = scale.gpu_share
     if scale.memory_per_worker_gib:

@@ -80,6 +80,11 @@ class Cluster:
                 )
             yield by_request[key]
 
+    def has_gpus(self) -> bool:
+        """Whether a node has a GPU, or the autoscaler may start one that has, as far as its limits can be read."""
+        types = self._limits.types if self._limits is not None else ()
+        return any(kind.get("GPU", 0) >= 1 for kind in [*self.nodes(), *(kind.resources for kind in types)])
+
     def count_concurrent(self, trials: Sequence[ResourceRequest], ahead: int) -> int:
         """Number of the trials, taken in order, that may run at once: those that the nodes hold.
 

@@ -124,7 +124,7 @@ def test_seeds_of_also(load: LoadJob) -> None:
 
 
 def test_the_same_trial_comes_once_and_where_it_came_first(load: LoadJob) -> None:
-    search = {"grid": {"train.lr": [1, 0.1, 1.0]}, "also": [{}, {"train.lr": 2}, {"scale.cpus_per_worker": 1}]}
+    search = {"grid": {"train.lr": [1, 0.1, 1.0]}, "also": [{}, {"train.lr": 2}, {"scale.trials_at_once": 1}]}
     assert values(load(search=search), "train.lr") == [(1.0,), (0.1,), (2.0,)]
 
 
