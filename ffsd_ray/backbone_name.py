@@ -5,8 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from ffsd_ray.backbones import BACKBONES, UnknownBackbone, backbone
-from ffsd_ray.backbones.torchvision_models import PREFIX
+from ffsd_ray.backbones import BACKBONES, LIBRARIES, UnknownBackbone, backbone
 from ffsd_ray.base_settings import LONGEST_NAME
 
 
@@ -18,7 +17,7 @@ def _known(name: str) -> str:
     return name
 
 
-#: A key of `BACKBONES`, or torchvision:NAME.
+#: A key of `BACKBONES`, or LIBRARY:NAME.
 BackboneName = Annotated[
     str,
     Field(max_length=LONGEST_NAME),
@@ -27,7 +26,7 @@ BackboneName = Annotated[
         {
             "type": "string",
             "maxLength": LONGEST_NAME,
-            "anyOf": [{"enum": list(BACKBONES)}, {"pattern": f"^{PREFIX}\\w+$"}],
+            "anyOf": [{"enum": list(BACKBONES)}, {"pattern": rf"^({'|'.join(LIBRARIES)}):[\w.]+$"}],
         }
     ),
 ]

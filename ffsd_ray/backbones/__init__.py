@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from types import ModuleType
 
-from ffsd_ray.backbones import torchvision_models
-from ffsd_ray.backbones.base import Builder, Features, UnknownBackbone, map_shapes
+from ffsd_ray.backbones import timm_models, torchvision_models
+from ffsd_ray.backbones.base import Builder, Features, ModelLibrary, UnknownBackbone, map_shapes
 from ffsd_ray.registry import by_name, modules
 
 
@@ -13,25 +13,48 @@ def found_in(module: ModuleType) -> Iterator[tuple[str, Builder]]:
     yield from getattr(module, "BUILDERS", {}).items()
 
 
-#: Builders of this package's backbones by name; `backbone` also finds torchvision's models.
+#: Builders of this package's backbones by name; `backbone` also finds the models of `LIBRARIES`.
 BACKBONES: dict[str, Builder] = by_name(item for module in modules(__name__) for item in found_in(module))
+
+#: Libraries whose classifiers are backbones too, by the part of their names before the colon.
+LIBRARIES = {
+    "torchvision": ModelLibrary(torchvision_models.builder, torchvision_models.default_weights),
+    "timm": ModelLibrary(timm_models.builder, timm_models.default_weights),
+}
+
+
+def library_model(name: str) -> tuple[str, str] | None:
+    """Library and model that a backbone's name stands for, `torchvision:resnet18`; None for this package's own."""
+    library, colon, model = name.partition(":")
+    return (library, model) if colon and library in LIBRARIES else None
 
 
 def backbone(name: str) -> Builder:
-    """The builder of a backbone: a name in `BACKBONES`, or `torchvision:NAME` (see `torchvision_models`).
+    """The builder of a backbone: a name in `BACKBONES`, or LIBRARY:NAME for a model of one of `LIBRARIES`.
 
     Raises:
         UnknownBackbone: no backbone has that name.
-        ValueError: torchvision's model has no feature maps to distil; the message says why.
+        ValueError: the library's model has no feature maps to distil, or the library is missing; the message says so.
     """
-    if name.startswith(torchvision_models.PREFIX):
-        return torchvision_models.builder(name.removeprefix(torchvision_models.PREFIX))
+    if found := library_model(name):
+        library, model = found
+        return LIBRARIES[library].builder(model)
     if name not in BACKBONES:
+        others = " or ".join(f"{library}:NAME" for library in LIBRARIES)
         raise UnknownBackbone(
-            f"Should be one of {', '.join(BACKBONES)}, or {torchvision_models.PREFIX}NAME for one of torchvision's",
-            BACKBONES,
+            f"Should be one of {', '.join(BACKBONES)}, or {others} for one of these libraries'", BACKBONES
         )
     return BACKBONES[name]
 
 
-__all__ = ["BACKBONES", "Builder", "Features", "UnknownBackbone", "backbone", "found_in", "map_shapes"]
+__all__ = [
+    "BACKBONES",
+    "LIBRARIES",
+    "Builder",
+    "Features",
+    "UnknownBackbone",
+    "backbone",
+    "found_in",
+    "library_model",
+    "map_shapes",
+]

@@ -23,6 +23,15 @@ class Features(NamedTuple):
 Builder = Callable[[int], nn.Module]
 
 
+class ModelLibrary(NamedTuple):
+    """A library whose classifiers are backbones under the names PREFIX:NAME."""
+
+    builder: Callable[[str], Builder]
+    """The builder of the model NAME. Raises UnknownBackbone, or ValueError where it has no maps to distil."""
+    default_weights: Callable[[str], dict[str, Tensor]]
+    """The library's own weights of the model NAME, downloaded once: a state dictionary. Raises what it does."""
+
+
 class UnknownBackbone(ValueError):
     """No backbone has the given name. `names`: the names that exist, from which suggestions are made."""
 

@@ -7,14 +7,13 @@ Feature maps are found automatically. A node of the model's traced graph is a ca
 - every path from the input to the logits leads through it, which excludes the inside of residual blocks and branches;
 - it is neither a map of class scores nor the output of a dropout layer.
 
-Of each resolution the deepest candidate is taken, and of these the last `MAX_MAPS`. For torchvision:resnet18 they are
-the ends of its four stages.
+Of these `chosen_maps` are taken. For torchvision:resnet18 they are the ends of its four stages.
 
 Weights are initialised as by torchvision; auxiliary classifiers are left out. torchvision is imported when a name is
 first looked up, because that takes seconds.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -22,18 +21,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from ffsd_ray.backbones.base import Builder, Features, UnknownBackbone
+from ffsd_ray.backbones.probing import NO_MAPS, ONE_SIZE, PROBE_CLASSES, PROBE_SIZES, chosen_maps, on_default_device
 from ffsd_ray.meta_device import meta_device
 
 PREFIX = "torchvision:"
-
-#: Maximum number of feature maps; the deepest ones are taken.
-MAX_MAPS = 4
-
-#: Image sides in pixels with which a model is probed: the usual one of torchvision's models, and a larger one.
-_PROBE_SIZES = (224, 288)
-
-#: Number of classes of a probed model: a prime, so that only maps of class scores have as many channels.
-_PROBE_CLASSES = 1009
 
 _NO_AUXILIARY_CLASSIFIERS = {"aux_logits": False, "init_weights": True}
 _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -97,15 +88,16 @@ def _classifier(name: str, classes: int) -> nn.Module:
     """Build torchvision's model `name` with random weights, on the default device."""
     from torchvision import models
 
-    build: Callable[[], nn.Module] = partial(
-        models.get_model, name, weights=None, num_classes=classes, **_EXTRA_ARGUMENTS.get(name, {})
-    )
-    try:
-        return build()
-    except NotImplementedError:  # regnet computes its widths with tensors, which the meta device cannot
-        device = torch.get_default_device()
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            return build().to(device)
+    arguments = {"weights": None, "num_classes": classes, **_EXTRA_ARGUMENTS.get(name, {})}
+    return on_default_device(partial(models.get_model, name, **arguments))
+
+
+def default_weights(name: str) -> dict[str, Tensor]:
+    """The weights that torchvision has for its model `name`, downloaded once. Raises what torchvision does."""
+    from torchvision import models
+
+    weights: dict[str, Tensor] = models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
+    return weights
 
 
 @lru_cache
@@ -117,34 +109,29 @@ def _find_nodes(name: str) -> _FeatureNodes | str:
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     with meta_device():
-        net = _classifier(name, _PROBE_CLASSES)
+        net = _classifier(name, PROBE_CLASSES)
         _, names = get_graph_node_names(net, suppress_diff_warning=True)
         logits = names[-1]
         extractor = create_feature_extractor(
             net, train_return_nodes=[logits], eval_return_nodes=names, suppress_diff_warning=True
         ).eval()
-        small_outputs: dict[str, Any] = extractor(torch.empty(2, 3, _PROBE_SIZES[0], _PROBE_SIZES[0]))
+        small_outputs: dict[str, Any] = extractor(torch.empty(2, 3, PROBE_SIZES[0], PROBE_SIZES[0]))
         layouts = {node: layout for node, value in small_outputs.items() if (layout := _image_layout(value))}
         dropouts = {node for node, layer in net.named_modules() if isinstance(layer, nn.Dropout)}
         main_path = [
             node for node in _main_path(extractor.graph, small_outputs) if node in layouts and node not in dropouts
         ]
         if len({layouts[node].side for node in main_path}) < 2:
-            return (
-                "has no feature maps of several resolutions, which distillation needs: past its first layers its "
-                "activations are not images [B, C, H, W] (those of a vision transformer are tokens)"
-            )
+            return NO_MAPS
         try:
-            large_outputs: dict[str, Any] = extractor(torch.empty(2, 3, _PROBE_SIZES[1], _PROBE_SIZES[1]))
+            large_outputs: dict[str, Any] = extractor(torch.empty(2, 3, PROBE_SIZES[1], PROBE_SIZES[1]))
         except (AssertionError, RuntimeError):
-            return f"takes images of one size only, {_PROBE_SIZES[0]}×{_PROBE_SIZES[0]}"
-    deepest: dict[int, str] = {}
-    for node in main_path:
-        layout, large_layout = layouts[node], _image_layout(large_outputs[node])
-        if large_layout and large_layout.side > layout.side:
-            deepest.pop(layout.side, None)  # so that the order is that of depth
-            deepest[layout.side] = node
-    maps = tuple(deepest.values())[-MAX_MAPS:]
+            return ONE_SIZE
+    large_layouts = [_image_layout(large_outputs[node]) for node in main_path]
+    chosen = chosen_maps(
+        [layouts[node].side for node in main_path], [layout.side if layout else 0 for layout in large_layouts]
+    )
+    maps = tuple(main_path[index] for index in chosen)
     return _FeatureNodes(maps, tuple(layouts[node].channels_last for node in maps), logits)
 
 
@@ -160,7 +147,7 @@ def _image_layout(value: object) -> _ImageLayout | None:
     if not isinstance(value, Tensor) or value.dim() != 4 or len(value) != 2:
         return None
     _, a, b, c = value.shape
-    if _PROBE_CLASSES in (a, c):
+    if PROBE_CLASSES in (a, c):
         return None
     if b == c > 1:
         return _ImageLayout(b, channels_last=False)

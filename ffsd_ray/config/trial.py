@@ -10,8 +10,7 @@ from pydantic.fields import FieldInfo
 
 from ffsd_ray import plugins
 from ffsd_ray.backbone_name import BackboneName
-from ffsd_ray.backbones import backbone, map_shapes
-from ffsd_ray.backbones.torchvision_models import PREFIX
+from ffsd_ray.backbones import backbone, library_model, map_shapes
 from ffsd_ray.base_settings import ADDED_LATER, NOT_IDENTITY, Location, Name, Problem, Settings, Sha256, refuse
 from ffsd_ray.config.optimisation import TrainSettings, can_capture, resolve_execution
 from ffsd_ray.config.scale import ScaleSettings
@@ -22,6 +21,7 @@ from ffsd_ray.data.fingerprint import file_sha256
 from ffsd_ray.data.streaming import StreamableSettings
 from ffsd_ray.methods import METHODS, MapShapes, MethodSettings
 from ffsd_ray.methods.shared.with_teacher import TeacherSettings
+from ffsd_ray.nets.branches import can_branch
 
 #: A job's seeds are below it.
 SEEDS = 2**31
@@ -42,14 +42,15 @@ class BackboneSettings(Settings):
     """The network that every student is."""
 
     name: BackboneName = Field(
-        description=f"A backbone's name, or {PREFIX}NAME for a classifier of torchvision.models."
+        description="A backbone's name, or torchvision:NAME or timm:NAME for a classifier of these libraries that has "
+        "spatial feature maps; timm is an extra."
     )
     weights: Location | None = Field(
         None,
         json_schema_extra=ADDED_LATER,
-        description="What networks begin with: default, torchvision's own weights (which are downloaded); or a file: "
-        "safetensors (a trial's model_best), or a state dictionary saved by torch. Where it is of another number of "
-        "classes the last layer is new. null: random weights.",
+        description="What networks begin with: default, those that torchvision or timm has for its model (downloaded); "
+        "or a file: safetensors (a trial's model_best), or a state dictionary saved by torch. Where it is of another "
+        "number of classes the last layer is new. null: random weights.",
     )
     weights_sha256: Sha256 | None = Field(
         None,
@@ -75,8 +76,9 @@ class BackboneSettings(Settings):
                 if (value := getattr(self, key)) != type(self).model_fields[key].default:
                     yield Problem((key,), value, "Needs weights: what networks begin with")
         elif self.weights == "default":
-            if not self.name.startswith(PREFIX):
-                expected = f"torchvision has weights for its own models, such as {PREFIX}resnet18; give a file"
+            if library_model(self.name) is None:
+                expected = "torchvision and timm have weights for their own models, such as torchvision:resnet18; "
+                expected += "give a file"
                 yield Problem(("weights",), self.weights, expected)
         elif self.weights_sha256 is None:
             try:
@@ -142,6 +144,9 @@ class TrialSpec(Settings):
         if self.method.other_backbones and self.backbone.weights is not None and self.backbone.weights_for == "all":
             expected = "They do not fit other backbones (method.backbones): deployed"
             yield Problem(("backbone", "weights_for"), "all", expected)
+        if getattr(self.method, "shares_trunk", False) and not can_branch(backbone(self.backbone.name)):
+            expected = f"torch.fx cannot trace it, which {self.method.name} needs to make branches of one trunk of it"
+            yield Problem(("backbone", "name"), self.backbone.name, expected)
         if self.train.batch_size < 2 * self.scale.most_workers:
             yield Problem(
                 ("train", "batch_size"),

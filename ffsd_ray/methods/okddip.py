@@ -37,6 +37,10 @@ class OkddipSettings(BranchSettings):
     )
 
     @property
+    def shares_trunk(self) -> bool:
+        return self.form == "branches"
+
+    @property
     def assumptions(self) -> tuple[str, ...]:
         return (f"OKDDip: which form the paper's table used; here {self.form}",)
 

@@ -1,10 +1,25 @@
-"""Batch norm's counters of batches, which are counted but, with a fixed momentum, never used."""
+"""Batch norm over several workers, and its counters of batches, which a fixed momentum has no use for."""
 
 import contextlib
 from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def synchronised(module: nn.Module) -> nn.Module:
+    """Replace a module's batch norms by ones whose statistics are of the global batch.
+
+    Batch norms of timm have an activation in them, which torch's conversion would leave out, and timm's does not.
+    """
+    if all(type(layer) in _PLAIN for layer in module.modules() if isinstance(layer, _BatchNorm)):
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    from timm.layers import convert_sync_batchnorm
+
+    return convert_sync_batchnorm(module)
 
 
 class BatchNormCounters:
@@ -12,8 +27,7 @@ class BatchNormCounters:
 
     def __init__(self, module: nn.Module) -> None:
         # Synchronised ones want their counters.
-        kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-        self._layers = [layer for layer in module.modules() if isinstance(layer, kinds)]
+        self._layers = [layer for layer in module.modules() if isinstance(layer, _PLAIN)]
 
     @contextlib.contextmanager
     def raised_together(self) -> Iterator[None]:

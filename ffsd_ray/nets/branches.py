@@ -1,11 +1,34 @@
 """Networks that share all but their last stage: the branches of ONE, FFL and OKDDip."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Self
 
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ffsd_ray.backbones import Features
+from ffsd_ray.backbones import Builder, Features
+from ffsd_ray.meta_device import meta_device
+
+
+class _Tracer(fx.Tracer):
+    """Enters no batch norm of another library's: its counters are set aside while it runs, and it may be replaced."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, _BatchNorm) or super().is_leaf_module(m, module_qualified_name)
+
+
+@lru_cache
+def can_branch(build: Builder) -> bool:
+    """Whether networks of this kind can be `Branches`: whether torch.fx can trace them."""
+    with meta_device():
+        network = build(10)
+    try:
+        for mode in (False, True):
+            _split_graph(_Tracer().trace(network.train(mode)))
+    except Exception:  # whatever a network's own code makes of the tracer's values
+        return False
+    return True
 
 
 class Branches(nn.Module):
@@ -19,7 +42,7 @@ class Branches(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(networks)
         #: Graphs of (trunk, tail) by training mode: a traced graph is fixed to the mode in which it was traced.
-        self._graphs = {mode: _split_graph(fx.Tracer().trace(networks[0].train(mode))) for mode in (False, True)}
+        self._graphs = {mode: _split_graph(_Tracer().trace(networks[0].train(mode))) for mode in (False, True)}
         #: Modules of the trunk and of every tail, by training mode. In a dict, so that they are not registered: their
         #: parameters are those of `networks`.
         self._trunk_and_tails: dict[bool, tuple[fx.GraphModule, tuple[fx.GraphModule, ...]]] = {}

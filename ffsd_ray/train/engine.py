@@ -13,6 +13,7 @@ from ffsd_ray.data import Dataset
 from ffsd_ray.data.base import BatchInputs
 from ffsd_ray.data.batches import EvalBatches
 from ffsd_ray.methods import Losses, Method
+from ffsd_ray.nets.batch_norm import synchronised
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method, train_batches
@@ -42,7 +43,7 @@ class Engine:
         self._classes = dataset.num_classes
         method = build_method(spec, dataset.num_classes, dataset.image_size, dataset)
         if spec.train.batch_norm == "sync":
-            method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+            method = synchronised(method)
         #: What is to be said of how the group was built.
         self.notes = load_starting_weights(method, spec.backbone, dataset.num_classes)
         # Convolutions on small images are faster in this layout, on CPUs and GPUs alike.

@@ -19,7 +19,7 @@ def environment(device: torch.device, workers: int) -> dict[str, Any]:
     return {
         "versions": {
             "python": platform.python_version(),
-            **_versions("ffsd-ray", "torch", "torchvision", "ray"),
+            **_versions("ffsd-ray", "torch", "torchvision", "timm", "ray"),
             **{f"plugin {name}": digits for name, digits in plugins.load().items()},
         },
         "revision": _revision(),

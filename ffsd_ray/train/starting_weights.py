@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from ffsd_ray.backbones.torchvision_models import PREFIX
+from ffsd_ray.backbones import LIBRARIES, library_model
 from ffsd_ray.config.trial import BackboneSettings
 from ffsd_ray.data.fingerprint import file_sha256
 from ffsd_ray.deployed import some_names
@@ -18,7 +18,7 @@ from ffsd_ray.methods import Method
 #: Keys under which training programs keep a network's state dictionary in a checkpoint.
 _HOLDERS = ("state_dict", "model", "model_state_dict", "net")
 
-#: What networks are called in such dictionaries, and where a backbone of torchvision's is in ours.
+#: What networks are called in such dictionaries, and where a backbone of another library's is in ours.
 _PREFIXES = ("module.", "model.", "backbone.", "net.")
 
 #: Classifiers beside the last one, which our networks leave out.
@@ -88,7 +88,7 @@ def _read(settings: BackboneSettings) -> dict[str, Tensor]:
     """Raises TrialError."""
     assert settings.weights is not None
     if settings.weights == "default":
-        return _of_torchvision(settings.name.removeprefix(PREFIX))
+        return _of_library(settings.name)
     path = Path(settings.weights)
     expected = f"backbone.weights: {path}: expected a safetensors file or a state dictionary saved by torch"
     try:
@@ -109,16 +109,15 @@ def _read(settings: BackboneSettings) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in content.items()}
 
 
-def _of_torchvision(name: str) -> dict[str, Tensor]:
-    """The weights that torchvision has for its model `name`, downloaded once. Raises TrialError."""
-    from torchvision import models
-
+def _of_library(name: str) -> dict[str, Tensor]:
+    """The weights that a backbone's library has for it, downloaded once. Raises TrialError."""
+    found = library_model(name)
+    assert found is not None, "checked when the settings are read"
+    library, model = found
     try:
-        weights = models.get_model_weights(name).DEFAULT
-        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+        return LIBRARIES[library].default_weights(model)
     except Exception as error:  # of the network, of the file, of its hash
         hint = "give a file's path in place of default"
         raise TrialError(
-            f"backbone.weights: torchvision's weights of {name} cannot be had here ({summary(error)}); {hint}"
+            f"backbone.weights: {library}'s weights of {model} cannot be had here ({summary(error)}); {hint}"
         ) from error
-    return state

@@ -23,6 +23,11 @@ class BranchSettings(MethodSettings):
     )
 
     @property
+    def shares_trunk(self) -> bool:
+        """Whether the students are branches of one trunk, into which the backbone must be cut."""
+        return True
+
+    @property
     def primary_series(self) -> str:
         return "students_mean"
 

@@ -165,7 +165,7 @@ def test_torchvisions_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ({"name": "resnet8", "weights": "default"}, "torchvision has weights for its own models"),
+        ({"name": "resnet8", "weights": "default"}, "torchvision and timm have weights for their own models"),
         ({"name": "resnet8", "weights": "/nowhere/w.pt"}, "Should be default, or a file that can be read: no such"),
         ({"name": "resnet8", "lr_factor": 0.1}, "Needs weights"),
     ],
