@@ -109,6 +109,13 @@ class TrainSettings(Settings):
     )
     fusion_weight_decay: Decay = Field(1e-5, description="Of the fusion module (published implementation).")
     adam_lr: Rate = Field(1e-3, description="Learning rate of Adam (self-distillation modules).")
+    augment: Literal["standard", "trivial"] = Field(
+        "standard",
+        json_schema_extra=ADDED_LATER,
+        description="standard: the crops and flips of the data section alone; trivial: then TrivialAugment, one of 14 "
+        "changes of shape or colour for each image, of random strength (as torchvision's TrivialAugmentWide: shifts of "
+        "up to 32 pixels, black outside).",
+    )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         json_schema_extra=ADDED_LATER,

@@ -11,6 +11,7 @@ from torch import Tensor
 from ffsd_ray.data.base import BatchInputs, Split
 from ffsd_ray.data.counter_rng import random_bits
 from ffsd_ray.data.regularisation import Regularisation
+from ffsd_ray.data.trivial_augment import TrivialAugment
 
 
 class Batch(NamedTuple):
@@ -84,14 +85,17 @@ class TrainBatches:
         join_last: bool = False,
         regularisation: Regularisation | None = None,
         balanced: bool = False,
+        trivial_augment: bool = False,
     ) -> None:
         """`images`: on the training device (`Split.to`); `batch_size`: of the global batch.
 
         `views`: number of independently augmented views of each image; `steps_per_epoch`: maximum, None for all images;
-        `join_last`: merge the last, partial batch of an epoch into the one before; `balanced`: as many of every class.
+        `join_last`: merge the last, partial batch of an epoch into the one before; `balanced`: as many of every class;
+        `trivial_augment`: every view undergoes an operation of TrivialAugment after its crop and flip.
         """
         self._images, self._seed, self._views, self._regularisation = images, seed, views, regularisation
         self._augmentation = images.augmentation(crop_padding=crop_padding, flip=flip)
+        self._trivial_augment = TrivialAugment(images.image_size, images.device) if trivial_augment else None
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._labels = images.labels.cpu() if balanced else None
         self.steps = epoch_steps(len(images), batch_size, steps_per_epoch, join_last=join_last)
@@ -139,7 +143,7 @@ class TrainBatches:
     def _prepared(
         self, order: Tensor, epoch: int, parts: Sequence[slice], generator: torch.Generator
     ) -> Iterator[BatchInputs]:
-        """The inputs of the augmentation for slices of an epoch's order, then the draws of the regularisation.
+        """The inputs of the augmentation for slices of an epoch's order, then the draws of all that comes after it.
 
         Where images are mixed, each slice is followed by as many others, of a second order.
         """
@@ -153,6 +157,8 @@ class TrainBatches:
             parts = [slice(*ends) for ends in pairwise(starts)]
         keys = torch.stack([random_bits(order, self._seed, epoch, view) for view in range(self._views)], dim=1)
         inputs = self._augmentation.prepare(order % len(self._images), keys, parts)
+        if self._trivial_augment is not None:
+            inputs = _with_draws(inputs, self._trivial_augment.draws(keys).to(device), parts)
         if regularisation is not None and regularisation.random_erasing:
             inputs = _with_draws(inputs, regularisation.erasing_draws(keys).to(device), parts)
         if regularisation is not None and mixes:
@@ -163,16 +169,19 @@ class TrainBatches:
     def batch(self, inputs: BatchInputs, weight: float = 1.0) -> Batch:
         """Compute the augmented, normalised batch from its inputs, without waiting for the device."""
         regularisation = self._regularisation
-        if regularisation is None:
-            views, labels = self._augmentation.views(inputs)
-            return Batch([normalise(view, self._mean, self._std) for view in views], labels, weight)
-        mixing, erasing = None, None
-        if regularisation.mixes:
+        mixing, erasing, drawn = None, None, None
+        if regularisation is not None and regularisation.mixes:
             inputs, mixing = inputs[:-1], inputs[-1]
-        if regularisation.random_erasing:
+        if regularisation is not None and regularisation.random_erasing:
             inputs, erasing = inputs[:-1], inputs[-1]
+        if self._trivial_augment is not None:
+            inputs, drawn = inputs[:-1], inputs[-1]
         views, labels = self._augmentation.views(inputs)
+        if self._trivial_augment is not None and drawn is not None:
+            views = [self._trivial_augment(view, drawn[:, index]) for index, view in enumerate(views)]
         views = [normalise(view, self._mean, self._std) for view in views]
+        if regularisation is None:
+            return Batch(views, labels, weight)
         if erasing is not None:
             views = [regularisation.erased(view, erasing[:, index]) for index, view in enumerate(views)]
         if mixing is None:

@@ -79,6 +79,7 @@ def train_batches(
         join_last=joins_last_batch(spec, len(dataset.train), dataset.num_classes, dataset.image_size),
         regularisation=_regularisation(spec.train, dataset.num_classes),
         balanced=spec.train.balanced,
+        trivial_augment=spec.train.augment == "trivial",
     )
 
 

@@ -121,7 +121,7 @@ _CHANGING: dict[str, dict[str, Any]] = {
 #: Everything that is drawn for an image or a step.
 _REGULARISED: dict[str, Any] = {
     "optimiser": "adamw", "lr": 0.01, "milestones": None, "schedule": "cosine", "label_smoothing": 0.1, "mixup": 0.3,
-    "cutmix": 1.0, "random_erasing": 0.5,
+    "cutmix": 1.0, "random_erasing": 0.5, "augment": "trivial",
 }  # fmt: skip
 FORMS: dict[str, dict[str, Any]] = (
     {name: {"name": name} for name in METHODS} | _CHANGING | {"regularised": {"name": "ffsd"}}

@@ -66,6 +66,7 @@ def test_neither_steps_nor_evaluations_wait(form: str) -> None:
 @pytest.mark.thorough
 def test_nothing_that_is_drawn_for_an_image_waits() -> None:
     drawn: dict[str, Any] = {"label_smoothing": 0.1, "mixup": 0.3, "cutmix": 1.0, "random_erasing": 0.5}
+    drawn["augment"] = "trivial"
     check(digits_spec({"name": "ffsd"}, data={"test_per_class": 3}, batch_size=16, eval_batch_size=20, **drawn))
 
 
