@@ -59,7 +59,9 @@ class BackboneSettings(Settings):
         "when a trial begins; null: as the file is when the job is read.",
     )
     weights_for: Literal["all", "deployed"] = Field(
-        "all", json_schema_extra=ADDED_LATER, description="Which networks begin with them: all, or the deployed one."
+        "all",
+        json_schema_extra=ADDED_LATER,
+        description="Which networks begin with them: all, or the leader or first student alone.",
     )
     lr_factor: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, json_schema_extra=ADDED_LATER, description="Of the learning rates of what begins with them."
@@ -155,9 +157,7 @@ class TrialSpec(Settings):
                 f"for {self.scale.most_workers} workers",
             )
         if self.method.requires_validation and not self.data.may_have_validation:
-            yield Problem(
-                ("data", "validation"), 0, f"{self.method.name} learns from held-out images: above 0, e.g. 0.1"
-            )
+            yield Problem(("data", "validation"), 0, f"{self.method.label()} needs held-out images: above 0, e.g. 0.1")
         if self.scale.elastic and getattr(self.data, "stream", False):
             yield Problem(
                 ("scale", "workers"), None, "A stream is decoded for a fixed number of workers: give one number"

@@ -41,7 +41,7 @@ class MethodSettings(Settings):
 
     @property
     def requires_validation(self) -> bool:
-        """Whether the method learns from held-out images (`Method.fit_on_validation`)."""
+        """Whether held-out images are learned from (`Method.fit_on_validation`), or choose what is deployed."""
         return False
 
     @property
@@ -160,7 +160,7 @@ class Method(nn.Module, ABC):
     @property
     @abstractmethod
     def deployed(self) -> tuple[str, nn.Module]:
-        """Name and network of the member that is kept for use after training."""
+        """Name and network of the member that is kept for use after training, unless another is chosen (`deploy`)."""
 
     @property
     @abstractmethod

@@ -15,7 +15,7 @@ from ffsd_ray.base_settings import ADDED_LATER, MOST_EPOCHS, Positive, Problem, 
 from ffsd_ray.losses import Formulation, mutual_kl
 from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Role
 from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup, warmup_schedule
-from ffsd_ray.methods.shared.peers import MixedSettings, Peers
+from ffsd_ray.methods.shared.peers import DeployedStudentSettings, MixedSettings, Peers
 from ffsd_ray.methods.shared.rampup import Ramp
 
 
@@ -47,7 +47,7 @@ class MutualSettings(MethodSettings):
         return f"{self.name} n={self.students}{suffix}"
 
 
-class DmlSettings(LeaderSettings, MutualSettings, MixedSettings):
+class DmlSettings(LeaderSettings, MutualSettings, MixedSettings, DeployedStudentSettings):
     """Settings of deep mutual learning. Those of a leader have an effect only with `leader: true`."""
 
     name: Literal["dml"] = "dml"

@@ -15,11 +15,12 @@ from ffsd_ray.backbones import Features
 from ffsd_ray.losses import soft_kl
 from ffsd_ray.methods.base import Blueprint, Losses, Role
 from ffsd_ray.methods.shared.branch_group import BranchGroup, BranchSettings
+from ffsd_ray.methods.shared.peers import DeployedStudentSettings
 from ffsd_ray.nets.fusion import Fusion
 from ffsd_ray.nets.precision import features
 
 
-class FflSettings(BranchSettings):
+class FflSettings(BranchSettings, DeployedStudentSettings):
     """Settings of feature fusion learning."""
 
     name: Literal["ffl"] = "ffl"

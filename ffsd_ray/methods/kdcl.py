@@ -62,7 +62,7 @@ class KdclSettings(PeersSettings, MixedSettings):
 
     @property
     def requires_validation(self) -> bool:
-        return self.target == "general"
+        return self.target == "general" or super().requires_validation
 
     def label(self) -> str:
         return f"kdcl {self.target} {self.group_label}"
@@ -107,7 +107,7 @@ class Kdcl(Peers):
                 return torch.einsum("n,nbk->bk", self.mixture, logits)
 
     def fit_on_validation(self, batches: Iterable[tuple[Tensor, Tensor]], total: Callable[[Tensor], Tensor]) -> None:
-        if not self.settings.requires_validation:
+        if self.settings.target != "general":
             return
         n = self.settings.students
         # [:n, :n]: sums of products of the students' errors; [n, n]: the number of images

@@ -24,9 +24,10 @@ from ffsd_ray.losses import Formulation, soft_kl
 from ffsd_ray.methods.base import Blueprint, Losses, Role
 from ffsd_ray.methods.shared.branch_group import BranchGroup, BranchSettings
 from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup, warmup_schedule
+from ffsd_ray.methods.shared.peers import DeployedStudentSettings
 
 
-class OneSettings(LeaderSettings, BranchSettings):
+class OneSettings(LeaderSettings, BranchSettings, DeployedStudentSettings):
     """Settings of the on-the-fly native ensemble. Those of a leader have an effect only with `leader: true`."""
 
     name: Literal["one"] = "one"

@@ -20,7 +20,7 @@ def check_before_training(spec: TrialSpec, dataset: Dataset) -> list[str]:
     """
     if spec.method.requires_validation and dataset.val is None:
         raise DataError(
-            f"data.validation: {spec.method.name} learns from held-out images, of which there are none; expected a "
+            f"data.validation: {spec.method.label()} needs held-out images, of which there are none; expected a "
             "share above 0, e.g. 0.1, or a validation split in the data set (a folder val/)"
         )
     try:

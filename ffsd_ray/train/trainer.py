@@ -89,8 +89,9 @@ class Trainer:
             evaluate = spec.train.evaluates_after(epoch)
             row = self._train_epoch(epoch) | self._engine.end_epoch(evaluate=evaluate)
             improved = self._progress.add(row, self._selection)
-            if self._engine.evaluated.deployed[0] in improved:
-                self._progress.best_weights = _copy(self._engine.evaluated.deployed[1].state_dict())
+            name, network = self._deployed
+            if name in improved:
+                self._progress.best_weights = _copy(network.state_dict())
             if writes:
                 if epoch % spec.train.checkpoint_every == 0 or epoch == spec.train.epochs:
                     records.write_checkpoint(epoch, self._state(), keep_earlier=keep_checkpoints)
@@ -210,8 +211,21 @@ class Trainer:
             )
         return teacher_records.last_weights(network)
 
+    @property
+    def _deployed(self) -> tuple[str, nn.Module]:
+        """Name and network of the member that is deployed, by the epochs so far.
+
+        Of several students the best may be: one that becomes it has improved in that epoch, so that its weights are
+        kept (`Progress.best_weights`).
+        """
+        method, best = self._engine.evaluated, self._progress.best
+        if getattr(self._spec.method, "deploy", "first") == "first" or not best:
+            return method.deployed
+        name = max(method.common, key=lambda student: best[student]["selected_by"])
+        return name, method.networks[name]
+
     def _finish(self, similarities: dict[str, float]) -> None:
-        name, network = self._engine.evaluated.deployed
+        name, network = self._deployed
         last, best = self._progress.rows[-1], self._progress.best[name]
         weights = _copy(network.state_dict())
         last_card = self._card(int(last["epoch"]), last[f"test/{name}/top1"])
@@ -221,15 +235,16 @@ class Trainer:
         self._records.finish(self._result() | ({"similarity": similarities} if similarities else {}))
 
     def _card(self, epoch: int, top1: float) -> Card:
-        dataset, spec = self._dataset, self._spec
+        dataset, spec, member = self._dataset, self._spec, self._deployed[0]
+        backbones = dict(zip(self._method.common, getattr(spec.method, "backbones", None) or (), strict=False))
         return Card(
-            backbone=spec.backbone.name,
+            backbone=backbones.get(member, spec.backbone.name),
             classes=dataset.classes,
             mean=dataset.mean,
             std=dataset.std,
             image_size=dataset.image_size,
             precision=spec.train.precision,
-            member=self._method.deployed[0],
+            member=member,
             epoch=epoch,
             split="test",
             top1=top1,
@@ -239,20 +254,24 @@ class Trainer:
 
     def _result(self) -> dict[str, Any]:
         method, progress, executor, device = self._method, self._progress, self._engine.executor, self._context.device
+        deployed = self._deployed[0]
         exploits = [f"exploited from {taken['from']} at {taken['epoch']}" for taken in progress.lineage]
         return {
             "ended": "; ".join(exploits) or "completed",
             "epochs": self._spec.train.epochs,
             "members": method.members,
             "common": method.common,
-            "deployed": method.deployed[0],
+            "deployed": deployed,
             "primary_series": self._spec.method.primary_series,
             "selection": self._selection,
             "last": progress.rows[-1],
             "best": progress.best,
             "classes": self._dataset.num_classes,
             "image_size": self._dataset.image_size,
-            "parameters": {"trained": trained_parameters(method), "deployed": trained_parameters(method.deployed[1])},
+            "parameters": {
+                "trained": trained_parameters(method),
+                "deployed": trained_parameters(method.networks[deployed]),
+            },
             "peak_memory": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             "seconds": sum(row["seconds"] for row in progress.rows),
             "execution": {"as": executor.execution, "captured": executor.captured},

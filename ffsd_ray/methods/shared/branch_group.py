@@ -37,7 +37,7 @@ class BranchSettings(MethodSettings):
 
 
 class BranchGroup(Method):
-    """Students that share a trunk. The first branch with the trunk is deployed, independently of test accuracies."""
+    """Students that share a trunk. A branch with the trunk is deployed, independently of test accuracies."""
 
     def __init__(self, settings: Any, blueprint: Blueprint, *, branches: int) -> None:
         super().__init__(settings, blueprint)

@@ -1,6 +1,6 @@
 """Base of methods whose students are separate networks, trained side by side."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -15,7 +15,28 @@ def student_names(students: int) -> list[str]:
     return [f"student{index + 1}" for index in range(students)]
 
 
-class PeersSettings(MethodSettings):
+class DeployedStudentSettings(MethodSettings):
+    """Settings of methods that deploy one of several students that are trained alike."""
+
+    deploy: Literal["first", "best"] = Field(
+        "first",
+        json_schema_extra=ADDED_LATER,
+        description="Which student is deployed: the first; or the one with the highest accuracy on the validation "
+        "images at its best epoch (needs data.validation). What stands for the method in tables stays the same.",
+    )
+
+    @property
+    def requires_validation(self) -> bool:
+        return self.deploy == "best" or super().requires_validation
+
+    @model_validator(mode="after")
+    def _no_leader_to_deploy(self) -> Self:
+        if self.deploy == "best" and getattr(self, "leader", False):
+            refuse(self, [Problem(("deploy",), self.deploy, "The leader is deployed (method.leader): leave it out")])
+        return self
+
+
+class PeersSettings(DeployedStudentSettings):
     """Settings of peers without a leader."""
 
     students: int = Field(
@@ -41,8 +62,8 @@ class MixedSettings(MethodSettings):
     backbones: Annotated[tuple[BackboneName, ...], Field(min_length=2, max_length=100, strict=False)] | None = Field(
         None,
         json_schema_extra=ADDED_LATER,
-        description="Each student's backbone, where they differ. The first is the trial's, which is deployed, stands "
-        "for the method and is compared with the baseline. null: all have the trial's.",
+        description="Each student's backbone, where they differ. The first is the trial's; its student stands for the "
+        "method, is compared with the baseline, and is deployed (but see deploy). null: all have the trial's.",
     )
 
     @property
@@ -64,7 +85,7 @@ class MixedSettings(MethodSettings):
 
 
 class Peers(Method):
-    """n students, mostly with the same backbone. The first one is deployed, independently of test accuracies."""
+    """n students, mostly with the same backbone. Which is deployed does not depend on test accuracies."""
 
     def __init__(self, settings: Any, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint)
