@@ -99,8 +99,14 @@ def test_a_reader_that_goes_ends_a_command_without_a_word() -> None:
     ],
 )
 def test_uris_that_cannot_be_opened(
-    location: str, said: str, job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    location: str,
+    said: str,
+    job: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # timm brings it
     with pytest.raises(ValueError, match=r".*"):
         open_location(location)
     content = JOB.replace("{name: digits, image_size: 8}", f"{{name: parquet, train: '{location}', test: x.parquet}}")
