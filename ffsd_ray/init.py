@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from ffsd_ray import schema
 from ffsd_ray.base_settings import LONGEST_NAME
 from ffsd_ray.command import command
 from ffsd_ray.data.decode import Encoded, Listing, Span
@@ -40,6 +41,7 @@ _ENOUGH_TO_HOLD_OUT = 20
 _COUNTED = 12
 
 _JOB = """\
+{editors_line}
 # {heading}
 #
 #   ffsd run {file} --dry-run      # what would be trained, and what it costs
@@ -87,6 +89,7 @@ def job_text(pictures: Path, name: str, file: str, *, gpu: bool) -> str:
     side = _side(listing.train, gpu=gpu)
     held_out = not listing.val and min(_counts(listing).values()) >= _ENOUGH_TO_HOLD_OUT
     return _JOB.format(
+        editors_line=schema.EDITORS_LINE,
         heading="\n# ".join(_described(listing)),
         file=file,
         name=name,
@@ -167,8 +170,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             file.write(text)
     except FileExistsError:
         raise JobError(f"{out}: is there already; give another --out, or move it away") from None
+    out.with_name(schema.FILE).write_text(schema.schema_text(), encoding="utf-8")
     print(text)
-    print(f"Written to {out}. Train on it: ffsd run {out}")
+    print(f"Written to {out}, and {schema.FILE} beside it, by which editors check it. Train on it: ffsd run {out}")
     return 0
 
 

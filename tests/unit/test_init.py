@@ -1,5 +1,6 @@
 """`ffsd init`: a job file for a folder of pictures."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ def test_the_file_is_a_job_that_trains_on_the_pictures(
     assert init.main(["my pets"]) == 0
     text = Path("my-pets.yaml").read_text()
     assert text in capsys.readouterr().out
+    assert text.startswith("# yaml-language-server: $schema=ffsd.schema.json\n")
+    assert "properties" in json.loads(Path("ffsd.schema.json").read_text())
     assert "70 pictures in 2 classes; to train on: cat 32, dog 24.\n# Held out for testing: 14." in text
     baseline, ffsd = load_job("my-pets.yaml").trials
     assert (baseline.method.name, ffsd.method.name) == ("baseline", "ffsd")

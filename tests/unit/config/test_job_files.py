@@ -10,11 +10,15 @@ from typing import Any, NamedTuple
 import jsonschema
 import pytest
 
+from ffsd_ray import schema
 from ffsd_ray.backbones import BACKBONES
 from ffsd_ray.config.load import Plan, load_job
+from ffsd_ray.config.source.problems import Place, Problems
+from ffsd_ray.config.source.yaml_file import parse
 from ffsd_ray.errors import JobError
 from ffsd_ray.methods import METHODS
 
+from helpers.paths import JOB_FILES, JOBS
 from helpers.plans import LAUGHS
 
 GOOD = """\
@@ -401,12 +405,27 @@ report: {rows: train.lr}
     assert len(plan.trials) == 2
 
 
+def test_editors_are_led_to_the_schema() -> None:
+    """Every job file names the committed one and keeps to it. Write it anew: ffsd schema > jobs/ffsd.schema.json"""
+    committed = JOBS / schema.FILE
+    content = json.loads(committed.read_text())
+    assert content == json.loads(schema.schema_text()), "ffsd schema > jobs/ffsd.schema.json"
+    validator = jsonschema.Draft202012Validator(content)
+    for file in JOB_FILES:
+        lead, _, target = file.read_text().partition("\n")[0].partition("=")
+        assert lead == schema.EDITORS_LINE.partition("=")[0], file
+        assert (file.parent / target).resolve() == committed, file
+        tree = parse(file.read_text(), lambda line, column: Place("job", line, column), Problems())
+        assert tree is not None
+        validator.validate(tree.plain())
+
+
 @pytest.mark.thorough
 def test_schema_agrees_with_the_loader(tmp_path: Path) -> None:
     printed = subprocess.run([sys.executable, "-m", "ffsd_ray.schema"], check=True, capture_output=True, text=True)
-    schema: dict[str, Any] = json.loads(printed.stdout)
-    jsonschema.Draft202012Validator.check_schema(schema)
-    validator = jsonschema.Draft202012Validator(schema)
+    content: dict[str, Any] = json.loads(printed.stdout)
+    jsonschema.Draft202012Validator.check_schema(content)
+    validator = jsonschema.Draft202012Validator(content)
     job: dict[str, Any] = {
         "name": "a",
         "data": {"name": "digits", "image_size": 16},
@@ -431,6 +450,6 @@ def test_schema_agrees_with_the_loader(tmp_path: Path) -> None:
     ]
     for wrong in wrongs:
         assert not validator.is_valid(job | wrong), wrong
-    assert schema["$defs"]["BackboneSettings"]["properties"]["name"]["anyOf"][0]["enum"] == list(BACKBONES)
-    epochs = schema["$defs"]["TrainSettings"]["properties"]["epochs"]
+    assert content["$defs"]["BackboneSettings"]["properties"]["name"]["anyOf"][0]["enum"] == list(BACKBONES)
+    epochs = content["$defs"]["TrainSettings"]["properties"]["epochs"]
     assert (epochs["default"], epochs["minimum"], bool(epochs["description"])) == (300, 1, True)
