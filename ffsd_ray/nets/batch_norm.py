@@ -2,24 +2,27 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+M = TypeVar("M", bound=nn.Module)
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def synchronised(module: nn.Module) -> nn.Module:
+def synchronised(module: M) -> M:
     """Replace a module's batch norms by ones whose statistics are of the global batch.
 
     Batch norms of timm have an activation in them, which torch's conversion would leave out, and timm's does not.
     """
-    if all(type(layer) in _PLAIN for layer in module.modules() if isinstance(layer, _BatchNorm)):
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    from timm.layers import convert_sync_batchnorm
-
-    return convert_sync_batchnorm(module)
+    if any(isinstance(layer, _PLAIN) and type(layer).__module__.startswith("timm.") for layer in module.modules()):
+        from timm.layers import convert_sync_batchnorm as convert
+    else:
+        convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    converted: M = convert(module)
+    return converted
 
 
 class BatchNormCounters:

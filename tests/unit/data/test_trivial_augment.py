@@ -111,5 +111,5 @@ def test_batches_are_augmented_after_crop_and_flip(kind: str, tmp_path: Path) ->
 
 
 def test_it_is_part_of_a_trials_identity() -> None:
-    plain, trivial = (digits_spec({"name": "ffsd"}, **train) for train in ({}, {"augment": "trivial"}))
+    plain, trivial = digits_spec({"name": "ffsd"}), digits_spec({"name": "ffsd"}, augment="trivial")
     assert plain.identity() != trivial.identity()
