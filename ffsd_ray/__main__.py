@@ -8,24 +8,9 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
+from ffsd_ray.command import COMMANDS
 from ffsd_ray.errors import UserError
 from ffsd_ray.interruption import end_at_once
-
-#: Word, module and meaning. A module is imported only where its word is given: most take seconds.
-COMMANDS = {
-    "init": ("ffsd_ray.init", "write a job file for a folder of pictures"),
-    "run": ("ffsd_ray.run", "train every trial of a job file and print the table"),
-    "report": ("ffsd_ray.report.__main__", "tables, plots and the page of a run"),
-    "methods": ("ffsd_ray.report.methods", "accuracy, speed and memory of a run's configurations, a line each"),
-    "cost": ("ffsd_ray.report.cost", "operations, parameters and hours of a run's groups"),
-    "maps": ("ffsd_ray.report.maps", "where a run's networks look, drawn over images"),
-    "evaluate": ("ffsd_ray.evaluate", "measure a trained network again, class by class"),
-    "classify": ("ffsd_ray.classify", "name what a trained network sees in pictures"),
-    "export": ("ffsd_ray.export", "a trained network as ONNX, TorchScript or torch.export"),
-    "records": ("ffsd_ray.records.__main__", "verify that a run's records are as they were written"),
-    "bench": ("ffsd_ray.bench.__main__", "time training steps"),
-    "schema": ("ffsd_ray.schema", "the job file's JSON schema, for editors"),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,8 +19,7 @@ _SHOWN = 3
 _UNFOLDED = 10_000
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ffsd classify", description="Name what a trained network sees in pictures, a row each."
     )
@@ -28,7 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "images", metavar="PICTURE", nargs="+", help="pictures (JPEG, PNG, WebP, ...), or folders with pictures"
     )
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
     networks = [image for image in arguments.images if Path(image).suffix == ".safetensors"]
     if networks:
         raise DataError(

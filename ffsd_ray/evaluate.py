@@ -74,8 +74,7 @@ def evaluate(model: DeployedModel, spec: TrialSpec, images: Split, split: str) -
     return Evaluation(meter.read(split), logits, labels)
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ffsd evaluate", description="Measure a trained network again.")
     parser.add_argument("file", metavar="FILE", help="a trial's model_best.safetensors or model_last.safetensors")
     parser.add_argument(
@@ -95,6 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--predictions", type=Path, metavar="CSV", help="write a line an image: label, prediction, its probability"
     )
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
     arguments = parser.parse_args(argv)
     model = load_model(arguments.file)
     card = model.card

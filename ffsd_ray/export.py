@@ -115,13 +115,18 @@ def _difference(model: DeployedModel, run: Run) -> float:
     return worst
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ffsd export", description="Write a trained network for other runtimes.")
     parser.add_argument("file", metavar="FILE", type=Path, help="a trial's model_best.safetensors")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx; program: torch.export's")
     parser.add_argument("--out", metavar="OUT", type=Path, help="default: FILE with .onnx, .pt or .pt2")
     parser.add_argument("--onnx", metavar="OUT", type=Path, nargs="?", const=Path(), help="the same as --out OUT")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
     arguments = parse_positional(parser, argv, "file", "onnx")
     export, ending = FORMATS[arguments.format]
     if arguments.onnx is not None and arguments.format != "onnx":

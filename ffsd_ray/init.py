@@ -152,8 +152,7 @@ def _name(folder: Path) -> str:
     return name or "pictures"
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ffsd init", description="Write a job file that trains on pictures in one folder for each class."
     )
@@ -161,7 +160,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "pictures", metavar="PICTURES", type=Path, help="a folder with train/ and test/, or with the class folders"
     )
     parser.add_argument("--out", metavar="FILE", type=Path, help="default: the folder's name with .yaml, here")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
     name = _name(arguments.pictures)
     out = arguments.out or Path(f"{name}.yaml")
     text = job_text(arguments.pictures, name, str(out), gpu=torch.cuda.is_available())

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 all trials finished; 1 some failed, or cluster or storage went away; 2 the job file or an argument
     is wrong; 130 interrupted.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     plan = load_job(arguments.job, arguments.set)
     if arguments.smoke:
         plan = smoke(plan)
@@ -130,7 +130,7 @@ def train_job(
     return run
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ffsd run", description="Train every trial of a job file.")
     parser.add_argument("job", type=Path, help="the job file (YAML)")
     parser.add_argument(

@@ -21,9 +21,13 @@ def schema_text() -> str:
     return json.dumps(dialect | JobSpec.model_json_schema(), indent=2) + "\n"
 
 
+def build_parser() -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog="ffsd schema", description="Print the job file's schema.")
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(prog="ffsd schema", description="Print the job file's schema.").parse_args(argv)
+    build_parser().parse_args(argv)
     print(schema_text(), end="")
     return 0
 

@@ -33,7 +33,7 @@ _GPU_BUDGET, _GPU_LIMIT = 500.0, 200.0
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 all is well, 1 a setting failed or is slower than --require, 2 a wrong job file or argument."""
-    parser = _parser()
+    parser = build_parser()
     arguments = parser.parse_args(argv)
     command_line = shlex.join(["python", "-m", "ffsd_ray.bench", *(sys.argv[1:] if argv is None else argv)])
     console = Screen(width=None if Screen().is_terminal else 120)
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _suite(arguments, command_line, console)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ffsd bench",
         description="Time the training step and the epoch of a job's trial; without a job, measure FFSD beside "

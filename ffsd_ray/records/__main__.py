@@ -78,14 +78,18 @@ def _fault(read: Callable[..., object], *arguments: object) -> Iterator[str]:
         yield str(error)
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 all files are as they were written; 1 some are not; 2 there is no run."""
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ffsd records", description="Check the records of a run.")
     commands = parser.add_subparsers(dest="command", required=True)
     verify = commands.add_parser("verify", help="read every file of a run and name those that are not as written")
     verify.add_argument("run", metavar="RUN", help="the folder or URI that the run printed")
-    run = RunRecords.open(parser.parse_args(argv).run)
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 all files are as they were written; 1 some are not; 2 there is no run."""
+    run = RunRecords.open(build_parser().parse_args(argv).run)
     damaged = faults(run)
     for line in damaged:
         print(line)

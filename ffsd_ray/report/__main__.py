@@ -29,7 +29,7 @@ _APART = {
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser()
+    parser = build_parser()
     arguments = parse_positional(parser, argv, "run", "plot", "best")
     _check(parser, arguments)
     run = RunRecords.open(arguments.run)
@@ -75,7 +75,7 @@ def _epochs(asked: str | None) -> Sequence[Epoch]:
     return ("last",) if asked == "last" else ("best",) if asked == "best" else ("best", "last")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ffsd report", description="Print the table of a run, or what else its records say."
     )

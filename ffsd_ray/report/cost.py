@@ -1,5 +1,6 @@
 """Costs of a run's groups, as in the paper's Table VII: python -m ffsd_ray.report.cost RUN."""
 
+import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import collect, environments
 from ffsd_ray.report.tables.frame import INTEGER, INTEGERS, TEXT, column, mean_and_std
 from ffsd_ray.report.tables.rows import Row
-from ffsd_ray.report.tables.show import show_of_run
+from ffsd_ray.report.tables.show import check_format, parser_of_run, show
 from ffsd_ray.report.tables.table import table_of
 from ffsd_ray.report.tables.text import Section, TableText
 
@@ -152,14 +153,18 @@ def _device(device: dict[str, Any]) -> str:
     return each if workers == 1 else f"{workers} × {each}"
 
 
+def build_parser() -> argparse.ArgumentParser:
+    return parser_of_run(
+        "ffsd cost", "Print each configuration's operations by component, training time and parameters (Table VII)."
+    )
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    return show_of_run(
-        argv,
-        "ffsd cost",
-        "Print each configuration's operations by component, training time and parameters (Table VII).",
-        cost_table,
-    )
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    check_format(parser, arguments)
+    return show(cost_table(RunRecords.open(arguments.run)), arguments.format, arguments.out)
 
 
 if __name__ == "__main__":

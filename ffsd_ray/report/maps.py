@@ -165,8 +165,7 @@ def _each(values: Iterable[str]) -> str:
     return " / ".join(dict.fromkeys(values))
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ffsd maps",
         description="Draw where the networks of a run look: their attention maps over test images (Figs. 2 and 7).",
@@ -191,6 +190,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="top",
         help="the last feature map or the one before (default: top)",
     )
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
     arguments = parse_positional(parser, argv, "run", "members")
     if arguments.images < 1:
         parser.error("--images: should be 1 or more")

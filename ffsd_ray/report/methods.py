@@ -1,5 +1,6 @@
 """Accuracy and cost of a run's configurations, a line each: python -m ffsd_ray.report.methods RUN."""
 
+import argparse
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -189,8 +190,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = parser_of_run(
         "ffsd methods",
         "Print what each configuration of a run reaches, what it deploys and what it costs, a line each.",
@@ -201,6 +201,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="times and memory from this record of `python -m ffsd_ray.bench JOB --all`, in place of the run's own",
     )
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
     arguments = parser.parse_args(argv)
     check_format(parser, arguments)
     table = methods_table(RunRecords.open(arguments.run), arguments.bench)

@@ -39,7 +39,7 @@ from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor impor
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
 from ray.scripts.scripts import cli
 
-from ffsd_ray.run import _parser
+from ffsd_ray.run import build_parser
 
 from helpers.commands import wait_for
 from helpers.paths import PROJECT
@@ -440,7 +440,7 @@ def test_working_directory_is_small(tmp_path: Path) -> None:
 def check_run(arguments: list[str], folder: Path = PROJECT) -> None:
     """That `python -m ffsd_ray.run` takes these, and the job file is there."""
     try:
-        given = _parser().parse_args(arguments)
+        given = build_parser().parse_args(arguments)
     except SystemExit:
         pytest.fail(f"not taken: {arguments}")
     assert (PROJECT / given.job.relative_to(folder) if given.job.is_absolute() else PROJECT / given.job).is_file()

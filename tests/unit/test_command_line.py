@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 import ffsd_ray
-from ffsd_ray.__main__ import COMMANDS, main
+from ffsd_ray.__main__ import main
+from ffsd_ray.command import COMMANDS
+from ffsd_ray.completion import completion
+
+from helpers.paths import PROJECT
 
 
 def test_help_fits_a_screen_and_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,6 +32,31 @@ def test_every_command_explains_itself(word: str, capsys: pytest.CaptureFixture[
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: ffsd {word} ")
     assert COMMANDS[word][0].removesuffix(".__main__") in import_module(COMMANDS[word][0]).__name__
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("ffsd re", ["report", "records"]),
+        ("ffsd run --re", ["--resume"]),
+        ("ffsd run jobs/q", ["jobs/quickstart.yaml"]),
+        ("ffsd report --format la", ["latex"]),
+        ("ffsd records v", ["verify"]),
+    ],
+)
+def test_bash_completes(line: str, offered: list[str], script: Path) -> None:
+    *_, last = words = line.split()
+    ask = f'COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _shtab_ffsd ffsd {last}; echo "${{COMPREPLY[@]}}"'
+    command = ["bash", "-c", f"source {script}; {ask}"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT).stdout.split() == offered
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The completion of bash."""
+    file = tmp_path_factory.mktemp("completion") / "ffsd"
+    file.write_text(completion("bash"))
+    return file
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,7 @@ ORDER = (
     "evaluate group launch report",
     "job_resources",
     "bench run",
-    "api",
+    "api completion",
     "__init__ __main__",
 )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ffsd_ray.__main__ import COMMANDS
+from ffsd_ray.command import COMMANDS
 from ffsd_ray.config.load import load_job
 
 from helpers.paths import PROJECT

@@ -2,9 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.tables.export import render_csv, render_latex, render_markdown, write_parquet
 from ffsd_ray.report.tables.terminal import render_terminal
 from ffsd_ray.report.tables.text import Printable
@@ -53,13 +52,3 @@ def check_format(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
         parser.error("--format parquet needs --out FILE")
     if arguments.out and arguments.format != "parquet":
         parser.error("--out is for --format parquet; other tables go to the standard output")
-
-
-def show_of_run(
-    argv: Sequence[str] | None, prog: str, description: str, table: Callable[[RunRecords], Printable]
-) -> int:
-    """Such a command, which shows the run's table; its exit status."""
-    parser = parser_of_run(prog, description)
-    arguments = parser.parse_args(argv)
-    check_format(parser, arguments)
-    return show(table(RunRecords.open(arguments.run)), arguments.format, arguments.out)
