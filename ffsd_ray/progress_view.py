@@ -1,9 +1,11 @@
-"""The progress view of a job: live on a terminal, plain lines elsewhere."""
+"""The progress view of a job: live on a terminal and in a notebook, plain lines elsewhere."""
 
+import io
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -20,12 +22,16 @@ from rich.text import Text
 from ffsd_ray.job_progress import JobProgress
 from ffsd_ray.records.trial import State
 from ffsd_ray.series import HistoryRow
+from ffsd_ray.terminal import Screen
 
 #: Seconds between two plain lines of one trial.
 PLAIN_INTERVAL = 5.0
 
 #: Lines of a terminal that are kept for what is not a running trial.
 _ABOVE = 6
+
+#: Of a notebook's output: columns, running and completed trials that are shown, and seconds until it is rewritten.
+_COLUMNS, _SHOWN, _KEPT, _INTERVAL = 110, 20, 10, 1.0
 
 
 class View(Protocol):
@@ -57,7 +63,8 @@ def open_view(
     `primary_series`: the series whose test accuracy is shown, by the identity of the trials that are to run; `labels`:
     names by identity; `progress`: the job's, which the view keeps.
     """
-    return (LiveView if console.is_terminal else PlainView)(console, labels, primary_series, progress)
+    kind = NotebookView if console.is_jupyter else LiveView if console.is_terminal else PlainView
+    return kind(console, labels, primary_series, progress)
 
 
 class PlainView:
@@ -181,10 +188,11 @@ class LiveView:
         row = self._last.get(identity)
         detail = message or (measured(row, self._primary_series[identity]) if row else "")
         mark = "✓" if state == "completed" else "✗"
-        self._bars.console.print(
-            f"{mark} {self._labels[identity]}: {state}  {detail}", markup=False, highlight=False, soft_wrap=True
-        )
+        self._tell_end(state, f"{mark} {self._labels[identity]}: {state}  {detail}")
         self._refresh()
+
+    def _tell_end(self, state: State, line: str) -> None:
+        self.warned(line)
 
     def warned(self, message: str) -> None:
         self._bars.console.print(message, markup=False, highlight=False, soft_wrap=True)
@@ -198,13 +206,17 @@ class LiveView:
     ) -> None:
         self._bars.stop()
 
+    def _room(self) -> int:
+        """How many running trials there is room for."""
+        return max(1, self._bars.console.height - _ABOVE)
+
     def _due(self, identity: str | None) -> float | None:
         left = self._progress.seconds_left(identity)
         return None if left is None else time.monotonic() + left
 
     def _refresh(self) -> None:
         """Say how the trials stand, and show as many of those that run as there is room for."""
-        progress, room = self._progress, max(1, self._bars.console.height - _ABOVE)
+        progress, room = self._progress, self._room()
         counts = {
             "running": progress.running,
             "waiting": progress.waiting,
@@ -218,6 +230,57 @@ class LiveView:
         self._bars.update(self._job, completed=progress.finished, due=self._due(None))
         for place, task in enumerate(self._tasks.values()):
             self._bars.update(task, visible=place < room)
+
+
+class NotebookView(LiveView):
+    """The live view as one output below a notebook's cell, which is rewritten: rich's own would need ipywidgets.
+
+    The last trials that have completed are named in it; failures and warnings are outputs of their own, and stay.
+    """
+
+    def __init__(
+        self, console: Console, labels: Mapping[str, str], primary_series: Mapping[str, str], progress: JobProgress
+    ) -> None:
+        super().__init__(console, labels, primary_series, progress)
+        self._completed: list[str] = []
+        self._over = threading.Event()
+        self._clock = threading.Thread(target=self._keep_showing, daemon=True)
+
+    def __enter__(self) -> Self:
+        from IPython.display import display  # of the notebook that this runs in
+
+        self._output = display(self._html(), display_id=True)
+        self._clock.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._clock.join()
+        self._output.update(self._html())
+
+    def _keep_showing(self) -> None:
+        while not self._over.wait(_INTERVAL):
+            self._output.update(self._html())
+
+    def _html(self) -> Any:
+        from IPython.display import HTML
+
+        page = Screen(io.StringIO(), record=True, force_jupyter=False, width=_COLUMNS)
+        for line in self._completed[-_KEPT:]:
+            page.print(line, markup=False, highlight=False, overflow="ellipsis", no_wrap=True)
+        page.print(self._bars.get_renderable())
+        return HTML(page.export_html(inline_styles=True, code_format="<pre>{code}</pre>"))
+
+    def _tell_end(self, state: State, line: str) -> None:
+        if state == "completed":
+            self._completed.append(line)
+        else:
+            self.warned(line)
+
+    def _room(self) -> int:
+        return _SHOWN
 
 
 def measured(row: HistoryRow, series: str) -> str:

@@ -1,6 +1,8 @@
 """The only part of the package that imports Ray."""
 
+import logging
 import os
+import warnings
 
 # Read by Ray when it is imported or started: how often a trial's reports are fetched (its own 2 s would make short
 # epochs wait), no traffic to Ray's makers, and Ctrl-C left to us.
@@ -15,3 +17,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 # A trial that fails before its first epoch has nothing to be ranked by; it is in the records as failed.
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+
+# In a notebook Ray and its tqdm advise to install ipywidgets, which the view does without.
+logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", "IProgress not found", module="tqdm")

@@ -33,7 +33,7 @@ from ffsd_ray.launch.search.schedulers import ranked, scheduler
 from ffsd_ray.launch.tracking.async_logger import AsyncLogger
 from ffsd_ray.launch.tracking.setup import watchers
 from ffsd_ray.launch.trial import run_trial, trains_here, trial_resources
-from ffsd_ray.progress_view import View
+from ffsd_ray.progress_view import NotebookView, View
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.terminal import plain
 
@@ -137,6 +137,8 @@ class Driver:
                 name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
                 storage_path=ray_storage,
                 verbose=1 if self.verbose else 0,
+                # In a notebook Tune would clear the cell and show a table of its own, whatever the verbosity.
+                progress_reporter=_NoReporter() if isinstance(self.view, NotebookView) else None,
                 # Workers that fail are Ray Train's to replace; this is the process of the trial itself.
                 failure_config=tune.FailureConfig(max_failures=job.failures.max_retries),
                 callbacks=[
@@ -163,6 +165,13 @@ class Driver:
             "ray_storage": ray_storage,
             "directory": os.getcwd(),
         }
+
+
+class _NoReporter(tune.ProgressReporter):
+    """Leaves the progress to the view."""
+
+    def should_report(self, trials: Any, done: bool = False) -> bool:
+        return False
 
 
 def _is_of_scale(key: str) -> bool:

@@ -1,6 +1,8 @@
 """A run's pictures: python -m ffsd_ray.report RUN --plot KEY ..., or --plot epochs."""
 
+import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ from ffsd_ray.report.plots import heatmap, learning_curves, parallel_coordinates
 from ffsd_ray.report.plots.heatmap import HeatMap, heat_map
 from ffsd_ray.report.plots.learning_curves import TrainingCurves, training_curves
 from ffsd_ray.report.plots.parallel_coordinates import Parallel, parallel
-from ffsd_ray.report.plots.style import LOOK, check_picture, dress, write_picture
+from ffsd_ray.report.plots.style import LOOK, check_matplotlib, check_picture, dress, write_picture
 from ffsd_ray.report.plots.sweep import Curves, curves
 from ffsd_ray.report.tables.table import Table
 
@@ -41,13 +43,22 @@ def plot(run: RunRecords, table: Table, keys: Sequence[str], out: str | None) ->
 
 def figure_of(run: RunRecords, table: Table, keys: Sequence[str]) -> "Figure":
     """The picture as a figure with its title and captions, see `plot`."""
+    check_matplotlib()
     import matplotlib
 
     with matplotlib.rc_context(LOOK):
         shown = picture(run, table, keys)
         figure = draw(shown)
         dress(figure, shown.title, shown.captions)
+    # Notebooks ask for it: IPython draws figures by itself only where pyplot has made them.
+    figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def _png(figure: "Figure") -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 def picture(run: RunRecords, table: Table, keys: Sequence[str]) -> Picture:

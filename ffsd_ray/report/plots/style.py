@@ -118,6 +118,11 @@ def check_picture(out: Path, endings: Sequence[str] = ENDINGS, flag: str = "--ou
         raise JobError(f"{flag} {out}: should end in {', '.join(endings)}")
     if not out.absolute().parent.is_dir():
         raise JobError(f"{flag} {out}: there is no folder {out.parent}")
+    check_matplotlib()
+
+
+def check_matplotlib() -> None:
+    """Raise UserError where matplotlib is missing."""
     if find_spec("matplotlib") is None:
         raise UserError('pictures need matplotlib: pip install "ffsd-ray[plot]"')
 
