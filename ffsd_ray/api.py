@@ -22,9 +22,10 @@ from ffsd_ray.report.collect import collect
 from ffsd_ray.report.page.build import write_page
 from ffsd_ray.report.plots.plot import figure_of
 from ffsd_ray.report.results import EPOCHS, Epoch
+from ffsd_ray.report.tables.summary import Summary
 from ffsd_ray.report.tables.table import Table, result_table
 from ffsd_ray.run import train_job
-from ffsd_ray.terminal import Screen
+from ffsd_ray.terminal import Screen, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +69,14 @@ class Run:
         return f"Run {self.records.store.location}: {states.count('completed')} of {len(states)} trials completed"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>{self.table().to_html(index=False)}"
+        """The summary that the command prints, for notebooks."""
+        summary = Summary(self._table(None))
+        text = summary.text()
+        rows = [[plain(cell) for cell in row] for section in text.sections for row in section.rows]
+        table = pd.DataFrame(rows, columns=list(text.head)).to_html(index=False, border=0)
+        told = [f"<p>{escape(plain(line))}</p>" for line in (repr(self), *filter(None, [summary.verdict()]))]
+        notes = "<br>".join(escape(plain(line)) for line in (*summary.captions, *text.notes))
+        return f"{''.join(told)}{table}<p><small>{notes}</small></p>"
 
     def __iter__(self) -> Iterator[Trial]:
         """The trials in the job's order."""
@@ -138,6 +146,7 @@ class Run:
         Raises:
             JobError: trials have no such key.
             RecordsError: there is nothing to draw.
+            UserError: matplotlib is missing.
         """
         return figure_of(self.records, self._table(epoch), keys or ("epochs",))
 
@@ -157,6 +166,15 @@ def fit(
     resume: bool = False,
 ) -> Run:
     """Train every trial of a job; return its run. The best trial's network is then best.safetensors in its folder.
+
+    >>> job = {
+    ...     "name": "demo", "context": "local", "data": {"name": "digits", "image_size": 8}, "backbone": "resnet8",
+    ...     "train": {"epochs": 1, "batch_size": 32, "steps_per_epoch": 2},
+    ...     "search": {"grid": {"method": ["baseline", "ffsd"]}},
+    ... }
+    >>> run = fit(job, {"train.lr": 0.05})
+    >>> run.results()["label"].tolist()
+    ['baseline, seed 0', 'ffsd n=2, seed 0']
 
     Args:
         job: a job file's path, or what such a file says, as a dictionary.
@@ -179,6 +197,12 @@ def fit(
 
 def open_run(path: str | PathLike[str]) -> Run:
     """The run in a folder, or at a URI.
+
+    >>> run = open_run("runs/demo")
+    >>> [trial.result["epochs"] for trial in run]
+    [1, 1]
+    >>> run.history()["epoch"].tolist()
+    [1, 1]
 
     Raises:
         RecordsError: there is none.

@@ -198,6 +198,11 @@ def pack(weights: Mapping[str, Tensor], card: Card) -> bytes:
 def load_model(path: str | PathLike[str]) -> DeployedModel:
     """The network in a weights file (`model_best.safetensors` of a trial), in evaluation mode, on the CPU.
 
+    >>> model = load_model("runs/demo/best.safetensors")
+    >>> [prediction] = model.predict(Image.new("RGB", (20, 20)))
+    >>> prediction.label in model.classes
+    True
+
     Raises:
         RecordsError: the file is missing, is not such a file, has changed since it was written, or its weights do not
             fit the backbone it names.

@@ -1,13 +1,11 @@
 """A group in a training loop of one's own."""
 
-import doctest
 from typing import Any
 
 import pytest
 import torch
 
 import ffsd_ray
-from ffsd_ray import group as module
 from ffsd_ray.data.batches import Batch
 from ffsd_ray.errors import JobError
 from ffsd_ray.train import optimisers
@@ -22,26 +20,6 @@ SMALL: dict[str, Any] = {"backbone": "resnet8", "classes": 10, "image_size": 12}
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(16, 3, 12, 12, generator=generator), torch.arange(16) % 10
-
-
-def test_a_loop_of_ones_own_learns() -> None:
-    images, labels = batch()
-    group = ffsd_ray.build("ffsd", **SMALL, seed=0, students=2)
-    training = group.optimisers(lr=0.05)
-    group.begin_epoch(1)
-    ends = []
-    for _ in range(8):
-        losses = group(images, labels)
-        training.zero_grad()
-        losses.total.backward()
-        training.step(group.method.roles())
-        ends.append(losses.terms["leader/ce"].item())
-    assert ends[-1] < ends[0]
-    predicted = group.predict(images)
-    assert predicted.keys() == {"student1", "student2", "leader", "fusion"}
-    assert group.training
-    with torch.no_grad():
-        assert torch.equal(predicted["leader"], group.eval().deployed(images).logits)
 
 
 @pytest.mark.parametrize("method", ["ffsd", "kdcl", "afd"])
@@ -86,7 +64,3 @@ def test_what_is_refused(arguments: dict[str, Any], said: str) -> None:
 def test_settings_of_optimisers_are_checked() -> None:
     with pytest.raises(JobError, match="lr"):
         ffsd_ray.build("baseline", **SMALL).optimisers(lr=-1)
-
-
-def test_the_docstrings_example_runs() -> None:
-    assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0
