@@ -129,22 +129,50 @@ SYNONYMS = {
 }
 
 
+#: What to write there, where other tools have other values.
+_VALUES = {"amp": "bf16", "device": "1", "mixed_precision": "bf16"}
+
+
 def did_you_mean(wrong: object, here: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
     """' Did you mean `…`?' or ''. `elsewhere` are dotted keys: one that ends in `wrong` exactly goes before all."""
     if not isinstance(wrong, str):
         return ""
-    ends = {key.rpartition(".")[2]: key for key in reversed(list(elsewhere)) if "." in key}
+    dotted = list(elsewhere)
+    ends = {key.rpartition(".")[2]: key for key in reversed(dotted) if "." in key}
     candidates = {**ends, **{key: key for key in here}}
     meant = SYNONYMS.get(wrong.lower(), "")
-    known = next((key for key in (meant.rpartition(".")[2], meant) if key in candidates or key in ends.values()), None)
+    known = next((key for key in (meant.rpartition(".")[2], meant) if key in candidates or key in dotted), None)
     closest = ends.get(wrong) or known or next(iter(get_close_matches(wrong, candidates, 1)), None)
-    return f" Did you mean `{candidates.get(closest, closest)}`?" if closest else ""
+    if closest is None:
+        return ""
+    value = f": {_VALUES[wrong.lower()]}" if closest == known and wrong.lower() in _VALUES else ""
+    return f" Did you mean `{candidates.get(closest, closest)}{value}`?"
+
+
+def _may_have(tree: LocatedValue, dotted: str) -> bool:
+    """Whether the section of a key has it, or may have it, for its kind is not known yet."""
+    section, _, name = dotted.rpartition(".")
+    keys = class_at([section], tree) if section else None
+    return keys is None or name in keys.model_fields
+
+
+def unknown_to_all_kinds(path: Sequence[str | int], tree: LocatedValue) -> list[str]:
+    """The keys of a section that no kind of it has."""
+    section = tree.get(*path)
+    known = _keys_of_kinds(str(path[-1]))
+    return [key for key in section.value if key not in known] if section and isinstance(section.value, dict) else []
+
+
+def _keys_of_kinds(section: str) -> list[str]:
+    return list(dict.fromkeys(key for kind in KINDS[section].values() for key in kind.model_fields))
 
 
 def unknown_key(path: Sequence[str | int], tree: LocatedValue) -> str:
     """The message for a key that the settings at its place do not have."""
     wrong = str(path[-1])
     keys = class_at(path[:-1], tree)
+    if keys is None and _is_kind(path[:-1]):  # of an unknown kind
+        return f"Unknown key.{did_you_mean(wrong, _keys_of_kinds(str(path[-2])))}"
     here = list(keys.model_fields) if keys else []
     listed = f" Keys here: {', '.join(here)}."
     if _is_kind(path[:-1]):
@@ -155,7 +183,7 @@ def unknown_key(path: Sequence[str | int], tree: LocatedValue) -> str:
             assert kind is not None
             have = "have" if len(others) > 1 else "has"
             return f"{kind.value} has no such key ({', '.join(others)} {have} it).{listed}"
-    # A key that this section might have, but has not, is no help.
+    # A key that this section might have, but has not, is no help; nor one that the chosen kind of another has not.
     section = next((step for step in reversed(path[:-1]) if isinstance(step, str)), "")
-    elsewhere = [key for key in JOB_KEYS if not section or not key.startswith(f"{section}.")]
+    elsewhere = [key for key in JOB_KEYS if (not section or not key.startswith(f"{section}.")) and _may_have(tree, key)]
     return f"Unknown key.{did_you_mean(wrong, here, elsewhere)}{listed}"

@@ -80,8 +80,8 @@ def parse_job(text: str, path: str | Path, overrides: Sequence[str] = ()) -> Pla
     _refuse_secrets(tree, path, text, overrides, problems)
     expansion = expand(tree, problems)
     job = validate(JobSpec, _frame(tree, expansion.first), problems)
+    _check_rows(tree, problems)
     if job is not None:
-        _check_rows(job, tree, problems)
         if job.context == "local" and job.scale.most_workers > 1:
             node = tree.get("scale", "workers")
             assert node is not None
@@ -208,11 +208,11 @@ def _frame(tree: LocatedValue, first: LocatedValue | None) -> LocatedValue:
     return replace(tree, value=tree.value | {section: node for section, node in completed.items() if node is not None})
 
 
-def _check_rows(job: JobSpec, tree: LocatedValue, problems: Problems) -> None:
-    for index, key in enumerate(job.report.rows or []):
-        if key not in TRIAL_KEYS:
-            node = tree.get("report", "rows", index) or tree.get("report", "rows")
-            assert node is not None
+def _check_rows(tree: LocatedValue, problems: Problems) -> None:
+    rows = tree.get("report", "rows")
+    for node in (rows.value if isinstance(rows.value, list) else [rows]) if rows is not None else []:
+        key = node.value
+        if isinstance(key, str) and key not in TRIAL_KEYS:
             expected = f"Should be a key that trials have.{did_you_mean(key, TRIAL_KEYS, TRIAL_KEYS)}"
             problems.add(node.at, "report.rows", expected, format_value(key))
 

@@ -2,13 +2,14 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ffsd_ray.base_settings import Settings
-from ffsd_ray.config.keys import class_at, did_you_mean, unknown_key
+from ffsd_ray.config.keys import class_at, did_you_mean, unknown_key, unknown_to_all_kinds
 from ffsd_ray.config.source.located import LocatedValue
 from ffsd_ray.config.source.problems import Place, Problems, format_value
 from ffsd_ray.config.trial import KINDS
@@ -41,7 +42,19 @@ def validate(model: type[_Model], tree: LocatedValue, problems: Problems, *, in_
     except ValidationError as error:
         for details in error.errors(include_url=False):
             problems.add(*_explain(details, tree), in_trial=in_trial)
+            if details["type"].startswith("union_tag"):  # pydantic looks no further into the section
+                for place, key, expected, value in _unknown(_find(details["loc"], tree).path, tree):
+                    problems.add(place, key, expected, value, in_trial=in_trial)
     return None
+
+
+def _unknown(section: list[str | int], tree: LocatedValue) -> Iterator[tuple[Place, str, str, str]]:
+    """Place, key, message and value of each key of a section that no kind of it has."""
+    for name in unknown_to_all_kinds(section, tree):
+        node = tree.get(*section, name)
+        assert node is not None
+        path = [*section, name]
+        yield node.key_at, dotted(path), unknown_key(path, tree), format_value(node.plain())
 
 
 class _ErrorLocation(NamedTuple):
