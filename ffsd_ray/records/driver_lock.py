@@ -121,6 +121,11 @@ def sole_driver(run: Store, say: Callable[[str], None]) -> Iterator[None]:
                     run.delete(FILE)
 
 
+def is_driven(run: Store) -> bool:
+    """Whether a process is at work on the run; of one on another machine that was killed it is not known."""
+    return (last := _last_sign(run)) is not None and not last.is_gone()
+
+
 def _enter(run: Store, token: str, say: Callable[[str], None]) -> None:
     """Put this process's sign in place of none, or of one whose process is gone. Raises RecordsError."""
     gone: _SignOfLife | None = None

@@ -81,6 +81,16 @@ class Store:
         entries = self._try("", "be listed", lambda: self._filesystem.get_file_info(here))
         return sorted(info.base_name for info in entries)
 
+    def written(self) -> dict[str, int]:
+        """When each file here and in the folders below was written (ns), by its path from here; one listing."""
+        everything = fs.FileSelector(self._path, allow_not_found=True, recursive=True)
+        entries = self._try("", "be listed", lambda: self._filesystem.get_file_info(everything))
+        return {
+            info.path.removeprefix(self._path).lstrip("/"): info.mtime_ns
+            for info in entries
+            if info.type == fs.FileType.File
+        }
+
     def read(self, name: str) -> bytes:
         """
         Raises:

@@ -2,13 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from ffsd_ray.command import command, parse_positional
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.best import STDOUT, best_job, write_best
-from ffsd_ray.report.collect import collect, environments, histories
-from ffsd_ray.report.page.build import write_page
+from ffsd_ray.report.collect import Trial, collect, environments, histories
+from ffsd_ray.report.page.build import check_page, write_page
+from ffsd_ray.report.page.watch import watch
 from ffsd_ray.report.paper.compare import compare
 from ffsd_ray.report.paper.values import paper_tables
 from ffsd_ray.report.plots.plot import EPOCHS, plot
@@ -16,7 +19,7 @@ from ffsd_ray.report.ranking import in_order
 from ffsd_ray.report.results import Epoch
 from ffsd_ray.report.tables.show import FORMATS, check_format, show, tell
 from ffsd_ray.report.tables.summary import Summary
-from ffsd_ray.report.tables.table import filter_trials, table_of
+from ffsd_ray.report.tables.table import Table, filter_trials, table_of
 
 #: What does not go with another way to show a run.
 _APART = {
@@ -36,24 +39,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.paper:
         comparison = compare(run, arguments.paper, arguments.epoch or "best")
         return show(comparison, arguments.format, arguments.out)
-    needs = [histories] * bool(arguments.html or arguments.plot == [EPOCHS]) + [environments] * bool(arguments.html)
-    job, trials = run.job(), collect(run, *needs)
-    by_test = arguments.by_test or job.get("report", {}).get("rank_by") == "test"
-    epochs = _epochs(arguments.epoch or ("best" if arguments.plot or arguments.best else None))
-    table = table_of(job, trials, epochs, conditions=arguments.where, by=arguments.by, against=arguments.against)
-    if arguments.sort:
-        table = in_order(table, arguments.sort, reverse=arguments.reverse, by_test=by_test)
-    if not (arguments.best or arguments.plot or arguments.html):
+    if arguments.html:
+        return _page(run, arguments)
+    job, trials = run.job(), collect(run, *[histories] * (arguments.plot == [EPOCHS]))
+    table = _table(job, trials, arguments)
+    if not (arguments.best or arguments.plot):
         detailed = arguments.detail or arguments.against or arguments.format != "terminal"
         return show(table if detailed else Summary(table), arguments.format, arguments.out)
     status = tell(table.damages)
     if arguments.best:
-        write_best(best_job(job, table, trials, by_test=by_test), arguments.best)
-    elif arguments.plot:
-        print(plot(run, table, arguments.plot, arguments.out))
+        write_best(best_job(job, table, trials, by_test=_by_test(job, arguments)), arguments.best)
     else:
-        print(write_page(run, table, filter_trials(trials, arguments.where), arguments.html))
+        print(plot(run, table, arguments.plot, arguments.out))
     return status
+
+
+def _page(run: RunRecords, arguments: argparse.Namespace) -> int:
+    """Write the page, with --watch until the run has ended; the exit status."""
+    check_page(arguments.html)
+    damages: tuple[str, ...] = ()
+
+    def write(watched: bool = False) -> tuple[Path, list[Trial]]:
+        nonlocal damages
+        job, trials = run.job(), collect(run, histories, environments)
+        table, shown = _table(job, trials, arguments), filter_trials(trials, arguments.where)
+        damages = table.damages
+        return write_page(run, table, shown, arguments.html, watched=watched), shown
+
+    if arguments.watch:
+        watch(run, write)
+    else:
+        page, _ = write()
+        print(page)
+    return tell(damages)
+
+
+def _table(job: Mapping[str, Any], trials: Sequence[Trial], arguments: argparse.Namespace) -> Table:
+    epochs = _epochs(arguments.epoch or ("best" if arguments.plot or arguments.best else None))
+    table = table_of(job, trials, epochs, conditions=arguments.where, by=arguments.by, against=arguments.against)
+    if arguments.sort:
+        by_test = _by_test(job, arguments)
+        table = in_order(table, arguments.sort, reverse=arguments.reverse, by_test=by_test)
+    return table
+
+
+def _by_test(job: Mapping[str, Any], arguments: argparse.Namespace) -> bool:
+    return bool(arguments.by_test) or job.get("report", {}).get("rank_by") == "test"
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -67,6 +98,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error("--reverse turns the order of --sort round; give that too")
     if arguments.format != "terminal" and (arguments.plot or arguments.html or arguments.best):
         parser.error("--format is of tables: it does not go with --plot, --html and --best")
+    if arguments.watch and not arguments.html:
+        parser.error("--watch keeps a page up to date; give its file: --html FILE")
     if not arguments.plot:
         check_format(parser, arguments)
 
@@ -91,6 +124,9 @@ def build_parser() -> argparse.ArgumentParser:
         "parallel coordinates; the word epochs: training curves",
     )
     what.add_argument("--html", metavar="FILE", help="all of it as one page that opens offline")
+    parser.add_argument(
+        "--watch", action="store_true", help="with --html: write the page again as the run goes on, until it has ended"
+    )
     what.add_argument(
         "--best",
         nargs="?",

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,41 +12,57 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ffsd_ray.errors import JobError
 from ffsd_ray.records.run import RunRecords
+from ffsd_ray.records.store import Store
 from ffsd_ray.report.collect import Trial
-from ffsd_ray.report.page.pictures import over_settings, training
+from ffsd_ray.report.page.charts import charts_of_epochs, charts_of_settings
 from ffsd_ray.report.page.trials import About
-from ffsd_ray.report.plots.style import check_picture
+from ffsd_ray.report.plots.style import GRID, INK, MUTED, PAPER, check_file, check_installed
 from ffsd_ray.report.tables.summary import Summary
 from ffsd_ray.report.tables.table import Table
 from ffsd_ray.report.tables.text import PLUS_MINUS
 from ffsd_ray.terminal import plain
 
+#: The page's colours in place of a picture's, so that charts are read on dark ground too.
+_COLOURS = {INK: "--ink", MUTED: "--muted", GRID: "--line", PAPER: "--paper"}
+#: Seconds after which a page that is rewritten while it is looked at loads itself again.
+_RELOAD = 30
 
-def write_page(run: RunRecords, table: Table, trials: Sequence[Trial], out: str) -> Path:
-    """Tables, pictures, training curves, specs, environments and the job file of the `trials` that `table` is of.
+
+def check_page(out: str) -> None:
+    """Before the work that a page takes: can it be drawn and written?
 
     Raises:
-        UserError: matplotlib is missing.
         JobError: the file cannot be such a page.
+        UserError: plotly is missing.
     """
+    check_file(Path(out), (".html", ".htm"), "--html")
+    check_installed("plotly")
+
+
+def write_page(run: RunRecords, table: Table, trials: Sequence[Trial], out: str, *, watched: bool = False) -> Path:
+    """Tables, charts, specs, environments and the job file of the `trials` that `table` is of; whole or not at all.
+
+    `watched`: the page says when it was written, and loads itself again.
+
+    Raises:
+        JobError, UserError: see `check_page`.
+        StorageError: the file cannot be written.
+    """
+    check_page(out)
     path = Path(out)
-    check_picture(path, (".html", ".htm"), "--html")
-    text = _page(run, table, trials)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise JobError(f"--html {out}: cannot be written: {error.strerror}") from error
+    Store(str(path.absolute().parent)).write(path.name, _page(run, table, trials, watched).encode())
     return path
 
 
-def _page(run: RunRecords, table: Table, trials: Sequence[Trial]) -> str:
+def _page(run: RunRecords, table: Table, trials: Sequence[Trial], watched: bool) -> str:
+    from plotly.offline import get_plotlyjs
+
     names = run.labels(trial.spec for trial in trials)
     with ThreadPoolExecutor(16) as pool:
         abouts = list(pool.map(lambda trial: About.read(run, trial, names[trial.spec.identity()]), trials))
     drawn, glance, part = table.first_epoch, Summary(table), files(__package__)
-    script = (part / "page.js").read_text("utf-8")
+    scripts = [get_plotlyjs(), (part / "page.js").read_text("utf-8")]
     environment = Environment(
         loader=PackageLoader(__package__, ""),
         autoescape=True,
@@ -60,21 +77,30 @@ def _page(run: RunRecords, table: Table, trials: Sequence[Trial]) -> str:
         glance=glance.text(),
         verdict=glance.verdict(),
         days=sorted({about.began[:10] for about in abouts if about.began}),
+        written=time.strftime("%H:%M:%S") if watched else "",
+        reload=_RELOAD,
         plus_minus=PLUS_MINUS,
         trials=abouts,
-        settings=over_settings(drawn),
-        training=training(run, drawn),
+        settings=charts_of_settings(drawn),
+        training=charts_of_epochs(run, drawn),
         environments=Counter(about.environment for about in abouts if about.environment),
         job=run.text(),
         overrides=run.overrides(),
         style=Markup((part / "page.css").read_text("utf-8")),
-        script=Markup(script),
-        # The only script that a browser will run here.
-        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        colours=_COLOURS,
+        # As they are, letter by letter: the only scripts that a browser will run here, by their digests.
+        scripts=list(map(_Script, scripts)),
+        digests=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
     )
+
+
+class _Script(Markup):
+    """A part of the page that is not cleaned."""
 
 
 def _cleaned(value: object) -> str:
     """What a template puts in, cleaned by `plain`; jinja2 then escapes it, unless it is markup."""
+    if isinstance(value, _Script):
+        return value
     text = plain(str(value))
     return Markup(text) if isinstance(value, Markup) else text

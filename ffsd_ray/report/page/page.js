@@ -20,3 +20,38 @@ for (const table of document.querySelectorAll("table.sortable")) {
     };
   }
 }
+
+// Charts are drawn in the page's colours, and again where these or the width change. On a narrow screen the legend goes
+// below, and a finger moves the page, not the chart.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const narrow = matchMedia("(max-width: 700px)");
+const colours = new Map(Object.entries(JSON.parse(document.getElementById("colours").textContent)));
+
+function figureOf(chart) {
+  const style = getComputedStyle(document.documentElement);
+  const own = (key, value) => (colours.has(value) ? style.getPropertyValue(colours.get(value)).trim() : value);
+  const { data, layout } = JSON.parse(chart.nextElementSibling.textContent, own);
+  layout.font.family = getComputedStyle(document.body).fontFamily;
+  if (narrow.matches) {
+    const named = layout.showlegend === false ? 0 : data.filter((trace) => trace.name && trace.showlegend !== false).length;
+    const plot = layout.height - layout.margin.t - layout.margin.b;
+    layout.legend = { ...layout.legend, orientation: "h", x: 0, y: -70 / plot, yanchor: "top", entrywidth: 0 };
+    layout.height += named > 1 ? 20 + 21 * named : 0;
+    layout.margin = { ...layout.margin, l: 44, r: 8, b: layout.margin.b + (named > 1 ? 20 + 21 * named : 0) };
+    layout.font.size = 12;
+    layout.dragmode = false;
+  }
+  return [data, layout];
+}
+
+function draw() {
+  // These alone: others send a chart elsewhere.
+  const modeBarButtons = [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]];
+  for (const chart of document.querySelectorAll(".chart")) {
+    Plotly.react(chart, ...figureOf(chart), { displaylogo: false, responsive: true, modeBarButtons });
+  }
+}
+
+draw();
+dark.onchange = draw;
+narrow.onchange = draw;

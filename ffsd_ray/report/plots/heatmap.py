@@ -25,10 +25,18 @@ class Panel:
     name: str
     #: Primary accuracy in percent by the values of the two keys; a combination without a completed trial is absent.
     cells: dict[tuple[Value, ...], Cell]
+    #: How many seeds each of them has.
+    seeds: dict[tuple[Value, ...], int]
     #: The place of the best; None where the panel's trials chose their epochs on different splits.
     best: tuple[Value, ...] | None
     #: The accuracy of the network trained alone, where it is the same everywhere.
     baseline: Cell | None
+
+    @property
+    def title(self) -> str:
+        """Its name and the baseline's accuracy."""
+        baseline = "" if self.baseline is None else f"baseline {self.baseline.text()}"
+        return " · ".join(filter(None, (self.name, baseline)))
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,7 @@ def _panel(group: Group) -> Panel:
     return Panel(
         group.name,
         {place: row.cells[row.primary_column] for place, row in group.rows.items()},
+        {place: len(row.seeds) for place, row in group.rows.items()},
         next((place for place, row in group.rows.items() if row is chosen), None),
         baselines.pop() if len(baselines) == 1 and not group.is_baseline else None,
     )
@@ -89,7 +98,7 @@ def _panel(group: Group) -> Panel:
 #: Inches of a cell, wide enough for `97.53 ± 0.12` on two lines.
 _WIDE, _HIGH = 0.78, 0.58
 #: The best's frame; seen on every colour of the map.
-_FRAME = "#D55E00"
+FRAME = "#D55E00"
 
 
 def draw(shown: HeatMap) -> "Figure":
@@ -136,7 +145,7 @@ def _draw(axes: "Axes", panel: Panel, shown: HeatMap, scale: "Normalize") -> Non
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=face, edgecolor=GRID, linewidth=0.8))
             axes.text(x, y, text, ha="center", va="center", color=ink, fontsize=8.5, linespacing=1.25)
             if (one, other) == panel.best:
-                frame = Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=_FRAME, linewidth=3)
+                frame = Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=FRAME, linewidth=3)
                 axes.add_patch(frame).set_zorder(3)
     axes.set_xlim(-0.5, len(first) - 0.5)
     axes.set_ylim(-0.5, len(second) - 0.5)
@@ -145,9 +154,7 @@ def _draw(axes: "Axes", panel: Panel, shown: HeatMap, scale: "Normalize") -> Non
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    baseline = "" if panel.baseline is None else f"baseline {panel.baseline.text()}"
-    title = " · ".join(filter(None, (panel.name, baseline)))
-    axes.set_title(title, fontsize=10.5, loc="left", color=INK)
+    axes.set_title(panel.title, fontsize=10.5, loc="left", color=INK)
 
 
 def _titled(key: str, values: tuple[Value, ...]) -> str:

@@ -2,13 +2,16 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from ffsd_ray.errors import RecordsError
+from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.records.run import RunRecords
+from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.report.columns import columns_of
 from ffsd_ray.report.plots.style import ACCURACY, SERIES, STYLES, TRAINING, legend, panels
 from ffsd_ray.report.tables.rows import Cell, Row
@@ -25,15 +28,22 @@ _PANELS = 24
 
 @dataclass(frozen=True)
 class Panel:
-    """A configuration: accuracy in percent after each epoch, by column of the run's table."""
+    """A configuration after each epoch; of accuracies (in percent) and losses those seeds count that came as far."""
 
     name: str
+    is_baseline: bool
+    #: Accuracies by column of the run's table; none where no trial has completed.
     curves: dict[str, dict[int, Cell]]
+    #: Of the method's primary series: accuracy on the test images, cross-entropy (nats) on the training images.
+    accuracy: dict[int, Cell]
+    loss: dict[int, Cell]
+    #: How many seeds came as far.
+    seeds: dict[int, int]
 
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """Mean and standard deviation over the completed seeds that came as far."""
+    """Mean and standard deviation over the seeds of each configuration, but for those that failed."""
 
     title: str
     captions: tuple[str, ...]
@@ -46,36 +56,61 @@ def training_curves(run: RunRecords, table: Table) -> TrainingCurves:
     Raises:
         RecordsError: no trial has completed.
     """
-    rows = [row for row in table.first_epoch.rows if row.seeds]
+    found = curves_so_far(run, table)
+    completed = tuple(panel for panel in found.panels if panel.curves)
+    if not completed:
+        raise RecordsError(f"{table.title}: nothing to plot against epochs: no trial has completed")
+    return replace(found, panels=completed)
+
+
+def curves_so_far(run: RunRecords, table: Table) -> TrainingCurves:
+    """The same of every configuration that has an epoch behind it; there may be none."""
+    rows = [row for row in table.first_epoch.rows if any(not trial.error for trial in row.group.trials)]
     with ThreadPoolExecutor(16) as pool:
         panels = list(pool.map(lambda row: _panel(run, row), rows[:_PANELS]))
-    if not panels:
-        raise RecordsError(f"{table.title}: nothing to plot against epochs: no trial has completed")
     captions = list(table.captions_without("gain", "best epoch", "deployed"))
     captions.append(f"{TRAINING}: the method’s primary column, measured on augmented images while they are trained on")
+    if any(not trial.error and trial.result is None for row in rows for trial in row.group.trials):
+        captions.append("trials that have not ended count as far as they have come")
     if len(rows) > _PANELS:
         captions.append(f"the first {_PANELS} of {len(rows)} configurations; choose others with --where KEY=VALUE")
     return TrainingCurves(
-        f"{table.title}: accuracy on the test images after each epoch", tuple(captions), tuple(panels)
+        f"{table.title}: accuracy on the test images after each epoch",
+        tuple(captions),
+        tuple(panel for panel in panels if panel.seeds),
     )
 
 
 def _panel(run: RunRecords, row: Row) -> Panel:
-    trials = [run.trial(name) for name in row.trials]
-    results = [trial.result() for trial in trials]
-    result, histories = results[0], [trial.history_of(ended) for trial, ended in zip(trials, results, strict=True)]
-    columns = columns_of(result, row.spec.method)
-    keys = {column: f"test/{columns[column]}/top1" for column in SERIES if column in columns}
-    keys[TRAINING] = f"train/{result['primary_series']}/top1"
+    trials = [trial for trial in row.group.trials if not trial.error]
+    histories = [_history(run.trial(trial.spec.identity()), trial.result) for trial in trials]
+    method = row.spec.method
+    primary = method.primary_series
+    keys: dict[str, str] = {}
+    if result := next((trial.result for trial in trials if trial.result is not None), None):
+        primary, columns = result["primary_series"], columns_of(result, method)
+        keys = {column: f"test/{columns[column]}/top1" for column in SERIES if column in columns}
+        keys[TRAINING] = f"train/{primary}/top1"
     drawn = {column: _curve(histories, key) for column, key in keys.items()}
-    return Panel(row.configuration, {column: curve for column, curve in drawn.items() if curve})
+    return Panel(
+        row.configuration,
+        isinstance(method, BaselineSettings),
+        {column: curve for column, curve in drawn.items() if curve},
+        accuracy=_curve(histories, f"test/{primary}/top1"),
+        loss=_curve(histories, f"train/{primary}/loss"),
+        seeds=dict(Counter(int(measured["epoch"]) for history in histories for measured in history)),
+    )
+
+
+def _history(records: TrialRecords, result: Mapping[str, Any] | None) -> Sequence[HistoryRow]:
+    return records.history() if result is None else records.history_of(result)
 
 
 def _curve(histories: Sequence[Sequence[HistoryRow]], key: str) -> dict[int, Cell]:
     found: dict[int, list[float]] = {}
     for history in histories:
         for measured in history:
-            if key in measured:
+            if math.isfinite(measured.get(key, math.nan)):
                 found.setdefault(int(measured["epoch"]), []).append(measured[key])
     return {epoch: Cell.of(values) for epoch, values in sorted(found.items())}
 

@@ -25,6 +25,8 @@ class Line:
 
     values: tuple[Value, ...]
     cell: Cell
+    #: How many seeds it has.
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,29 @@ class Parallel:
     #: Of `lines`; None where the trials chose their epochs on different splits.
     best: Line | None
     primary_series: str
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the axis of accuracies."""
+        means = [line.cell.mean for line in self.lines]
+        low, high = min(means), max(means)
+        return (low, high) if high > low else (low - 1, high + 1)
+
+    @property
+    def ascending(self) -> list[Line]:
+        """The lines by accuracy: the better ones lie over the others."""
+        return sorted(self.lines, key=lambda line: line.cell.mean)
+
+    @property
+    def heights(self) -> list[dict[Value, float]]:
+        """Where each value stands on its axis, from 0 to 1: to scale where they are numbers, else evenly."""
+        return [_heights(values) for values in self.values]
+
+    def course(self, line: Line) -> list[float]:
+        """Where a line crosses each axis, from 0 to 1; at last that of accuracies."""
+        at = share(line.cell.mean, self.ends)
+        crossed = zip(self.heights, line.values, strict=True)
+        return [*(height[value] + _spread(height, at) for height, value in crossed), at]
 
 
 def parallel(table: Table, keys: Sequence[str]) -> Parallel:
@@ -56,7 +81,10 @@ def parallel(table: Table, keys: Sequence[str]) -> Parallel:
             f"{table.title}: nothing to plot against {', '.join(keys)}: "
             f"{len(rows) or 'no'} completed configuration{'s' * (not rows)} with all of these keys"
         )
-    lines = [Line(tuple(value_of(row.spec, key) for key in keys), row.cells[row.primary_column]) for row in rows]
+    lines = [
+        Line(tuple(value_of(row.spec, key) for key in keys), row.cells[row.primary_column], len(row.seeds))
+        for row in rows
+    ]
     chosen = best(rows)
     said = ["lines through one value are spread by their accuracy, the better the higher"]
     if chosen is not None:
@@ -89,34 +117,26 @@ def draw(shown: Parallel) -> "Figure":
 
     figure = Figure(figsize=(2.0 + 2.0 * len(shown.keys), 5.4), layout="constrained")
     axes = figure.subplots()
-    means = [line.cell.mean for line in shown.lines]
-    low, high = min(means), max(means)
-    ends = (low, high) if high > low else (low - 1, high + 1)
-    colours = colormaps[COLOURS]
-    heights = [_heights(values) for values in shown.values]
-    last = len(heights)
-    # The better ones lie over the others.
-    for line in sorted(shown.lines, key=lambda line: line.cell.mean):
-        best = line is shown.best
-        share = _share(line.cell.mean, ends)
-        at = (height[value] + _spread(height, share) for height, value in zip(heights, line.values, strict=True))
+    ends, colours, last = shown.ends, colormaps[COLOURS], len(shown.keys)
+    for line in shown.ascending:
+        best, course = line is shown.best, shown.course(line)
         axes.plot(
             range(last + 1),
-            [*at, share],
-            color=INK if best else colours(share),
+            course,
+            color=INK if best else colours(course[-1]),
             linewidth=2.8 if best else 1.4,
             alpha=1 if best else 0.8,
             zorder=2.5 if best else 2,
             solid_joinstyle="round",
         )
-    for place, height in enumerate(heights):
+    for place, height in enumerate(shown.heights):
         axes.plot([place, place], [0, 1], color=MUTED, linewidth=1, zorder=1)
         _label(axes, place, {tick(value): share for value, share in height.items()}, -8)
     for step in range(_STEPS):
         bounds = [step / _STEPS, (step + 1) / _STEPS]
         axes.plot([last, last], bounds, color=colours(bounds[0]), linewidth=7, solid_capstyle="butt", zorder=3)
     marks = [mark for mark in MaxNLocator(6).tick_values(*ends) if ends[0] <= mark <= ends[1]]
-    _label(axes, last, {f"{mark:.4g}": _share(mark, ends) for mark in marks}, 9)
+    _label(axes, last, {f"{mark:.4g}": share(mark, ends) for mark in marks}, 9)
     axes.set_xlim(-0.45, last + 0.35)
     axes.set_ylim(-0.08, 1.08)
     heads = [_head(key, values) for key, values in zip(shown.keys, shown.values, strict=True)]
@@ -129,7 +149,7 @@ def draw(shown: Parallel) -> "Figure":
 
 
 def _heights(values: tuple[Value, ...]) -> dict[Value, float]:
-    """Where each value stands on its axis, from 0 to 1: to scale where they are numbers, else evenly."""
+    """Of one axis, see `Parallel.heights`."""
     numbers = [value for value in values if not isinstance(value, str)]
     logarithmic = far_apart(values)
     if len(values) == 1:
@@ -137,17 +157,18 @@ def _heights(values: tuple[Value, ...]) -> dict[Value, float]:
     if len(numbers) < len(values) or (logarithmic and min(numbers) == 0):
         return {value: index / (len(values) - 1) for index, value in enumerate(values)}
     scaled = [math.log10(value) if logarithmic else value for value in numbers]
-    return {value: _share(at, (scaled[0], scaled[-1])) for value, at in zip(numbers, scaled, strict=True)}
+    return {value: share(at, (scaled[0], scaled[-1])) for value, at in zip(numbers, scaled, strict=True)}
 
 
-def _spread(height: Mapping[Value, float], share: float) -> float:
+def _spread(height: Mapping[Value, float], accuracy: float) -> float:
     """How far from its value a line passes, so that those through one value are told apart: the better the higher."""
     at = sorted(height.values())
     room = min((after - before for before, after in pairwise(at)), default=0.3)
-    return (share - 0.5) * min(0.4 * room, 0.12)
+    return (accuracy - 0.5) * min(0.4 * room, 0.12)
 
 
-def _share(value: float, ends: tuple[float, float]) -> float:
+def share(value: float, ends: tuple[float, float]) -> float:
+    """Where a value stands between the ends, from 0 to 1."""
     return (value - ends[0]) / (ends[1] - ends[0])
 
 

@@ -11,7 +11,7 @@ from ffsd_ray.report.plots import heatmap, learning_curves, parallel_coordinates
 from ffsd_ray.report.plots.heatmap import HeatMap, heat_map
 from ffsd_ray.report.plots.learning_curves import TrainingCurves, training_curves
 from ffsd_ray.report.plots.parallel_coordinates import Parallel, parallel
-from ffsd_ray.report.plots.style import LOOK, check_matplotlib, check_picture, dress, write_picture
+from ffsd_ray.report.plots.style import LOOK, check_installed, check_picture, dress, write_picture
 from ffsd_ray.report.plots.sweep import Curves, curves
 from ffsd_ray.report.tables.table import Table
 
@@ -43,7 +43,7 @@ def plot(run: RunRecords, table: Table, keys: Sequence[str], out: str | None) ->
 
 def figure_of(run: RunRecords, table: Table, keys: Sequence[str]) -> "Figure":
     """The picture as a figure with its title and captions, see `plot`."""
-    check_matplotlib()
+    check_installed("matplotlib")
     import matplotlib
 
     with matplotlib.rc_context(LOOK):

@@ -20,16 +20,18 @@ TRAINING = "Training images"
 #: Text and axes, what stands back, grids, and what is under text: colours of nothing else, so that a page can put its
 #: own in their place.
 INK, MUTED, GRID, PAPER = "#1f2328", "#656d76", "#e4e7eb", "#fffffe"
-#: Colours that the colour-blind can tell apart (Okabe and Ito); markers for prints without colour.
+#: Colours that the colour-blind can tell apart (Okabe and Ito's six, and two more), on white and on dark ground.
+PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8F7EE6", "#A0785A")
+#: Markers for prints without colour.
 STYLES: dict[str, dict[str, Any]] = {
-    "Leader": {"color": "#D55E00", "marker": "o", "linewidth": 2.4},
-    "Fusion": {"color": "#0072B2", "marker": "s"},
-    "Student": {"color": "#D55E00", "marker": "X"},
-    "Mean of common": {"color": "#009E73", "marker": "^"},
-    "Ens (logits)": {"color": "#CC79A7", "marker": "D", "linestyle": "--"},
-    "Ens (any)": {"color": "#56B4E9", "marker": "v", "linestyle": "--"},
+    "Leader": {"color": PALETTE[0], "marker": "o", "linewidth": 2.4},
+    "Fusion": {"color": PALETTE[1], "marker": "s"},
+    "Student": {"color": PALETTE[0], "marker": "X"},
+    "Mean of common": {"color": PALETTE[2], "marker": "^"},
+    "Ens (logits)": {"color": PALETTE[3], "marker": "D", "linestyle": "--"},
+    "Ens (any)": {"color": PALETTE[4], "marker": "v", "linestyle": "--"},
     "Baseline": {"color": MUTED, "marker": "P", "linestyle": ":"},
-    TRAINING: {"color": "#E69F00", "marker": ".", "linestyle": "-.", "linewidth": 1.2},
+    TRAINING: {"color": PALETTE[5], "marker": ".", "linestyle": "-.", "linewidth": 1.2},
 }
 #: Its lightness rises with the value, and the colour-blind see it rise.
 COLOURS = "viridis"
@@ -107,24 +109,35 @@ def dress(figure: "Figure", title: str, captions: Sequence[str]) -> None:
 ENDINGS = (".png", ".pdf", ".svg")
 
 
-def check_picture(out: Path, endings: Sequence[str] = ENDINGS, flag: str = "--out") -> None:
-    """Before the work that pictures take: can they be drawn, and the file written that the user named with `flag`?
+def check_picture(out: Path) -> None:
+    """Before the work that pictures take: can they be drawn, and the file of --out written?
 
     Raises:
-        JobError: the file has none of the endings, or its folder is missing.
+        JobError: see `check_file`.
         UserError: matplotlib is missing.
+    """
+    check_file(out, ENDINGS, "--out")
+    check_installed("matplotlib")
+
+
+def check_file(out: Path, endings: Sequence[str], flag: str) -> None:
+    """
+    Raises:
+        JobError: the file that the user named with `flag` has none of the endings, or its folder is missing.
     """
     if out.suffix not in endings:
         raise JobError(f"{flag} {out}: should end in {', '.join(endings)}")
     if not out.absolute().parent.is_dir():
         raise JobError(f"{flag} {out}: there is no folder {out.parent}")
-    check_matplotlib()
 
 
-def check_matplotlib() -> None:
-    """Raise UserError where matplotlib is missing."""
-    if find_spec("matplotlib") is None:
-        raise UserError('pictures need matplotlib: pip install "ffsd-ray[plot]"')
+def check_installed(package: str) -> None:
+    """
+    Raises:
+        UserError: the package, with which pictures are drawn, is missing.
+    """
+    if find_spec(package) is None:
+        raise UserError(f'pictures need {package}: pip install "ffsd-ray[plot]"')
 
 
 def write_picture(figure: "Figure", out: Path) -> None:

@@ -24,6 +24,10 @@ class Panel:
     curves: dict[str, dict[Value, Cell]]
     #: The accuracy of the network trained alone, where it is the same at every value; else it is a curve.
     baseline: Cell | None
+    #: How many seeds each value has.
+    seeds: dict[Value, int]
+    #: Those of `curves` that stand for the methods.
+    primary: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,22 @@ def _panel(group: Group) -> Panel:
     baseline = None
     if not group.is_baseline and len(set(baselines.values())) == 1:
         (baseline,) = set(drawn.pop("Baseline").values())
-    return Panel(group.name, {column: curve for column, curve in drawn.items() if curve}, baseline)
+    return Panel(
+        group.name,
+        {column: curve for column, curve in drawn.items() if curve},
+        baseline,
+        seeds={value: len(row.seeds) for (value,), row in group.rows.items()},
+        primary=frozenset(row.primary_column for row in group.rows.values()),
+    )
+
+
+def positions(values: tuple[Value, ...]) -> tuple[dict[Value, float], bool]:
+    """Where each value stands on its axis, and whether that is logarithmic; without a scale they stand side by side."""
+    numbers = [value for value in values if not isinstance(value, str)]
+    logarithmic = far_apart(values)
+    if len(numbers) < len(values) or (logarithmic and min(numbers) == 0):
+        return {value: float(index) for index, value in enumerate(values)}, False
+    return {value: float(value) for value in values}, logarithmic
 
 
 def draw(shown: Curves) -> "Figure":
@@ -82,9 +101,13 @@ def draw(shown: Curves) -> "Figure":
 
 
 def _draw(axes: "Axes", panel: Panel, shown: Curves) -> None:
-    positions = _positions(axes, shown.values)
+    at, logarithmic = positions(shown.values)
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    axes.set_xticks(list(at.values()), list(map(tick, at)))
     for column, curve in panel.curves.items():
-        points = [(positions[value], cell) for value, cell in curve.items()]
+        points = [(at[value], cell) for value, cell in curve.items()]
         points.sort(key=lambda point: point[0])
         axes.errorbar(
             [position for position, _ in points],
@@ -99,22 +122,6 @@ def _draw(axes: "Axes", panel: Panel, shown: Curves) -> None:
     if panel.baseline is not None:
         _horizontal(axes, panel.baseline)
     axes.set_title(panel.name, fontsize=11, loc="left")
-
-
-def _positions(axes: "Axes", values: tuple[Value, ...]) -> dict[Value, float]:
-    """Where each value stands; sets the axis up with a tick at each. Without a scale they stand side by side."""
-    numbers = [value for value in values if not isinstance(value, str)]
-    logarithmic = far_apart(values)
-    positions: dict[Value, float]
-    if len(numbers) < len(values) or (logarithmic and min(numbers) == 0):
-        positions = {value: float(index) for index, value in enumerate(values)}
-    else:
-        positions = {value: float(value) for value in values}
-        if logarithmic:
-            axes.set_xscale("log")
-            axes.minorticks_off()
-    axes.set_xticks(list(positions.values()), list(map(tick, positions)))
-    return positions
 
 
 def _horizontal(axes: "Axes", baseline: Cell) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ffsd_ray.report.page.pictures import svg
 
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.records.run import RunRecords
@@ -20,7 +21,6 @@ from ffsd_ray.report.__main__ import main
 from ffsd_ray.report.collect import collect
 from ffsd_ray.report.page import build
 from ffsd_ray.report.page.build import write_page
-from ffsd_ray.report.page.pictures import svg
 from ffsd_ray.report.plots.learning_curves import TrainingCurves
 from ffsd_ray.report.tables.summary import Summary
 from ffsd_ray.report.tables.table import Table, result_table
