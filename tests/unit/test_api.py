@@ -19,6 +19,7 @@ NOTEBOOK = TESTS / "helpers" / "notebook.py"
 
 def test_the_whole_interface_in_a_notebooks_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
+    pytest.importorskip("plotly")
     monkeypatch.chdir(tmp_path)
     names = runpy.run_path(str(NOTEBOOK))
     job, run = names["job"], names["run"]

@@ -514,7 +514,7 @@ def nasty(tmp_path: Path) -> RunRecords:
 
 
 def test_a_page_shows_names_and_errors_as_text(nasty: RunRecords, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("plotly")
     page = tmp_path / "page.html"
     assert report([nasty.store.location, "--html", str(page)]) == 0
     text = page.read_text()

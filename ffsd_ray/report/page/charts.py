@@ -52,12 +52,15 @@ def charts_of_epochs(run: RunRecords, table: Table) -> list[Chart]:
     tested = f"accuracy on the test images, {series}"
     trained = f"cross-entropy with the labels on augmented training images, {series}"
     accuracies, losses = over_epochs.accuracies(found.panels), over_epochs.losses(found.panels)
-    charts = [Chart(f"{table.title}: training loss of each epoch", (trained, *found.captions), (("", losses),))]
+    charts = []
     # Where only the last epoch is evaluated, the tables have it.
     if any(len(panel.accuracy) > 1 for panel in found.panels):
         title = f"{table.title}: test accuracy after each epoch"
-        charts.insert(0, Chart(title, (tested, *found.captions), (("", accuracies),)))
-    several = [panel for panel in found.panels if len(panel.curves) > 1]
+        charts.append(Chart(title, (tested, *found.captions), (("", accuracies),)))
+    if any(panel.loss for panel in found.panels):
+        title = f"{table.title}: training loss of each epoch"
+        charts.append(Chart(title, (trained, *found.captions), (("", losses),)))
+    several = sorted((panel for panel in found.panels if len(panel.curves) > 1), key=lambda panel: panel.is_baseline)
     if several:
         title = f"{table.title}: members of a group after each epoch"
         charts.append(Chart(title, found.captions, (("", over_epochs.members(several)),)))

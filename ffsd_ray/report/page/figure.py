@@ -12,6 +12,8 @@ from ffsd_ray.terminal import plain
 #: `data` and `layout` of a chart, in values that JSON has.
 Figure = dict[str, Any]
 
+#: Around what is drawn, in pixels.
+MARGIN = {"l": 60, "r": 16, "t": 24, "b": 52}
 #: Of matplotlib's markers and lines.
 _SYMBOLS = {"o": "circle", "s": "square", "X": "x", "^": "triangle-up", "D": "diamond", "v": "triangle-down"}
 _SYMBOLS |= {"P": "cross", ".": "circle"}
@@ -106,7 +108,7 @@ def layout(height: int, **options: Any) -> dict[str, Any]:
     return {
         "height": height,
         "autosize": True,
-        "margin": {"l": 60, "r": 16, "t": 24, "b": 52},
+        "margin": MARGIN,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": INK, "size": 13},

@@ -3,7 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ffsd_ray.report.page.figure import Figure, axis, band, colour, dash, height, layout, name, points, style, text
+from ffsd_ray.report.page.figure import (
+    MARGIN,
+    Figure,
+    axis,
+    band,
+    colour,
+    dash,
+    height,
+    layout,
+    name,
+    points,
+    style,
+    text,
+)
 from ffsd_ray.report.plots.learning_curves import Panel
 from ffsd_ray.report.plots.style import ACCURACY, INK, MUTED, PAPER
 from ffsd_ray.report.tables.rows import Cell
@@ -43,8 +56,8 @@ def members(panels: Sequence[Panel]) -> Figure:
         "bordercolor": MUTED,
         "font": {"color": INK},
     }
-    menus = [menu] if len(panels) > 1 else []
-    return {"data": data, "layout": _layout(len(panels[0].curves), ACCURACY, updatemenus=menus)}
+    above = {"updatemenus": [menu], "margin": MARGIN | {"t": 84}} if len(panels) > 1 else {}
+    return {"data": data, "layout": _layout(len(panels[0].curves), ACCURACY, **above)}
 
 
 def _overlaid(curves: Sequence[tuple[Panel, Mapping[int, Cell]]], label: str) -> Figure:

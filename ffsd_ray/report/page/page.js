@@ -33,11 +33,13 @@ function figureOf(chart) {
   const { data, layout } = JSON.parse(chart.nextElementSibling.textContent, own);
   layout.font.family = getComputedStyle(document.body).fontFamily;
   if (narrow.matches) {
-    const named = layout.showlegend === false ? 0 : data.filter((trace) => trace.name && trace.showlegend !== false).length;
+    const names = layout.showlegend === false ? [] : data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name);
+    const named = layout.updatemenus ? new Set(names).size : names.length;
     const plot = layout.height - layout.margin.t - layout.margin.b;
-    layout.legend = { ...layout.legend, orientation: "h", x: 0, y: -70 / plot, yanchor: "top", entrywidth: 0 };
-    layout.height += named > 1 ? 20 + 21 * named : 0;
-    layout.margin = { ...layout.margin, l: 44, r: 8, b: layout.margin.b + (named > 1 ? 20 + 21 * named : 0) };
+    layout.legend = { ...layout.legend, orientation: "h", x: 0, y: -70 / plot, yanchor: "top" };
+    const below = named > 1 ? 30 + 21 * named : 0;
+    layout.height += below;
+    layout.margin = { ...layout.margin, l: 44, r: 8, b: layout.margin.b + below };
     layout.font.size = 12;
     layout.dragmode = false;
   }
@@ -48,7 +50,9 @@ function draw() {
   // These alone: others send a chart elsewhere.
   const modeBarButtons = [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]];
   for (const chart of document.querySelectorAll(".chart")) {
-    Plotly.react(chart, ...figureOf(chart), { displaylogo: false, responsive: true, modeBarButtons });
+    const [data, layout] = figureOf(chart);
+    chart.style.height = `${layout.height}px`;
+    Plotly.react(chart, data, layout, { displaylogo: false, responsive: true, modeBarButtons });
   }
 }
 
