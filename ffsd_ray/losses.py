@@ -6,6 +6,7 @@ authors' implementation, which differs from the paper's equations; both are give
 between them.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,38 +20,78 @@ Formulation = Literal["published", "paper"]
 EPSILON = 1e-12
 
 
+class _Attention(torch.autograd.Function):
+    """The mean of squares over dimension 1, with a gradient of two operations in place of four, the same bits."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(maps)
+        return maps.square().mean(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None) -> Tensor | None:
+        if gradient is None:
+            return None
+        maps: Tensor
+        (maps,) = ctx.saved_tensors
+        return maps * (gradient / (maps.shape[1] / 2)).unsqueeze(1)
+
+
 def attention(maps: Tensor) -> Tensor:
     """Attention map [B, H·W] of feature maps [B, C, H, W] (Eq. 7).
 
     The mean over channels as in the published implementation; the paper's sum differs by the factor C, which every use
     removes again by normalisation.
     """
-    return maps.square().mean(dim=1).flatten(1)
+    means: Tensor = _Attention.apply(maps)
+    return means.flatten(1)
 
 
 class _Unit(torch.autograd.Function):
-    """`F.normalize` over dimension 1, with a gradient of a third as many operations; losses normalise often."""
+    """`F.normalize` of batches of one shape, each sample flattened: all of them together, and with a short gradient.
+
+    Takes a number, that of the batches which may have a gradient, and the batches, with those first.
+    """
 
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor) -> Tensor:
+    def forward(ctx: Any, trained: int, *batches: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        vectors = _joined(batches).flatten(1)
         norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp_min(EPSILON)
-        directions: Tensor = vectors / norms
-        ctx.save_for_backward(directions, norms)
-        return directions
+        directions = vectors / norms
+        ctx.shapes, ctx.targets = [batch.shape for batch in batches[:trained]], len(batches) - trained
+        rows = sum(shape[0] for shape in ctx.shapes)
+        ctx.save_for_backward(directions[:rows], norms[:rows])
+        pieces: tuple[Tensor, ...] = directions.split([len(batch) for batch in batches])
+        return pieces
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        directions: Tensor
-        norms: Tensor
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         directions, norms = ctx.saved_tensors
+        pieces = directions.split([shape[0] for shape in ctx.shapes])
+        given = gradients[: len(pieces)]
+        # One is missing where a term's gradient is taken by itself.
+        gradient = _joined([torch.zeros_like(p) if g is None else g for p, g in zip(pieces, given, strict=True)])
         along = (gradient * directions).sum(dim=1, keepdim=True) * (norms > EPSILON)
-        return torch.addcmul(gradient, directions, along, value=-1) / norms
+        results = (torch.addcmul(gradient, directions, along, value=-1) / norms).split([len(p) for p in pieces])
+        shaped = [
+            None if g is None else result.view(shape)
+            for g, result, shape in zip(given, results, ctx.shapes, strict=True)
+        ]
+        return None, *shaped, *[None] * ctx.targets
+
+
+def _joined(batches: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(batches)) if len(batches) > 1 else batches[0]
 
 
 def unit(maps: Tensor) -> Tensor:
     """Each sample flattened and divided by its L2 norm: [B, ...] → [B, D]."""
-    directions: Tensor = _Unit.apply(maps.flatten(1))
+    directions: Tensor
+    (directions,) = _Unit.apply(1, maps)
     return directions
 
 
@@ -72,6 +113,28 @@ def mimic(a: Tensor, b: Tensor, formulation: Formulation) -> Tensor:
     return distance(unit(a), unit(b), formulation)
 
 
+def mimic_each(
+    pairs: Sequence[tuple[Tensor, Tensor]], formulation: Formulation, of: Callable[[Tensor], Tensor] | None = None
+) -> list[Tensor]:
+    """`mimic` of every pair (batch, target), or of what `of` makes of both, such as `attention`; the same bits.
+
+    In fewer operations: those of one shape are normalised together, and one that is in several pairs only once.
+    """
+    trained = dict.fromkeys(a for a, _ in pairs)
+    targets = [b for b in dict.fromkeys(b for _, b in pairs) if b not in trained]
+    batches = {a: a for a in trained} | {b: b.detach() for b in targets}
+    if of is not None:
+        batches = {key: of(batch) for key, batch in batches.items()}
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    for key, batch in batches.items():
+        by_shape.setdefault(batch.shape[1:], []).append(key)
+    directions: dict[Tensor, Tensor] = {}
+    for keys in by_shape.values():
+        number = sum(key in trained for key in keys)
+        directions |= zip(keys, _Unit.apply(number, *(batches[key] for key in keys)), strict=True)
+    return [distance(directions[a], directions[b], formulation) for a, b in pairs]
+
+
 def label_probabilities(labels: Tensor, classes: int) -> Tensor:
     """Probabilities of the classes [B, K] from labels [B]; those that are given as such [B, K] as they are."""
     return labels if labels.is_floating_point() else F.one_hot(labels, classes)
@@ -89,7 +152,7 @@ def soft_kl(logits: Tensor, target: Tensor, temperature: float, *, detach: bool 
     """
     student = F.log_softmax(logits / temperature, dim=1)
     teacher = F.log_softmax((target.detach() if detach else target) / temperature, dim=1)
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+    return F.kl_div(student, teacher, reduction="sum", log_target=True) / (len(logits) / temperature**2)
 
 
 def mutual_kl(logits: list[Tensor], student: int, temperature: float, formulation: Formulation) -> Tensor:
@@ -98,6 +161,8 @@ def mutual_kl(logits: list[Tensor], student: int, temperature: float, formulatio
     paper: the sum over the others. published: their average.
     """
     terms = [soft_kl(logits[student], peer, temperature) for index, peer in enumerate(logits) if index != student]
+    if len(terms) == 1:
+        return terms[0]
     total = torch.stack(terms).sum()
     return total if formulation == "paper" else total / len(terms)
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ffsd_ray.base_settings import NonNegative
-from ffsd_ray.losses import attention, mimic
+from ffsd_ray.losses import attention, mimic_each
 from ffsd_ray.methods.base import Losses
 from ffsd_ray.methods.shared.with_teacher import StudentWithTeacher, TeacherSettings
 
@@ -37,7 +37,7 @@ class At(StudentWithTeacher):
         with torch.no_grad():
             teacher = self.features(self.teachers[0], views[0])
         pairs = zip(reversed(student.maps), reversed(teacher.maps), strict=False)
-        stages = [mimic(attention(a), attention(b), "published") for a, b in (_same_size(*pair) for pair in pairs)]
+        stages = mimic_each([_same_size(*pair) for pair in pairs], "published", attention)
         terms = {
             "student/ce": F.cross_entropy(student.logits, labels),
             "student/attention": self.settings.beta * torch.stack(stages).sum(),

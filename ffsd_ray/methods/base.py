@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ffsd_ray.backbones import Builder, Features, backbone
 from ffsd_ray.base_settings import Problem, Settings
-from ffsd_ray.nets.precision import Precision, features
+from ffsd_ray.nets.precision import Precision, features, features_of_networks
 
 #: A parameter's role decides its optimiser (`ffsd_ray.train.optimisers`).
 Role = Literal["student", "fusion", "self_distillation", "adversary", "discriminator"]
@@ -224,4 +224,4 @@ class Method(nn.Module, ABC):
 
     def features_of_all(self, networks: Sequence[nn.Module], images: Tensor) -> list[Features]:
         """Forward passes of several networks on the same images [B, 3, S, S], see `features`."""
-        return [self.features(network, images) for network in networks]
+        return features_of_networks(networks, images, self._precision)

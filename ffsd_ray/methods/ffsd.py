@@ -27,8 +27,10 @@ Every cross-model target is detached, so one backward pass over the sum of all t
 of Algorithm 1's sequence of updates.
 """
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
+from functools import reduce
+from itertools import islice
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -36,7 +38,7 @@ from torch import Tensor, nn
 
 from ffsd_ray.backbones import Features
 from ffsd_ray.base_settings import NonNegative, Problem
-from ffsd_ray.losses import attention, distance, diversity_target, mimic, unit
+from ffsd_ray.losses import attention, distance, diversity_target, mimic_each, unit
 from ffsd_ray.methods.base import Blueprint, Losses, MapShapes, Role
 from ffsd_ray.methods.dml import MutualGroup, MutualSettings
 from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup_schedule
@@ -124,6 +126,15 @@ class FfsdSettings(LeaderSettings, MutualSettings):
         return ", ".join([super().label(), *changed])
 
 
+class _MapTerm(NamedTuple):
+    """A term on feature maps: the weighted sum over stages of the distances between what `of` makes of both."""
+
+    weight: Tensor | float
+    pairs: list[tuple[Tensor, Tensor]]
+    """A stage's maps [B, C, H, W] and their targets, which are detached."""
+    of: Callable[[Tensor], Tensor] | None = attention
+
+
 class Ffsd(MutualGroup):
     """FFSD: n common students, the leader, the fusion module and the self-distillation modules."""
 
@@ -147,98 +158,104 @@ class Ffsd(MutualGroup):
         settings = self.settings
         students, leader_forward = self.forward_group(views[0])
         assert leader_forward is not None
-        terms = self.mutual_terms(students, labels)
+        terms: dict[str, Tensor | _MapTerm] = {**self.mutual_terms(students, labels)}
         terms |= self._diversity(students)
         fea = settings.lambda_fea * self.warmup.factor
         terms |= self.leader_module.terms(leader_forward, labels, settings.temperature, fea, settings.formulation)
-        terms |= self._leader_self_distillation_term(leader_forward)
+        terms |= self._leader_self_distillation_term(leader_forward, fea)
         # Last, since training updates batch-norm statistics: targets use those from before this step.
+        distil = settings.lambda_self * self.warmup.factor if settings.formulation == "published" else 1.0
         for name, features, module in self._self_distilling_members(students, leader_forward.leader):
-            terms |= self._train_module(name, features, module)
-        return Losses(terms, {name: z.detach() for name, z in self.logits(students, leader_forward).items()})
+            terms |= self._train_module(name, features, module, distil)
+        logits = {name: z.detach() for name, z in self.logits(students, leader_forward).items()}
+        return Losses(self._computed(terms), logits)
 
-    def _diversity(self, students: list[Features]) -> dict[str, Tensor]:
+    def _computed(self, terms: dict[str, Tensor | _MapTerm]) -> dict[str, Tensor]:
+        """The terms, in the same order, once those on maps are computed: all together, which takes fewer operations."""
+        computed = {name: term for name, term in terms.items() if isinstance(term, Tensor)}
+        for of in (attention, None):
+            chosen = {name: term for name, term in terms.items() if isinstance(term, _MapTerm) and term.of is of}
+            pairs = [pair for term in chosen.values() for pair in term.pairs]
+            distances = iter(mimic_each(pairs, self.settings.formulation, of))
+            for name, term in chosen.items():
+                computed[name] = term.weight * reduce(torch.add, islice(distances, len(term.pairs)))
+        return {name: computed[name] for name in terms}
+
+    def _diversity(self, students: list[Features]) -> dict[str, Tensor | _MapTerm]:
         """Diversity terms by name: λ_div times Eq. 11, or times the distance that an ablation replaces it by."""
         if self.settings.diversity == "none":
             return {}
         weight = self.settings.lambda_div * self.warmup.factor
-        terms: dict[str, Tensor] = {}
+        terms: dict[str, Tensor | _MapTerm] = {}
         for index, name in enumerate(self.common):
             if self.settings.diversity in ("attention", "attention_all"):
-                pieces = self._shifted_attention(index, students) if index else {}
+                pieces = self._shifted_attention(index, students, weight) if index else {}
             else:
-                pieces = self._away_from_others(index, students)
-            terms |= {f"{name}/{piece}": weight * value for piece, value in pieces.items()}
+                pieces = self._away_from_others(index, students, weight)
+            terms |= {f"{name}/{piece}": term for piece, term in pieces.items()}
         return terms
 
-    def _shifted_attention(self, index: int, students: list[Features]) -> dict[str, Tensor]:
-        """Unweighted diversity of the student at `index` ≥ 1 from the one before it: Eq. 11, or Eq. 9 (ablation)."""
+    def _shifted_attention(self, index: int, students: list[Features], weight: Tensor) -> dict[str, Tensor | _MapTerm]:
+        """Diversity of the student at `index` ≥ 1 from the one before it: Eq. 11, or Eq. 9 (ablation)."""
         formulation, maps = self.settings.formulation, students[index].maps
         target = diversity_target(students[index - 1].maps[-1], formulation)
-        pieces = {"diversity_last": distance(unit(attention(maps[-1])), target.attention, formulation)}
+        last = distance(unit(attention(maps[-1])), target.attention, formulation)
+        pieces: dict[str, Tensor | _MapTerm] = {"diversity_last": weight * last}
         if self.settings.diversity == "attention_all":
             pairs = zip(maps[:-1], students[index - 1].maps[:-1], strict=True)
             distances = [
                 distance(unit(attention(m)), diversity_target(previous, formulation).attention, formulation)
                 for m, previous in pairs
             ]
-            pieces["diversity_earlier"] = torch.stack(distances).sum()
+            pieces["diversity_earlier"] = weight * torch.stack(distances).sum()
         if self.settings.students_distil:
             earlier = self._targets(self.student_self_distillation[index - 1], target.maps)
-            pieces["diversity_earlier"] = self._mimic_attention(maps[:-1], earlier)
+            pieces["diversity_earlier"] = _MapTerm(weight, _stages(maps, earlier))
         return pieces
 
-    def _away_from_others(self, index: int, students: list[Features]) -> dict[str, Tensor]:
-        """Unweighted L2 diversity (Eq. 6) of the student at `index`, on every stage or on the last alone."""
+    def _away_from_others(self, index: int, students: list[Features], weight: Tensor) -> dict[str, Tensor | _MapTerm]:
+        """L2 diversity (Eq. 6) of the student at `index`, on every stage or on the last alone."""
         stages = range(len(students[index].maps))[-1 if self.settings.diversity == "l2_last" else 0 :]
-        distances = [
-            mimic(students[index].maps[stage], other.maps[stage], self.settings.formulation)
+        pairs = [
+            (students[index].maps[stage], other.maps[stage])
             for position, other in enumerate(students)
             if position != index
             for stage in stages
         ]
-        pieces = {"diversity_l2": -torch.stack(distances).sum() / len(stages)}
+        distances = torch.stack(mimic_each(pairs, self.settings.formulation))
+        pieces: dict[str, Tensor | _MapTerm] = {"diversity_l2": weight * (-distances.sum() / len(stages))}
         if self.settings.students_distil and index:
             earlier = self._targets(self.student_self_distillation[index - 1], students[index - 1].maps[-1])
-            pieces["diversity_earlier"] = -self._mimic_attention(students[index].maps[:-1], earlier)
+            pieces["diversity_earlier"] = _MapTerm(-weight, _stages(students[index].maps, earlier))
         return pieces
 
-    def _leader_self_distillation_term(self, leader_forward: LeaderForward) -> dict[str, Tensor]:
-        """Eq. 13, weighted: on attention maps with λ_fea (published), or on feature maps with λ_self (paper)."""
+    def _leader_self_distillation_term(self, leader_forward: LeaderForward, fea: Tensor) -> dict[str, _MapTerm]:
+        """Eq. 13, weighted: on attention maps with `fea` (published), or on feature maps with λ_self (paper)."""
         if self.leader_self_distillation is None or leader_forward.fused is None:
             return {}
         earlier = self._targets(self.leader_self_distillation, leader_forward.fused.maps[-1])
+        stages = _stages(leader_forward.leader.maps, earlier)
         if self.settings.formulation == "published":
-            value = self.settings.lambda_fea * self._mimic_attention(leader_forward.leader.maps[:-1], earlier)
-        else:
-            value = self.settings.lambda_self * self._mimic_maps(leader_forward.leader.maps[:-1], earlier)
-        return {"leader/self_distillation": self.warmup.factor * value}
+            return {"leader/self_distillation": _MapTerm(fea, stages)}
+        return {"leader/self_distillation": _MapTerm(self.settings.lambda_self * self.warmup.factor, stages, None)}
 
-    def _train_module(self, name: str, features: Features, module: nn.Module) -> dict[str, Tensor]:
+    def _train_module(
+        self, name: str, features: Features, module: nn.Module, weight: Tensor | float
+    ) -> dict[str, _MapTerm]:
         """Eq. 10: the terms that train a self-distillation module to predict a member's detached earlier maps."""
-        settings = self.settings
         last = features.maps[-1].detach()
-        maps = [full_precision(m) for m in forward(module, last, self._precision)]
-        weight = settings.lambda_self * self.warmup.factor if settings.formulation == "published" else 1.0
+        maps = full_precision(forward(module, last, self._precision))
+        pairs = list(zip(maps, features.maps[:-1], strict=True))
         return {
-            f"{name}/module_attention": weight * self._mimic_attention(maps, features.maps[:-1]),
-            f"{name}/module_feature": weight * settings.alpha * self._mimic_maps(maps, features.maps[:-1]),
+            f"{name}/module_attention": _MapTerm(weight, pairs),
+            f"{name}/module_feature": _MapTerm(weight * self.settings.alpha, pairs, None),
         }
 
     def _targets(self, module: nn.Module, last: Tensor) -> list[Tensor]:
         """A module's target maps for stages 1 to M − 1, from a last map [B, C_M, H_M, W_M]."""
         assert isinstance(module, SelfDistillation)
         with module.for_targets():
-            return [full_precision(m) for m in forward(module, last.detach(), self._precision)]
-
-    def _mimic_maps(self, maps: list[Tensor], targets: list[Tensor]) -> Tensor:
-        """Sum over stages of the distances between normalised maps; the targets are detached."""
-        pairs = zip(maps, targets, strict=True)
-        return torch.stack([mimic(m, target, self.settings.formulation) for m, target in pairs]).sum()
-
-    def _mimic_attention(self, maps: list[Tensor], targets: list[Tensor]) -> Tensor:
-        """Sum over stages of the distances between normalised attention maps; the targets are detached."""
-        return self._mimic_maps([attention(m) for m in maps], [attention(target) for target in targets])
+            return full_precision(forward(module, last.detach(), self._precision))
 
     def _self_distilling_members(
         self, students: list[Features], leader: Features
@@ -255,3 +272,8 @@ class Ffsd(MutualGroup):
         ]
         distilling: dict[Role, list[nn.Module]] = {"self_distillation": modules} if modules else {}
         return super().roles() | distilling
+
+
+def _stages(maps: list[Tensor], earlier: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """A member's maps of all stages but the last, each with its target."""
+    return list(zip(maps[:-1], earlier, strict=True))

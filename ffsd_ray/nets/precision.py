@@ -1,6 +1,7 @@
 """Mixed precision: networks run under bfloat16 autocast, losses are computed in float32."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -13,23 +14,19 @@ from ffsd_ray.backbones import Features
 Precision = Literal["fp32", "bf16"]
 
 
-def full_precision(x: Tensor) -> Tensor:
-    """Convert bfloat16 to float32; return a tensor of any other type as it is."""
-    return x.float() if x.dtype == torch.bfloat16 else x
-
-
-class _InBfloat16(torch.autograd.Function):
-    """Copies of weights in bfloat16, and gradients back in the weights' type: one operation each for all of them."""
+class _Converted(torch.autograd.Function):
+    """Copies in `to` of tensors in `source`, and gradients back: one operation each for all of them."""
 
     @staticmethod
-    def forward(ctx: Any, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, source: torch.dtype, to: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        return _converted(weights, torch.bfloat16)
+        ctx.source = source
+        return _converted(tensors, to)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        converted = iter(_converted([gradient for gradient in gradients if gradient is not None], torch.float32))
-        return tuple(None if gradient is None else next(converted) for gradient in gradients)
+        converted = iter(_converted([gradient for gradient in gradients if gradient is not None], ctx.source))
+        return None, None, *(None if gradient is None else next(converted) for gradient in gradients)
 
 
 def _converted(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -37,6 +34,15 @@ def _converted(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, .
     if copies:
         torch._foreach_copy_(copies, list(tensors))
     return copies
+
+
+def full_precision(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Convert bfloat16 to float32, together; return a tensor of any other type as it is, and one tensor once."""
+    low = list(dict.fromkeys(tensor for tensor in tensors if tensor.dtype == torch.bfloat16))
+    if not low:
+        return list(tensors)
+    converted = dict(zip(low, _Converted.apply(torch.bfloat16, torch.float32, *low), strict=True))
+    return [converted.get(tensor, tensor) for tensor in tensors]
 
 
 def forward(net: nn.Module, x: Tensor, precision: Precision) -> Any:
@@ -51,26 +57,34 @@ def forward(net: nn.Module, x: Tensor, precision: Precision) -> Any:
         for key, weight in module.named_parameters(recurse=False)
     }
     with torch.autocast(x.device.type, torch.bfloat16):
-        copies = dict(zip(weights, _InBfloat16.apply(*weights.values()), strict=True))
+        copies = dict(zip(weights, _Converted.apply(torch.float32, torch.bfloat16, *weights.values()), strict=True))
         # Modules that two networks share are found once here, by their first name; tied ones would be set twice.
         return functional_call(net, copies, (x,), tie_weights=False)
 
 
 def features(net: nn.Module, x: Tensor, precision: Precision) -> Features:
     """Forward pass of a backbone on x [B, ...] under the precision, with results in float32."""
-    return _features_in_full_precision(forward(net, x, precision))
+    (found,) = features_of_networks([net], x, precision)
+    return found
+
+
+def features_of_networks(nets: Sequence[nn.Module], x: Tensor, precision: Precision) -> list[Features]:
+    """Forward passes of several backbones on x [B, ...], see `features`."""
+    return _in_full_precision([forward(net, x, precision) for net in nets])
 
 
 def features_of_several(nets: nn.Module, x: Tensor, precision: Precision) -> list[Features]:
     """Forward pass of a module that returns the features of several networks, with results in float32."""
-    return [_features_in_full_precision(out) for out in forward(nets, x, precision)]
+    return _in_full_precision(forward(nets, x, precision))
 
 
-def _features_in_full_precision(out: Features) -> Features:
+def _in_full_precision(outputs: Sequence[Features]) -> list[Features]:
     """Features with logits and maps in float32."""
-    return Features(full_precision(out.logits), [full_precision(m) for m in out.maps])
+    converted = iter(full_precision([tensor for out in outputs for tensor in (out.logits, *out.maps)]))
+    return [Features(next(converted), list(islice(converted, len(out.maps)))) for out in outputs]
 
 
 def feature_maps(net: nn.Module, x: Tensor, precision: Precision) -> Tensor:
     """Forward pass of a network that returns one batch of feature maps, with the result in float32."""
-    return full_precision(forward(net, x, precision))
+    (maps,) = full_precision([forward(net, x, precision)])
+    return maps

@@ -1,5 +1,6 @@
 """The collective operations that training needs beyond DDP's own; each does nothing with one worker."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -28,14 +29,22 @@ def share_statistics(module: nn.Module) -> None:
     """
     if not dist.is_initialized():
         return
-    buffers = list(module.buffers())
-    for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):  # in one order everywhere
-        same_dtype = [buffer for buffer in buffers if buffer.dtype == dtype]
-        flat = torch.cat([buffer.flatten() for buffer in same_dtype])  # one message
+    for buffers in by_type(module.buffers()):
+        flat = torch.cat([buffer.flatten() for buffer in buffers])  # one message
         dist.broadcast(flat, 0)
+        received = flat.split([buffer.numel() for buffer in buffers])
         with torch.no_grad():
-            for buffer, value in zip(same_dtype, flat.split([buffer.numel() for buffer in same_dtype]), strict=True):
-                buffer.copy_(value.view_as(buffer))
+            torch._foreach_copy_(
+                buffers, [value.view_as(buffer) for value, buffer in zip(received, buffers, strict=True)]
+            )
+
+
+def by_type(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Lists of the tensors of one type each, in the order in which types occur, the same on every worker."""
+    lists: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        lists.setdefault(tensor.dtype, []).append(tensor)
+    return list(lists.values())
 
 
 def random_states(device: torch.device) -> list[list[torch.Tensor]]:

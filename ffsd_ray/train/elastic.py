@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ffsd_ray.data.batches import rank_slice
-from ffsd_ray.train.distributed import share_statistics
+from ffsd_ray.train.distributed import by_type, share_statistics
 
 
 def batch_parts(rank: int, workers: int, parts: int) -> range:
@@ -44,16 +44,16 @@ class BatchParts:
     def __init__(self, group: nn.Module, worker_parts: range, workers: int, parts: int) -> None:
         """`group`: the method or its wrapper from `ddp_with_local_buffers`; `worker_parts`: from `batch_parts`."""
         self._group, self._worker_parts = group, worker_parts
-        self._buffers = list(group.buffers())
+        self._buffers = by_type(group.buffers())
         #: Of each part's loss: DDP averages over the workers what is to be the mean over the parts.
         self.factor = workers / parts
         #: The buffers before a step, and as they are to be after it.
-        self._before = self._after = list[torch.Tensor]()
+        self._before = self._after = list[list[Tensor]]()
 
     def begin(self) -> None:
         """Copy the first worker's batch-norm statistics to every worker, before a step."""
         share_statistics(self._group)
-        self._before = [buffer.clone() for buffer in self._buffers]
+        self._before = self._copy()
         self._after = self._before
 
     def end(self) -> None:
@@ -69,9 +69,16 @@ class BatchParts:
         with contextlib.nullcontext() if synchronises else self._group.no_sync():  # type: ignore[operator]
             yield
         if self._worker_parts[index] == 0:
-            self._after = [buffer.clone() for buffer in self._buffers]
+            self._after = self._copy()
 
     @torch.no_grad()
-    def _restore(self, values: list[torch.Tensor]) -> None:
-        for buffer, value in zip(self._buffers, values, strict=True):
-            buffer.copy_(value)
+    def _copy(self) -> list[list[Tensor]]:
+        copies = [[torch.empty_like(buffer) for buffer in buffers] for buffers in self._buffers]
+        for copied, buffers in zip(copies, self._buffers, strict=True):
+            torch._foreach_copy_(copied, buffers)
+        return copies
+
+    @torch.no_grad()
+    def _restore(self, copies: list[list[Tensor]]) -> None:
+        for buffers, copied in zip(self._buffers, copies, strict=True):
+            torch._foreach_copy_(buffers, copied)

@@ -30,22 +30,18 @@ class AccuracyMeter:
 
     def update(self, logits: dict[str, Tensor], labels: Tensor) -> None:
         """Add a batch: logits [B, K] of every member, labels [B]."""
-        stacked = torch.stack([logits[name].detach() for name in self._members])
-        ensemble = []
+        scores = torch.stack([logits[name].detach() for name in self._members])
         if self._common:
-            ensemble.append(stacked[self._students].mean(dim=0))
-        scores = torch.cat([stacked, *(z[None] for z in ensemble)])
+            scores = torch.cat([scores, scores[self._students].mean(dim=0, keepdim=True)])
         top1 = scores.argmax(dim=2) == labels
         top5 = (scores.topk(5, dim=2).indices == labels[:, None]).any(dim=2) if self._top5 else top1
-        loss = torch.stack([F.cross_entropy(z, labels, reduction="none") for z in scores])
-        self._add(slice(None, len(scores)), top1, top5, loss)
+        right = torch.stack([top1, top5])
         if self._common:
-            any_right = [hit[self._students].any(dim=0)[None] for hit in (top1, top5)]
-            self._add(slice(-1, None), *any_right, torch.zeros_like(loss[:1]))
+            right = torch.cat([right, right[:, self._students].any(dim=1, keepdim=True)], dim=1)
+        loss = F.cross_entropy(scores.flatten(0, 1), labels.repeat(len(scores)), reduction="none")
+        self._sums[:, :2].add_(right.sum(dim=2, dtype=torch.float64).t())
+        self._sums[: len(scores), 2].add_(loss.view(scores.shape[:2]).sum(dim=1, dtype=torch.float64))
         self._images += len(labels)
-
-    def _add(self, rows: slice, *columns: Tensor) -> None:
-        self._sums[rows] += torch.stack([column.sum(dim=1, dtype=torch.float64) for column in columns], dim=1)
 
     def state(self) -> dict[str, Any]:
         """The sums so far over all workers, for one worker to `load`. Collective."""
@@ -96,7 +92,7 @@ class TermMeter:
         """Add a step's terms (means over `images` images of this worker)."""
         self.expect(terms)
         values = torch.stack([term.detach() for term in terms.values()]).double()
-        self._sums += values * images
+        self._sums.add_(values, alpha=images)
         self._first_bad.masked_fill_(~values.isfinite() & self._first_bad.isinf(), step)
         self._images += images
 

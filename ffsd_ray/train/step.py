@@ -40,7 +40,8 @@ class Step:
                 with parts.part(index) if parts else contextlib.nullcontext():
                     with self._counters.raised_together():
                         losses = self._group(batch.views, batch.targets, phase.name)
-                    (losses.total * (batch.weight * parts.factor if parts else batch.weight)).backward()
+                    weight = batch.weight * parts.factor if parts else batch.weight
+                    (losses.total if weight == 1 else losses.total * weight).backward()
                 # without their autograd graph: kept beyond the step, it would hold gradients to the stream of this one
                 collected[index].terms.update({name: term.detach() for name, term in losses.terms.items()})
                 collected[index].logits.update(losses.logits)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ffsd_ray.backbones import Features
 from ffsd_ray.base_settings import ADDED_LATER, MOST_EPOCHS, NonNegative, Settings
-from ffsd_ray.losses import Formulation, attention, mimic, soft_kl
+from ffsd_ray.losses import Formulation, attention, mimic_each, soft_kl
 from ffsd_ray.methods.base import Blueprint, Role
 from ffsd_ray.methods.shared.rampup import Ramp
 from ffsd_ray.nets.fusion import Decoder, Fusion
@@ -105,9 +105,8 @@ class LeaderModule(nn.Module):
             return terms | {"leader/kl": self._kl(results, temperature)}
         decoded = feature_maps(self.decoder, leader.maps[-1], self._precision)
         pairs = [(leader.maps[-1], fused.maps[-1]), (decoded, results.concatenated)]
-        if formulation == "published":
-            pairs = [(attention(a), attention(b)) for a, b in pairs]
-        fused_map, decoded_map = (mimic(a, b, formulation) for a, b in pairs)
+        of = attention if formulation == "published" else None
+        fused_map, decoded_map = mimic_each(pairs, formulation, of)
         return terms | {
             "leader/kl": self._kl(results, temperature),
             "leader/fused_map": lambda_fea * fused_map,

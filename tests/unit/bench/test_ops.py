@@ -18,19 +18,19 @@ def test_an_operation_reads_its_inputs_and_writes_its_results() -> None:
 
 
 def test_a_step_of_ffsd_keeps_within_bounds() -> None:
-    """Of ResNet-32 in bfloat16, as a GPU would run it: 1,748 forward and backward before weights were converted,
-    counters raised and losses normalised together."""
+    """Of ResNet-32 in bfloat16, as a GPU would run it: 1,748 forward and backward before weights, maps and logits were
+    converted, counters raised and maps compared together."""
     spec = digits_spec({"name": "ffsd"}, backbone="resnet32", batch_size=128, precision="bf16")
-    found = operations(spec, 100, 32)
+    found = operations(spec, 100, 8)
     assert list(found) == list(PARTS)
     numbers = {part: sum(counted.number.values()) for part, counted in found.items()}
-    assert 1000 < numbers["forward and backward"] <= 1291
+    assert 900 < numbers["forward and backward"] <= 1089
     assert numbers["update"] <= 4, "optimisers that are fused"
-    assert numbers["meters"] <= 51
+    assert numbers["meters"] <= 33
     assert numbers["batch"] <= 12
     assert found["forward and backward"].number["native_batch_norm"] == 111
-    # Activations of three networks, in bfloat16, are what a step moves; weights are 3.6 MB.
-    assert 5e9 < sum(found["forward and backward"].bytes.values()) < 8e9
+    # Activations of three networks, in bfloat16, are what a step moves; of CIFAR's images 16 times as much.
+    assert 0.3e9 < sum(found["forward and backward"].bytes.values()) < 0.43e9
 
 
 def test_the_average_is_part_of_the_update() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ffsd_ray.losses import attention, distance, diversity_target, mimic, mutual_kl, soft_kl, unit
+from ffsd_ray.losses import attention, distance, diversity_target, mimic, mimic_each, mutual_kl, soft_kl, unit
 from ffsd_ray.methods.ffsd import FfsdSettings
 from ffsd_ray.methods.shared.leader_module import warmup
 from ffsd_ray.methods.shared.rampup import Ramp
@@ -113,6 +113,34 @@ def test_mutual_kl_sums_or_averages_over_peers() -> None:
     assert mutual_kl(logits, 1, 2.0, "published").item() == pytest.approx(sum(p.item() for p in pairs) / 3, abs=1e-12)
     mutual_kl(logits, 1, 2.0, "published").backward()
     assert [z.grad is not None for z in logits] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("of", [attention, None])
+def test_what_is_mimicked_together_is_mimicked_one_by_one(of: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+    """Values and gradients to the bit, for maps of two shapes of which some are in several pairs and one is zero;
+    and a distance by itself sends its gradient to its own maps alone."""
+    torch.manual_seed(0)
+    a, b, c, d = (torch.randn(2, 3, 4, 4).requires_grad_() for _ in range(4))
+    e, f = (torch.randn(2, 5, 2, 2, requires_grad=True) for _ in range(2))
+    with torch.no_grad():
+        a[0] = 0
+    pairs = [(a, b), (c, d), (e, f), (b, a)]
+    together = mimic_each(pairs, "published", of)
+    one_by_one = [mimic(a, b, "published") if of is None else mimic(of(a), of(b), "published") for a, b in pairs]
+    found, expected = (
+        [*values, *torch.autograd.grad(torch.stack(values).sum(), [a, b, c, e], retain_graph=True)]
+        for values in (together, one_by_one)
+    )
+    assert all(map(torch.equal, found, expected))
+    alone = torch.autograd.grad(together[1], [a, b, c, d, e, f], allow_unused=True)
+    assert [gradient is not None for gradient in alone] == [False, False, True, False, False, False]
+
+
+def test_gradients_written_out_are_those_of_the_functions() -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(attention, maps)
+    assert torch.autograd.gradcheck(unit, maps)
 
 
 def test_threshold_needs_three_entries() -> None:
