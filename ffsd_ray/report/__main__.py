@@ -10,7 +10,7 @@ from ffsd_ray.command import command, parse_positional
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.best import STDOUT, best_job, write_best
 from ffsd_ray.report.collect import Trial, collect, environments, histories
-from ffsd_ray.report.page.build import check_page, write_page
+from ffsd_ray.report.page.build import write_page
 from ffsd_ray.report.page.watch import watch
 from ffsd_ray.report.paper.compare import compare
 from ffsd_ray.report.paper.values import paper_tables
@@ -56,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _page(run: RunRecords, arguments: argparse.Namespace) -> int:
     """Write the page, with --watch until the run has ended; the exit status."""
-    check_page(arguments.html)
     damages: tuple[str, ...] = ()
 
     def write(watched: bool = False) -> tuple[Path, list[Trial]]:

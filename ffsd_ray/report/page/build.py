@@ -29,28 +29,19 @@ _COLOURS = {INK: "--ink", MUTED: "--muted", GRID: "--line", PAPER: "--paper"}
 _RELOAD = 30
 
 
-def check_page(out: str) -> None:
-    """Before the work that a page takes: can it be drawn and written?
-
-    Raises:
-        JobError: the file cannot be such a page.
-        UserError: plotly is missing.
-    """
-    check_file(Path(out), (".html", ".htm"), "--html")
-    check_installed("plotly")
-
-
 def write_page(run: RunRecords, table: Table, trials: Sequence[Trial], out: str, *, watched: bool = False) -> Path:
     """Tables, charts, specs, environments and the job file of the `trials` that `table` is of; whole or not at all.
 
     `watched`: the page says when it was written, and loads itself again.
 
     Raises:
-        JobError, UserError: see `check_page`.
+        JobError: the file cannot be such a page.
+        UserError: plotly is missing.
         StorageError: the file cannot be written.
     """
-    check_page(out)
     path = Path(out)
+    check_file(path, (".html", ".htm"), "--html")
+    check_installed("plotly")
     Store(str(path.absolute().parent)).write(path.name, _page(run, table, trials, watched).encode())
     return path
 

@@ -51,17 +51,17 @@ def dash(index: int) -> str:
     return list(_DASHES.values())[index // len(PALETTE) % len(_DASHES)]
 
 
-def points(at: Iterable[Any], cells: Sequence[Cell], seeds: Sequence[int]) -> dict[str, Any]:
+def points(at: Iterable[Any], cells: Sequence[Cell], seeds: Sequence[int], decimals: int = 2) -> dict[str, Any]:
     """Points of a line, and what is said of each: mean ± standard deviation, and how many seeds it is of."""
     return {
         "x": list(at),
         "y": [round(cell.mean, 4) for cell in cells],
-        "customdata": [said(cell, count) for cell, count in zip(cells, seeds, strict=True)],
+        "customdata": [said(cell, count, decimals) for cell, count in zip(cells, seeds, strict=True)],
     }
 
 
-def said(cell: Cell, seeds: int) -> str:
-    return f"{cell.text()} ({seeds} seed{'s' * (seeds != 1)})"
+def said(cell: Cell, seeds: int, decimals: int = 2) -> str:
+    return f"{cell.text(decimals)} ({seeds} seed{'s' * (seeds != 1)})"
 
 
 def band(trace: dict[str, Any], cells: Sequence[Cell]) -> dict[str, Any]:

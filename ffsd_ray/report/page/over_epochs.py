@@ -32,7 +32,7 @@ def accuracies(panels: Sequence[Panel]) -> Figure:
 
 def losses(panels: Sequence[Panel]) -> Figure:
     """The same series' losses on the training images."""
-    return _overlaid([(panel, panel.loss) for panel in panels], "Cross-entropy (nats)")
+    return _overlaid([(panel, panel.loss) for panel in panels], "Cross-entropy (nats)", decimals=3)
 
 
 def members(panels: Sequence[Panel]) -> Figure:
@@ -60,7 +60,7 @@ def members(panels: Sequence[Panel]) -> Figure:
     return {"data": data, "layout": _layout(len(panels[0].curves), ACCURACY, **above)}
 
 
-def _overlaid(curves: Sequence[tuple[Panel, Mapping[int, Cell]]], label: str) -> Figure:
+def _overlaid(curves: Sequence[tuple[Panel, Mapping[int, Cell]]], label: str, decimals: int = 2) -> Figure:
     """A line a configuration; the baseline's stands back."""
     data, others = [], 0
     for panel, curve in curves:
@@ -68,20 +68,23 @@ def _overlaid(curves: Sequence[tuple[Panel, Mapping[int, Cell]]], label: str) ->
         if not panel.is_baseline:
             look |= {"color": colour(others), "dash": dash(others)}
             others += 1
-        trace = _line(panel.name, curve, panel.seeds, {"line": look, "marker": {"color": look["color"]}})
+        marked = {"line": look, "marker": {"color": look["color"]}}
+        trace = _line(panel.name, curve, panel.seeds, marked, decimals)
         # One seed has no spread, hence no band.
         data += [trace, band(trace, list(curve.values()))] if any(cell.std for cell in curve.values()) else [trace]
     return {"data": data, "layout": _layout(len(curves), label)}
 
 
-def _line(label: str, curve: Mapping[int, Cell], seeds: Mapping[int, int], look: Mapping[str, Any]) -> dict[str, Any]:
+def _line(
+    label: str, curve: Mapping[int, Cell], seeds: Mapping[int, int], look: Mapping[str, Any], decimals: int = 2
+) -> dict[str, Any]:
     return {
         "type": "scatter",
         # A single epoch would be invisible without its marker, many are a line.
         "mode": "lines" if len(curve) > 20 else "lines+markers",
         "name": name(label),
         "legendgroup": text(label),
-        **points(curve, list(curve.values()), [seeds[epoch] for epoch in curve]),
+        **points(curve, list(curve.values()), [seeds[epoch] for epoch in curve], decimals),
         "hovertemplate": "%{fullData.name}: %{customdata}<extra></extra>",
         "line": look["line"],
         "marker": look["marker"] | {"size": 6},
