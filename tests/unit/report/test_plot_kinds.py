@@ -112,7 +112,6 @@ def test_parallel_coordinates_have_a_line_a_configuration(record: Any) -> None:
 
 def test_training_curves_end_in_the_last_epoch(record: Any) -> None:
     run = record(JOB.replace("[0, 1, 2]", "[0, 1]"), outcome)
-    table = result_table(run, ["last"])
     for identity, planned in run.trials().items():
         name = "student" if planned["method"]["name"] == "baseline" else "leader"
         tops = [10.0 * epoch + planned["seed"] for epoch in (1, 2, 3)][: 2 + planned["seed"]]
@@ -123,6 +122,7 @@ def test_training_curves_end_in_the_last_epoch(record: Any) -> None:
         ]
         trial.write_history(rows)
         trial.finish(trial.result() | {"last": rows[-1]})
+    table = result_table(run, ["last"])
     found = training_curves(run, table)
     assert [panel.name for panel in found.panels] == [row.configuration for row in table.rows]
     panel = found.panels[0]
