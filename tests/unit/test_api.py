@@ -45,7 +45,7 @@ def test_in_a_real_kernel(tmp_path: Path) -> None:
     client.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     *notes, progress, page = notebook.cells[0].outputs
     assert {output.output_type for output in notes} == {"display_data"}
-    assert len(notes) <= 2  # where the records are, and on a machine of many cores that most of them idle
+    assert len(notes) <= 3  # where the records are, and what was chosen: GPUs and CPUs
     assert "✓ ffsd n=2, seed 1: completed  leader" in progress.data["text/html"]
     assert re.search(r"trials .*4/4", progress.data["text/html"])
     assert "4 of 4 trials completed" in page.data["text/html"]
