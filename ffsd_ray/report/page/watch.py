@@ -12,7 +12,7 @@ from ffsd_ray.terminal import Screen
 
 #: Seconds between two looks at the records, and by how much longer than it took to write the page: of a machine that
 #: trains it gets little.
-_PAUSE, _SHARE = 5.0, 10
+_PAUSE, _SHARE = 5.0, 5
 #: The files that a page is made from, besides which there are checkpoints and signs of life.
 _SHOWN = (".json", ".parquet")
 _NOT_SHOWN = "driver.json"
