@@ -26,7 +26,7 @@ from ffsd_ray.terminal import plain
 _LOOKED_AT = 500
 
 #: Sides of training images to choose from, with and without a GPU.
-_SIDES = {True: (32, 64, 128, 224), False: (32, 64)}
+_SIDES = {True: (32, 64, 128, 224), False: (32,)}
 
 #: From this side on, networks that reduce images early, as ImageNet's do, are the faster ones by far.
 _LARGE = 64

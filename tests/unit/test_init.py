@@ -40,10 +40,10 @@ def test_the_file_is_a_job_that_trains_on_the_pictures(
 def test_what_is_chosen_follows_the_pictures(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "a", {"train/x": 8, "train/y": 60, "test/x": 2, "val/y": 3}, (300, 400))
     job = tmp_path / "job.yaml"
-    for gpu, side in ((False, 64), (True, 224)):
+    for gpu, side, backbone in ((False, 32, "resnet20"), (True, 224, "torchvision:resnet18")):
         job.write_text(init.job_text(folder, "a", "job.yaml", gpu=gpu))
         first = load_job(job).trials[0]
-        assert (first.data.known_size, first.backbone.name) == (side, "torchvision:resnet18")
+        assert (first.data.known_size, first.backbone.name) == (side, backbone)
         assert first.data.validation == 0, "val/ is there"
         assert first.scale.left_open, "a run chooses"
     assert "Held out for testing: 2; for validation: 3." in job.read_text()

@@ -20,6 +20,7 @@ from ffsd_ray.run import main
 
 from helpers import paths
 from helpers.families import DIFFERENT
+from helpers.tiers import often
 
 JOBS = paths.JOB_FILES
 
@@ -157,7 +158,12 @@ def assert_valid(short: Plan, whole: Plan) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("backbone", [*DIFFERENT, "torchvision:inception_v3", "torchvision:alexnet"])
+@pytest.mark.parametrize(
+    "backbone",
+    often(
+        ("resnet20", "vgg-16", "torchvision:alexnet"), [*DIFFERENT, "torchvision:inception_v3", "torchvision:alexnet"]
+    ),
+)
 def test_smoke_form_of_any_job_is_valid(backbone: str, more: dict[str, Any], tmp_path: Path) -> None:
     """Of every backbone with every method, for large images of which no corner is left."""
     train = {"epochs": 10, "batch_size": 2048} | more.get("train", {})
@@ -175,7 +181,7 @@ def test_smoke_form_of_any_job_is_valid(backbone: str, more: dict[str, Any], tmp
     assert all(size is not None and 64 < size <= 128 for size in sizes), "larger than the padding"
 
 
-@pytest.mark.parametrize("size", [75, 80, 100, 224])
+@pytest.mark.parametrize("size", often([80], [75, 80, 100, 224]))
 def test_smoke_form_keeps_to_sizes_that_fit(size: int, tmp_path: Path) -> None:
     """All trials have one size, as long as none becomes larger than it was."""
     job = tmp_path / "job.yaml"

@@ -10,6 +10,8 @@ import pytest
 
 from ffsd_ray.plugins import VARIABLE
 
+from helpers.tiers import often
+
 #: One of each, as a user would write them.
 MODULE = '''
 from typing import Literal
@@ -137,13 +139,16 @@ def test_an_unknown_name_without_it(folder: Path) -> None:
     assert 'backbone.name = "tiny"' in done.stderr
 
 
+WRONG = [
+    ("nowhere", "plugin nowhere: cannot be imported: ModuleNotFoundError"),
+    ("raises", "plugin raises: cannot be imported: ValueError: no"),
+    ("taken", "plugin taken: two parts are named resnet8"),
+]
+
+
 @pytest.mark.parametrize(
     ("module", "said"),
-    [
-        ("nowhere", "plugin nowhere: cannot be imported: ModuleNotFoundError"),
-        ("raises", "plugin raises: cannot be imported: ValueError: no"),
-        ("taken", "plugin taken: two parts are named resnet8"),
-    ],
+    often(WRONG[:1], WRONG),
 )
 def test_what_is_wrong_with_a_module(module: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "raises.py").write_text("raise ValueError('no')\n")
