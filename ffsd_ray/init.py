@@ -69,8 +69,8 @@ search:
 _LARGE_BACKBONE = """\
 backbone:
   name: torchvision:resnet18
-  # weights: default      # begin with ImageNet's (a download) and train them at a tenth of the rates; give data their
-  # lr_factor: 0.1        # normalisation too: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"""
+  # weights: default      # begin with ImageNet's (a download)
+  # lr_factor: 0.1        # and train them at a tenth of the rates"""
 
 
 def job_text(pictures: Path, name: str, file: str, *, gpu: bool) -> str:

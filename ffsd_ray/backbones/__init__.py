@@ -18,8 +18,8 @@ BACKBONES: dict[str, Builder] = by_name(item for module in modules(__name__) for
 
 #: Libraries whose classifiers are backbones too, by the part of their names before the colon.
 LIBRARIES = {
-    "torchvision": ModelLibrary(torchvision_models.builder, torchvision_models.default_weights),
-    "timm": ModelLibrary(timm_models.builder, timm_models.default_weights),
+    library: ModelLibrary(module.builder, module.default_weights, module.default_normalisation)
+    for library, module in (("torchvision", torchvision_models), ("timm", timm_models))
 }
 
 

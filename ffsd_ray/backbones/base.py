@@ -23,6 +23,14 @@ class Features(NamedTuple):
 Builder = Callable[[int], nn.Module]
 
 
+class Channels(NamedTuple):
+    """A number for each channel of an image."""
+
+    red: float
+    green: float
+    blue: float
+
+
 class ModelLibrary(NamedTuple):
     """A library whose classifiers are backbones under the names PREFIX:NAME."""
 
@@ -30,6 +38,8 @@ class ModelLibrary(NamedTuple):
     """The builder of the model NAME. Raises UnknownBackbone, or ValueError where it has no maps to distil."""
     default_weights: Callable[[str], dict[str, Tensor]]
     """The library's own weights of the model NAME, downloaded once: a state dictionary. Raises what it does."""
+    default_normalisation: Callable[[str], tuple[Channels, Channels]]
+    """Mean and standard deviation of pixels in [0, 1] by which the images were normalised that these weights saw."""
 
 
 class UnknownBackbone(ValueError):

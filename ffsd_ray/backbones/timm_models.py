@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from ffsd_ray.backbones.base import Builder, Features, UnknownBackbone
+from ffsd_ray.backbones.base import Builder, Channels, Features, UnknownBackbone
 from ffsd_ray.backbones.probing import NO_MAPS, ONE_SIZE, PROBE_CLASSES, PROBE_SIZES, chosen_maps, on_default_device
 from ffsd_ray.meta_device import meta_device
 
@@ -58,6 +58,12 @@ def default_weights(name: str) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         weights: dict[str, Tensor] = _timm().create_model(name, pretrained=True).state_dict()
     return weights
+
+
+def default_normalisation(name: str) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of the images that these weights were trained on."""
+    configuration = _timm().get_pretrained_cfg(name)
+    return Channels(*configuration.mean), Channels(*configuration.std)
 
 
 def _timm() -> ModuleType:

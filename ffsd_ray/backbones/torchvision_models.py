@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from ffsd_ray.backbones.base import Builder, Features, UnknownBackbone
+from ffsd_ray.backbones.base import Builder, Channels, Features, UnknownBackbone
 from ffsd_ray.backbones.probing import NO_MAPS, ONE_SIZE, PROBE_CLASSES, PROBE_SIZES, chosen_maps, on_default_device
 from ffsd_ray.meta_device import meta_device
 
@@ -98,6 +98,14 @@ def default_weights(name: str) -> dict[str, Tensor]:
 
     weights: dict[str, Tensor] = models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
     return weights
+
+
+def default_normalisation(name: str) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of the images that these weights were trained on."""
+    from torchvision import models
+
+    preset = models.get_model_weights(name).DEFAULT.transforms()
+    return Channels(*preset.mean), Channels(*preset.std)
 
 
 @lru_cache

@@ -24,7 +24,7 @@ from ffsd_ray.errors import JobError
 from ffsd_ray.methods.ffsd import Ffsd
 from ffsd_ray.report.plots.style import check_picture, write_picture
 from ffsd_ray.train import optimisers
-from ffsd_ray.train.build import build_method, train_batches
+from ffsd_ray.train.build import build_method, normalised_for, train_batches
 from ffsd_ray.train.step import Step
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def term_gradients(spec: TrialSpec, label: str, every: int) -> Iterator[TermGrad
         JobError: the trial's method is not ffsd.
     """
     torch.set_num_threads(spec.scale.worker_threads)
-    dataset = data.load(spec.data, progress=True)
+    dataset = normalised_for(spec, data.load(spec.data, progress=True))
     method = build_method(spec, dataset.num_classes, dataset.image_size)
     if not isinstance(method, Ffsd):
         raise JobError(f"{label}: terms are measured for ffsd, not for {spec.method.name}")

@@ -48,9 +48,10 @@ class BackboneSettings(Settings):
     weights: Location | None = Field(
         None,
         json_schema_extra=ADDED_LATER,
-        description="What networks begin with: default, those that torchvision or timm has for its model (downloaded); "
-        "or a file: safetensors (a trial's model_best), or a state dictionary saved by torch. Where it is of another "
-        "number of classes the last layer is new. null: random weights.",
+        description="What networks begin with: default, those that torchvision or timm has for its model (downloaded; "
+        "images are normalised as they expect, where data.mean and data.std are not given); or a file: safetensors (a "
+        "trial's model_best), or a state dictionary saved by torch. Where it is of another number of classes the last "
+        "layer is new. null: random weights.",
     )
     weights_sha256: Sha256 | None = Field(
         None,

@@ -29,7 +29,7 @@ from ffsd_ray.report.filters import where
 from ffsd_ray.report.plots.style import check_picture, write_picture
 from ffsd_ray.report.tables.captions import images_of
 from ffsd_ray.report.tables.show import tell
-from ffsd_ray.train.build import build_method
+from ffsd_ray.train.build import build_method, normalised_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,7 +121,6 @@ def panels(
     dataset = data.load(specs[0].data, progress=True)
     test = dataset.test.select(torch.tensor(chosen(dataset.test.labels, count)))
     [(images, labels)] = test.unaugmented([slice(None)])
-    inputs = normalise(images, dataset.mean, dataset.std)
     fine = dataset.image_size * -(-_PIXELS // dataset.image_size)
     trials: dict[str, list[Column]] = {}
     there: dict[str, None] = {}
@@ -135,6 +134,8 @@ def panels(
         method.load_state_dict(state["method"])
         method.eval()
         fitting.append(spec)
+        trained_on = normalised_for(spec, dataset)
+        inputs = normalise(images, trained_on.mean, trained_on.std)
         there |= dict.fromkeys(method.networks)
         for member, network in method.networks.items():
             if members and member not in members:

@@ -1,10 +1,11 @@
 """Building a trial's group and its batches from its spec."""
 
+from dataclasses import replace
 from functools import cache
 
 import torch
 
-from ffsd_ray.backbones import backbone, map_shapes
+from ffsd_ray.backbones import LIBRARIES, backbone, library_model, map_shapes
 from ffsd_ray.config.inspection.flops import meta_group, structure
 from ffsd_ray.config.optimisation import TrainSettings
 from ffsd_ray.config.trial import TrialSpec
@@ -52,6 +53,19 @@ def checked_shapes(spec: TrialSpec, size: int) -> MapShapes:
     for problem in spec.method.problems(shapes):
         raise TrialError(f"method.{'.'.join(problem.key)} = {problem.value}: {problem.expected}")
     return shapes
+
+
+def normalised_for(spec: TrialSpec, dataset: Dataset) -> Dataset:
+    """The images, normalised as a library's own starting weights expect where the job does not say how."""
+    library = library_model(spec.backbone.name) if spec.backbone.weights == "default" else None
+    if library is None:
+        return dataset
+    name, model = library
+    mean, std = LIBRARIES[name].default_normalisation(model)
+    mean, std = (getattr(spec.data, key, None) or value for key, value in (("mean", mean), ("std", std)))
+    text = " and ".join(", ".join(f"{value:g}" for value in values) for values in (mean, std))
+    note = f"Images are normalised as the starting weights expect, by mean and deviation {text}."
+    return replace(dataset, mean=mean, std=std, notes=(*dataset.notes, note))
 
 
 def train_batches(

@@ -14,6 +14,7 @@ from ffsd_ray.backbones import backbone
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import TrialError
 from ffsd_ray.records.trial import MODEL_LAST
+from ffsd_ray.train.build import normalised_for
 from ffsd_ray.train.engine import Engine
 
 from helpers.comparison import assert_same_end
@@ -132,6 +133,21 @@ def test_weights_of_something_else(content: Any, said: str, tmp_path: Path) -> N
         torch.save(content, file)
     with pytest.raises(TrialError, match=said):
         engine_of(spec_with(file))
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18.a1_in1k"])
+def test_images_are_normalised_as_a_librarys_own_expect(name: str) -> None:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    spec = spec_with("default", {"name": "baseline"}, name=name)
+    dataset = data.load(spec.data)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    normalised = normalised_for(spec, dataset)
+    assert (normalised.mean, normalised.std) == (mean, std)
+    [note] = normalised.notes[len(dataset.notes) :]
+    assert "0.485, 0.456, 0.406 and 0.229, 0.224, 0.225" in note
+    random = spec.changed(backbone=spec.backbone.changed(weights=None))
+    assert normalised_for(random, dataset) is dataset
 
 
 @pytest.mark.thorough
