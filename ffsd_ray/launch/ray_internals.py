@@ -7,14 +7,16 @@ import functools
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import ray
 from ray._private.state import state as _cluster_state
-from ray.air.integrations.wandb import _WandbLoggingActor as WandbLoggingActor
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback as _WorkerGroupCallback
 from ray.train.v2._internal.execution.worker_group import worker_group as _worker_group
 from ray.tune.execution import class_cache as _class_cache
+
+if TYPE_CHECKING:
+    from ray.air.integrations.wandb import _WandbLoggingActor as WandbLoggingActor
 
 __all__ = [
     "NamedPlacementGroups",
@@ -28,6 +30,15 @@ __all__ = [
 
 _PREFIX = "ffsd_ray"
 _SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import wandb where runs are sent to it alone: it takes a second, and every worker imports this module."""
+    if name == "WandbLoggingActor":
+        from ray.air.integrations.wandb import _WandbLoggingActor
+
+        return _WandbLoggingActor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def draining_nodes() -> set[str]:
