@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -247,6 +248,10 @@ class TrialSpec(Settings):
 
     def identity(self) -> str:
         """16 hexadecimal digits, the same for two trials exactly if they compute the same."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
         content = identifying(self)
         if isinstance(self.data, StreamableSettings) and self.data.fingerprint is not None:
             for key in self.data.location_keys():

@@ -34,6 +34,7 @@ def test_figures() -> None:
     }
 
 
+@pytest.mark.thorough
 def test_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "autoscaling.png"

@@ -80,5 +80,9 @@ def test_as_a_process(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"{tmp_path}/nothing.yaml")
-    shown = subprocess.run([*command[:3], "bench", "--help"], capture_output=True, text=True, check=True)
-    assert shown.stdout.startswith("usage: ffsd bench ")
+
+
+def test_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    assert capsys.readouterr().out.startswith("usage: ffsd bench ")

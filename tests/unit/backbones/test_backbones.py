@@ -252,6 +252,7 @@ def test_torchvision_resnet18_is_ours() -> None:
         torch.testing.assert_close(found.maps, expected.maps)
 
 
+@pytest.mark.thorough
 def test_channels_last_maps_are_permuted() -> None:
     """A swin transformer's first map is what its first stage returns, with the channels moved to the front."""
     torch.manual_seed(0)
@@ -265,6 +266,7 @@ def test_channels_last_maps_are_permuted() -> None:
         torch.testing.assert_close(features.logits, whole(images))
 
 
+@pytest.mark.thorough
 def test_torchvision_is_imported_when_it_is_named() -> None:
     program = "import sys, ffsd_ray.backbones; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -145,6 +145,7 @@ def test_a_gpu_that_is_not_there(job: Path, capsys: pytest.CaptureFixture[str]) 
     assert "no GPU here" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_setting_that_fails_leaves_the_others() -> None:
     images, broken = synthetic_data(10, 8, train=8, test=1), _Broken(10, 8)
     found = compare(
@@ -298,6 +299,7 @@ def test_points_run() -> None:
     assert compiled - {point.name for point in cpu_points(Scope(CPU), compiled=False)} == {"resnet32 n=2 compiled"}
 
 
+@pytest.mark.thorough
 def test_cost_by_number_of_students() -> None:
     specs = [digits_spec({"name": "ffsd", "students": n}, data={"image_size": 8}, batch_size=8) for n in (2, 3, 5)]
     found = linear_cost(specs, CPU, repeats=2)

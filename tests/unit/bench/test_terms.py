@@ -14,6 +14,7 @@ from helpers.paths import JOBS
 from helpers.specs import digits_spec
 
 
+@pytest.mark.thorough
 def test_values_and_gradient_norms() -> None:
     """Of the first step, against each term's own backward pass; looking changes nothing for the steps after it."""
     spec = digits_spec({"name": "ffsd", "formulation": "paper"}, epochs=1)

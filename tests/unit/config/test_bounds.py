@@ -110,6 +110,7 @@ def trials() -> list[TrialSpec]:
     return [trial for job in JOBS for trial in load_job(job).trials]
 
 
+@pytest.mark.thorough
 def test_no_job_file_asks_for_more_than_machines_have(trials: list[TrialSpec]) -> None:
     assert max(worker.total for trial in trials if (worker := needs.estimate_memory(trial)) is not None) < 24e9
 

@@ -147,6 +147,7 @@ def test_every_method_learns_from_probabilities(form: str) -> None:
 
 
 @pytest.mark.parametrize("workers", often([1], [1, 2]))
+@pytest.mark.thorough
 def test_resumed_is_never_stopped(workers: int, tmp_path: Path) -> None:
     changes = EVERYTHING | {"optimiser": "adamw", "lr": 0.01, "schedule": "cosine", "warmup_epochs": 1}
     changes["augment"] = "trivial"

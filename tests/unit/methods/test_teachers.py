@@ -180,6 +180,7 @@ def test_a_teacher_that_failed_is_named(tmp_path: Path) -> None:
     assert any(message in note for note in result_table(run).notes)
 
 
+@pytest.mark.thorough
 def test_teacher_from_a_file(taught: tuple[RunRecords, list[TrialSpec]], tmp_path: Path) -> None:
     run, specs = taught
     baseline = next(s for s in specs if s.method.name == "baseline" and s.backbone.name == "resnet14")

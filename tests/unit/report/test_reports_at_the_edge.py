@@ -139,7 +139,10 @@ def test_of_equal_means_the_first_is_the_best(tmp_path: Path, capsys: pytest.Cap
     assert "lr: 0.1\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--plot", "epochs", "--out", "plot.svg"], ["--html", "page.html"]])
+CURVES = ["--plot", "epochs", "--out", "plot.svg"]
+
+
+@pytest.mark.parametrize("arguments", often([CURVES], [CURVES, ["--html", "page.html"]]))
 def test_trials_without_a_history_are_named(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
