@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 #: What reads a value, for which the host has to wait: no capture survives it.
 _READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::is_nonzero", "aten::masked_select"}
@@ -43,11 +43,13 @@ class RecordedGraph(TorchDispatchMode):
         for address, storage in used.items():
             if address not in self._own and address not in self._before:
                 self._before[address] = storage, storage.clone()
+        given = tree_map_only(Tensor, Tensor.detach, (args, kwargs))  # of the shape that they have now
         results = func(*args, **kwargs)
-        made = [tensor for tensor in _tensors(results) if _address(tensor) not in used]
+        made = [tensor.detach() for tensor in _tensors(results) if _address(tensor) not in used]
         self._own |= {_address(tensor): tensor.untyped_storage() for tensor in made}
-        if made or func._schema.is_mutable:  # else it is a view
-            self._operations.append((func, args, kwargs, made))
+        changes = func._schema.is_mutable and torch.Tag.inplace_view not in func.tags
+        if made or changes:  # else it is a view, or gives a tensor another shape
+            self._operations.append((func, *given, made))
         return results
 
     @contextlib.contextmanager
@@ -70,7 +72,7 @@ class RecordedGraph(TorchDispatchMode):
             used = {_address(tensor) for tensor in _tensors((args, kwargs))}
             again = [tensor for tensor in _tensors(func(*args, **kwargs)) if _address(tensor) not in used]
             for kept, tensor in zip(made, again, strict=True):
-                kept.detach().copy_(tensor)
+                kept.copy_(tensor)
 
 
 def _address(tensor: Tensor) -> int:

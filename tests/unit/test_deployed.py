@@ -31,6 +31,7 @@ from ffsd_ray.deployed import Card, load_model, pack
 from ffsd_ray.errors import RecordsError
 
 from helpers.images import images_of
+from helpers.tiers import often
 
 DIGITS = {
     "data": {"name": "digits"},
@@ -192,7 +193,10 @@ def test_evaluate_reproduces_the_recorded_accuracy(
     assert ": the same\n" in shown
 
 
-@pytest.mark.parametrize("changes", [{"scale": {"workers": 2}}, {"train": {"precision": "bf16", "eval_batch_size": 7}}])
+WORKERS, PRECISION = {"scale": {"workers": 2}}, {"train": {"precision": "bf16", "eval_batch_size": 7}}
+
+
+@pytest.mark.parametrize("changes", often([WORKERS], [WORKERS, PRECISION]))
 def test_evaluate_does_as_the_trial_did(
     digits: Dataset, network: nn.Module, changes: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -262,6 +262,7 @@ def _teacher_file(file: Path, dataset: data.Dataset, source: str = "digits", **c
     file.write_bytes(pack(backbone("resnet14")(CLASSES).state_dict(), dataclasses.replace(card, **changes)))
 
 
+@pytest.mark.thorough
 def test_a_teachers_file_counts_by_its_content(
     taught: tuple[RunRecords, list[TrialSpec]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -363,7 +363,7 @@ def test_what_a_method_learns_from_held_out_images_does_not_wait_for_an_evaluati
     assert always == seldom
 
 
-@pytest.mark.parametrize("stop_after", often([1], [1, 2]))
+@pytest.mark.parametrize("stop_after", often([], [1, 2]))
 def test_resumed_between_two_evaluations(stop_after: int, tmp_path: Path) -> None:
     """Before the first one there is no best epoch yet, nor its weights."""
     spec = digits_spec({"name": "ffsd"}, epochs=4, evaluate_every=2, data={"validation": 0.2})
