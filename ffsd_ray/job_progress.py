@@ -2,10 +2,32 @@
 
 import heapq
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ffsd_ray.config.inspection.dry_run import training_flops
+from ffsd_ray.config.inspection.flops import flops_per_image
+from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.records.trial import State
+
+#: Number of classes, and side in pixels, of images of which these are not known before they are read.
+_CLASSES, _SIZE = 10, 224
+
+
+def relative_work(specs: Sequence[TrialSpec]) -> dict[str, float]:
+    """What each trial takes, in one unit, by identity: its operations.
+
+    Those are not known of images that are counted only when they are read: then it is as if all trials had as many.
+    """
+    operations = {spec.identity(): training_flops(spec) for spec in specs}
+    known = {identity: flops for identity, flops in operations.items() if flops is not None}
+    if len(known) == len(specs):
+        return known
+    work = {}
+    for spec in specs:
+        classes, size = spec.data.known_classes or _CLASSES, spec.data.known_size or _SIZE
+        work[spec.identity()] = flops_per_image(spec.method, spec.backbone.name, classes, size) * spec.train.epochs
+    return work
 
 
 @dataclass

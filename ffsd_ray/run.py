@@ -14,7 +14,7 @@ from rich.console import Console
 from ffsd_ray import data
 from ffsd_ray.command import command
 from ffsd_ray.config.images import check_same_images, described_images, with_fingerprints
-from ffsd_ray.config.inspection.dry_run import describe, training_flops
+from ffsd_ray.config.inspection.dry_run import describe
 from ffsd_ray.config.inspection.memory import memory_problem
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.labels import trial_labels, values
@@ -25,7 +25,7 @@ from ffsd_ray.config.smoke import smoke
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, DataAway, DataMissing, JobError, MissingRecords, RecordsError, UserError
 from ffsd_ray.interruption import Interrupted, postponed
-from ffsd_ray.job_progress import JobProgress
+from ffsd_ray.job_progress import JobProgress, relative_work
 from ffsd_ray.job_resources import check_device, idle_parts, with_resources
 from ffsd_ray.progress_view import open_view
 from ffsd_ray.records.driver_lock import sole_driver
@@ -270,7 +270,7 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
         names[identity] = ", ".join([spec.method.label(), *values(spec, list(plan.job.search.random))])
         primary_series[identity] = spec.method.primary_series
 
-    progress = JobProgress(_work(pending), done=_done(run, pending), total=plan.total)
+    progress = JobProgress(relative_work(pending), done=_done(run, pending), total=plan.total)
     with open_view(console, names, primary_series, progress) as view:
         for wave, job in _waves(plan, pending):
             if job.context == "local":
@@ -285,13 +285,6 @@ def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> N
                     from ffsd_ray.launch.driver import Driver
 
                 Driver(job, run, view, names, announce, verbose).train(wave)
-
-
-def _work(specs: Sequence[TrialSpec]) -> dict[str, float]:
-    """What each trial takes, beside the others: its operations, or where they are not known of all its epochs."""
-    operations = {spec.identity(): training_flops(spec) for spec in specs}
-    known = {identity: flops for identity, flops in operations.items() if flops is not None}
-    return known if len(known) == len(specs) else {spec.identity(): float(spec.train.epochs) for spec in specs}
 
 
 def _done(run: RunRecords, pending: Sequence[TrialSpec]) -> int:

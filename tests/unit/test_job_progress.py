@@ -7,8 +7,20 @@ import random
 import pytest
 from rich.console import Console, Group
 
-from ffsd_ray.job_progress import JobProgress
+from ffsd_ray.data import SOURCES
+from ffsd_ray.job_progress import JobProgress, relative_work
 from ffsd_ray.progress_view import LiveView
+
+from helpers.specs import digits_spec
+
+
+def test_methods_take_what_they_compute_also_of_images_that_nobody_has_counted() -> None:
+    baseline, ffsd = digits_spec({"name": "baseline"}), digits_spec({"name": "ffsd"})
+    folder = SOURCES["image_folder"](root="somewhere", image_size=12)
+    uncounted = [spec.with_data(folder) for spec in (baseline, ffsd)]
+    first, second = (list(relative_work(specs).values()) for specs in ([baseline, ffsd], uncounted))
+    assert first[1] > 3 * first[0]
+    assert second[1] / second[0] == pytest.approx(first[1] / first[0])
 
 
 class Clock:
