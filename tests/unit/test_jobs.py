@@ -25,7 +25,7 @@ from helpers.tiers import often
 JOBS = paths.JOB_FILES
 
 #: Those that stand for the others at every change, and before a merge.
-FEW, SOME = {"cifar10_smoke", "quickstart"}, {"ablations", "fig2", "table7"}
+FEW, SOME = {"cifar10_smoke", "quickstart"}, {"ablations", "fig2"}
 ALL = [pytest.param(job, id=job.stem, marks=[] if job.stem in FEW else [pytest.mark.thorough]) for job in JOBS]
 
 #: The same where each takes many seconds.

@@ -228,7 +228,7 @@ TORCHVISION_MAPS = {
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", TORCHVISION_MAPS)
+@pytest.mark.parametrize("name", often(("mobilenet_v3_small", "swin_t", "alexnet"), TORCHVISION_MAPS, others="slow"))
 def test_torchvision_maps(name: str) -> None:
     build = backbone(f"torchvision:{name}")
     assert build is backbone(f"torchvision:{name}")
@@ -274,7 +274,12 @@ def test_torchvision_is_imported_when_it_is_named() -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    "name", ["resnet18", "torchvision:resnet18", "torchvision:mobilenet_v3_small", "torchvision:convnext_tiny"]
+    "name",
+    often(
+        ("resnet18", "torchvision:mobilenet_v3_small"),
+        ["resnet18", "torchvision:resnet18", "torchvision:mobilenet_v3_small", "torchvision:convnext_tiny"],
+        others="slow",
+    ),
 )
 def test_two_steps_of_ffsd(name: str) -> None:
     spec = TrialSpec.model_validate(
@@ -309,7 +314,7 @@ JOB = "name: a\ndata: {name: digits, image_size: 64}\nbackbone: {name: torchvisi
             "torchvision:resnet18",
             "torchvision:maxvit_t",
             "3:18|takes images of one size only, 224×224",
-            marks=pytest.mark.thorough,
+            marks=pytest.mark.slow,
         ),
         ("torchvision:resnet18", "torchvision:resnet81", "3:18|torchvision's classifiers|`torchvision:resnet18`?"),
         ("torchvision:resnet18", "'torchvision:'", "3:18|torchvision's classifiers"),

@@ -146,7 +146,7 @@ def test_every_method_learns_from_probabilities(form: str) -> None:
     assert totals[-1] < totals[0]
 
 
-@pytest.mark.parametrize("workers", often([1], [1, 2]))
+@pytest.mark.parametrize("workers", often([1], [1, 2], others="slow"))
 @pytest.mark.thorough
 def test_resumed_is_never_stopped(workers: int, tmp_path: Path) -> None:
     changes = EVERYTHING | {"optimiser": "adamw", "lr": 0.01, "schedule": "cosine", "warmup_epochs": 1}

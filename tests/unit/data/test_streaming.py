@@ -105,7 +105,7 @@ def test_any_number_of_workers_sees_the_same_stream(world_size: int, root: Path)
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", often([2], [1, 2], others="slow"))
 def test_any_number_of_processes_gives_the_same_stream(processes: int, root: Path) -> None:
     """They stay over epochs and evaluation, and end with the data set."""
     idle = children()
