@@ -21,7 +21,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 # What a job leaves open is then the same on every machine without a GPU: one thread a worker.
 os.environ["OMP_NUM_THREADS"] = "1"
 # No test cuts the power: what this process writes need not reach the disk before it goes on, which takes milliseconds.
-os.fsync = lambda _: None
+os.fsync = lambda fd: None
 # What a shell starts in the background ignores Ctrl-C, and so would the commands that are to be interrupted.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,7 +16,7 @@ from helpers.specs import digits_spec
 
 def test_methods_take_what_they_compute_also_of_images_that_nobody_has_counted() -> None:
     baseline, ffsd = digits_spec({"name": "baseline"}), digits_spec({"name": "ffsd"})
-    folder = SOURCES["image_folder"](root="somewhere", image_size=12)
+    folder = SOURCES["image_folder"].model_validate({"name": "image_folder", "root": "somewhere", "image_size": 12})
     uncounted = [spec.with_data(folder) for spec in (baseline, ffsd)]
     first, second = (list(relative_work(specs).values()) for specs in ([baseline, ffsd], uncounted))
     assert first[1] > 3 * first[0]
