@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ffsd_ray.config.load import Plan, complete
+from ffsd_ray.config.load import Plan
 from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import JobError
@@ -50,7 +50,7 @@ def with_resources(
         ClusterError: the cluster cannot be reached.
     """
     lines = []
-    if any("gpus_per_worker" in trial.scale.left_open for trial in _trials(plan)):
+    if any("gpus_per_worker" in trial.scale.left_open for trial in plan.specs):
         if recorded is not None and recorded.gpus_per_worker is not None:
             gpus = _Choice(recorded.gpus_per_worker, _AS_RECORDED)
         elif _elsewhere(plan) and not ask_cluster:
@@ -62,7 +62,7 @@ def with_resources(
             gpus = _choose_gpus(plan, verbose=verbose)
         plan = _with(plan, "gpus_per_worker", gpus.value)
         lines.append(gpus.line("gpus_per_worker"))
-    if any("cpus_per_worker" in trial.scale.left_open for trial in _trials(plan)):
+    if any("cpus_per_worker" in trial.scale.left_open for trial in plan.specs):
         if recorded is not None and recorded.cpus_per_worker is not None:
             cpus = _Choice(recorded.cpus_per_worker, _AS_RECORDED)
         else:
@@ -105,7 +105,7 @@ def _choose_gpus(plan: Plan, *, verbose: bool) -> _Choice:
     # Imported only here, as the driver is.
     from ffsd_ray.launch.cluster.capacity import count_fitting, resources_of
 
-    open_scales = {trial.scale for trial in _trials(plan) if "gpus_per_worker" in trial.scale.left_open}
+    open_scales = {trial.scale for trial in plan.specs if "gpus_per_worker" in trial.scale.left_open}
     requests = [resources_of(scale.changed(gpus_per_worker=1)) for scale in open_scales]
     place = "the cluster" if _elsewhere(plan) else "this machine"
     if _elsewhere(plan):
@@ -129,7 +129,7 @@ def _choose_cpus(plan: Plan) -> _Choice:
     """As many CPUs, and so threads, for each worker of the trials that leave it open."""
     if _elsewhere(plan):
         return _Choice(1, "on a cluster")
-    open_scales = [trial.scale for trial in _trials(plan) if "cpus_per_worker" in trial.scale.left_open]
+    open_scales = [trial.scale for trial in plan.specs if "cpus_per_worker" in trial.scale.left_open]
     workers = _at_once(plan) * max(scale.most_workers for scale in open_scales)
     limit = os.environ.get("OMP_NUM_THREADS", "")
     most = min(int(limit), _MOST_THREADS) if limit.isdecimal() else _MOST_THREADS
@@ -157,21 +157,11 @@ def _elsewhere(plan: Plan) -> bool:
     return plan.job.context == "ray" and bool(os.environ.get("RAY_ADDRESS"))
 
 
-def _trials(plan: Plan) -> list[TrialSpec]:
-    return [*plan.trials, *plan.extremes, *([plan.template] if plan.template is not None else [])]
-
-
 def _with(plan: Plan, key: str, value: Any) -> Plan:
     """The plan with this value for a key of `scale` in every trial that leaves it open, and in the job."""
 
     def filled(trial: TrialSpec) -> TrialSpec:
         return trial.changed(scale=trial.scale.changed(**{key: value})) if key in trial.scale.left_open else trial
 
-    template = filled(plan.template) if plan.template is not None else None
-    return replace(
-        plan,
-        job=plan.job.changed(scale=plan.job.scale.changed(**{key: value})),
-        trials=complete([filled(trial) for trial in plan.trials], template),
-        template=template,
-        extremes=tuple(filled(extreme) for extreme in plan.extremes),
-    )
+    job = plan.job.changed(scale=plan.job.scale.changed(**{key: value}))
+    return replace(plan, job=job).changed(filled)

@@ -169,14 +169,13 @@ def check_memory(plan: Plan) -> list[str]:
     Raises:
         JobError: there is no other one.
     """
-    ends = [plan.template, *plan.extremes] if plan.template is not None else []
-    found = {f"{trial.method.label()}: {why}" for trial in [*plan.trials, *ends] if (why := memory_problem(trial))}
+    found = {f"{trial.method.label()}: {why}" for trial in plan.specs if (why := memory_problem(trial))}
     if not found:
         return []
     if plan.job.context == "ray" and os.environ.get("RAY_ADDRESS"):
         return sorted(found)
     keys = "train.batch_size, data.image_size, method.students, scale.workers"
-    on_gpu = any(trial.scale.uses_gpu for trial in (*plan.trials, *ends))
+    on_gpu = any(trial.scale.uses_gpu for trial in plan.specs)
     instead = " Or train on the CPU: scale.gpus_per_worker: 0." if on_gpu else ""
     raise JobError("\n".join(sorted(found)) + f"\nLess of it: {keys}.{instead}")
 

@@ -18,8 +18,8 @@ BACKBONES: dict[str, Builder] = by_name(item for module in modules(__name__) for
 
 #: Libraries whose classifiers are backbones too, by the part of their names before the colon.
 LIBRARIES = {
-    library: ModelLibrary(module.builder, module.default_weights, module.default_normalisation)
-    for library, module in (("torchvision", torchvision_models), ("timm", timm_models))
+    module.NAME: ModelLibrary(module.builder, module.default_weights, module.default_normalisation)
+    for module in (torchvision_models, timm_models)
 }
 
 

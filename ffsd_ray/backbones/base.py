@@ -32,7 +32,7 @@ class Channels(NamedTuple):
 
 
 class ModelLibrary(NamedTuple):
-    """A library whose classifiers are backbones under the names PREFIX:NAME."""
+    """A library whose classifiers are backbones under the names LIBRARY:NAME."""
 
     builder: Callable[[str], Builder]
     """The builder of the model NAME. Raises UnknownBackbone, or ValueError where it has no maps to distil."""

@@ -17,7 +17,7 @@ from ffsd_ray.backbones.base import Builder, Channels, Features, UnknownBackbone
 from ffsd_ray.backbones.probing import NO_MAPS, ONE_SIZE, PROBE_CLASSES, PROBE_SIZES, chosen_maps, on_default_device
 from ffsd_ray.meta_device import meta_device
 
-PREFIX = "timm:"
+NAME = "timm"
 
 
 @lru_cache
@@ -32,7 +32,7 @@ def builder(name: str) -> Builder:
     known = {*timm.list_models(), *timm.list_models(include_tags=True)}
     if name not in known:
         raise UnknownBackbone(
-            f"Should be one of timm's models, such as {PREFIX}resnet18", [f"{PREFIX}{n}" for n in sorted(known)]
+            f"Should be one of timm's models, such as {NAME}:resnet18", [f"{NAME}:{n}" for n in sorted(known)]
         )
     maps = _find_maps(name)
     if isinstance(maps, str):

@@ -24,7 +24,7 @@ from ffsd_ray.backbones.base import Builder, Channels, Features, UnknownBackbone
 from ffsd_ray.backbones.probing import NO_MAPS, ONE_SIZE, PROBE_CLASSES, PROBE_SIZES, chosen_maps, on_default_device
 from ffsd_ray.meta_device import meta_device
 
-PREFIX = "torchvision:"
+NAME = "torchvision"
 
 _NO_AUXILIARY_CLASSIFIERS = {"aux_logits": False, "init_weights": True}
 _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -56,7 +56,7 @@ def builder(name: str) -> Builder:
     known = models.list_models(module=models)
     if name not in known:
         raise UnknownBackbone(
-            f"Should be one of torchvision's classifiers, such as {PREFIX}resnet18", [f"{PREFIX}{n}" for n in known]
+            f"Should be one of torchvision's classifiers, such as {NAME}:resnet18", [f"{NAME}:{n}" for n in known]
         )
     nodes = _find_nodes(name)
     if isinstance(nodes, str):

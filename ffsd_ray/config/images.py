@@ -1,10 +1,9 @@
 """Which images a job's trials are trained on: known by their content, wherever they lie."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
-from ffsd_ray.config.load import Plan, complete
+from ffsd_ray.config.load import Plan
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import DataSettings
 from ffsd_ray.data.streaming import StreamableSettings
@@ -27,13 +26,7 @@ def with_fingerprints(plan: Plan, *, progress: bool, fetch: bool = True) -> Plan
             known[data] = here.with_fingerprint(progress) if isinstance(here, StreamableSettings) else data
         return trial if known[data] is data else trial.with_data(known[data])
 
-    template = identified(plan.template) if plan.template is not None else None
-    return replace(
-        plan,
-        trials=complete([identified(trial) for trial in plan.trials], template),
-        template=template,
-        extremes=tuple(identified(extreme) for extreme in plan.extremes),
-    )
+    return plan.changed(identified)
 
 
 def described_images(plan: Plan) -> list[str]:

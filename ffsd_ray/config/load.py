@@ -1,7 +1,7 @@
 """Loading a job file: from text to validated trials."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,17 @@ class Plan:
     def total(self) -> int:
         """How many trials there are in the end."""
         return len(self.trials) + (self.job.search.samples or 0 if self.template is not None else 0)
+
+    @property
+    def specs(self) -> tuple[TrialSpec, ...]:
+        """The trials, and what those that Optuna chooses are made from and range between."""
+        return (*self.trials, *([self.template] if self.template is not None else []), *self.extremes)
+
+    def changed(self, change: Callable[[TrialSpec], TrialSpec]) -> "Plan":
+        """The plan with a change made to each of `specs`; trials that become the same are one."""
+        template = change(self.template) if self.template is not None else None
+        trials = complete([change(trial) for trial in self.trials], template)
+        return replace(self, trials=trials, template=template, extremes=tuple(map(change, self.extremes)))
 
     @property
     def needed(self) -> frozenset[str]:
@@ -138,13 +149,10 @@ def with_values(trial: TrialSpec, values: Mapping[str, Any]) -> TrialSpec:
 
 
 def complete(trials: Sequence[TrialSpec], template: TrialSpec | None) -> tuple[TrialSpec, ...]:
-    """Each trial once, and after them those that they need, or that what is made from `template` does.
-
-    Trials that leave different resources open are different ones, until a run has chosen those.
-    """
-    unique: dict[tuple[str, frozenset[str]], TrialSpec] = {}
+    """Each trial once, and after them those that they need, or that what is made from `template` does."""
+    unique: dict[object, TrialSpec] = {}
     for trial in (*trials, *_prerequisites(trials, template)):
-        unique.setdefault((trial.identity(), trial.scale.left_open), trial)
+        unique.setdefault(trial.planned_identity(), trial)
     return tuple(unique.values())
 
 

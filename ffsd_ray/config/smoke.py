@@ -1,11 +1,12 @@
 """The smoke form of a job: every configuration of it, each for a moment."""
 
 from dataclasses import replace
+from functools import partial
 
 from pydantic import ValidationError
 
 from ffsd_ray.config.job import JobSpec
-from ffsd_ray.config.load import Plan, complete
+from ffsd_ray.config.load import Plan
 from ffsd_ray.config.search import Asha, MedianStopping, Pbt
 from ffsd_ray.config.trial import TrialSpec
 
@@ -22,25 +23,20 @@ def smoke(plan: Plan) -> Plan:
     trials, and never larger than the job's own. Every epoch is evaluated, and a scheduler looks at it. Nothing else
     changes, so what a smoke form shows to work is what the job trains. Its run has a name of its own.
     """
-    first = {_configuration(spec): spec for spec in reversed(plan.trials)}
-    one_per_configuration = [spec for spec in plan.trials if first[_configuration(spec)] is spec]
-    every = [*one_per_configuration, *plan.extremes, *([plan.template] if plan.template is not None else [])]
-    largest = max(getattr(spec.data, "image_size", None) or 0 for spec in every)
+    first: dict[object, TrialSpec] = {}
+    for spec in plan.trials:
+        first.setdefault(spec.configuration().planned_identity(), spec)
+    one_seed_each = replace(plan, job=_shortened_job(plan.job), trials=tuple(first.values()))
+    largest = max(getattr(spec.data, "image_size", None) or 0 for spec in plan.specs)
     for size in (*range(IMAGE_SIZE, largest, _GROWTH), max(IMAGE_SIZE, largest)):
         try:
-            template = _shortened(plan.template, size) if plan.template is not None else None
-            extremes = tuple(_shortened(extreme, size) for extreme in plan.extremes)
-            trials = complete([_shortened(spec, size) for spec in one_per_configuration], template)
+            shortened = one_seed_each.changed(partial(_shortened, size=size))
         except ValidationError:
             if size >= largest:
                 raise
         else:
             break
-    return replace(plan, job=_shortened_job(plan.job), trials=trials, template=template, extremes=extremes)
-
-
-def _configuration(spec: TrialSpec) -> tuple[str, frozenset[str]]:
-    return spec.configuration().identity(), spec.scale.left_open
+    return shortened
 
 
 def _shortened_job(job: JobSpec) -> JobSpec:

@@ -141,14 +141,14 @@ class TrialSpec(Settings):
             yield from self._size_problems(self.data.known_size)
         if self.is_teacher and self.method.teachers:
             yield Problem(("seed",), self.seed, f"Should be less than {SEEDS}")
-        first, *_ = getattr(self.method, "backbones", None) or [self.backbone.name]
+        first, *_ = self.method.student_backbones or [self.backbone.name]
         if first != self.backbone.name:
             expected = f"The first should be the trial's, {self.backbone.name} (backbone.name)"
             yield Problem(("method", "backbones"), first, expected)
         if self.method.other_backbones and self.backbone.weights is not None and self.backbone.weights_for == "all":
             expected = "They do not fit other backbones (method.backbones): deployed"
             yield Problem(("backbone", "weights_for"), "all", expected)
-        if getattr(self.method, "shares_trunk", False) and not can_branch(backbone(self.backbone.name)):
+        if self.method.shares_trunk and not can_branch(backbone(self.backbone.name)):
             expected = f"torch.fx cannot trace it, which {self.method.name} needs to make branches of one trunk of it"
             yield Problem(("backbone", "name"), self.backbone.name, expected)
         if self.train.batch_size < 2 * self.scale.most_workers:
@@ -249,6 +249,10 @@ class TrialSpec(Settings):
     def identity(self) -> str:
         """16 hexadecimal digits, the same for two trials exactly if they compute the same."""
         return self._identity
+
+    def planned_identity(self) -> tuple[str, frozenset[str]]:
+        """The identity, and which keys a run is still to choose: trials that leave others open may come to differ."""
+        return self.identity(), self.scale.left_open
 
     @cached_property
     def _identity(self) -> str:

@@ -53,9 +53,24 @@ class MethodSettings(Settings):
         return []
 
     @property
+    def student_backbones(self) -> tuple[str, ...]:
+        """Each student's backbone, where they differ; the first is the trial's. Else none."""
+        return ()
+
+    @property
     def other_backbones(self) -> tuple[str, ...]:
         """Backbones of students that do not have the trial's."""
-        return ()
+        return tuple(name for name in self.student_backbones if name != self.student_backbones[0])
+
+    @property
+    def shares_trunk(self) -> bool:
+        """Whether the students are branches of one trunk, into which the backbone must be cut."""
+        return False
+
+    @property
+    def deploys_best(self) -> bool:
+        """Whether the best of several students is deployed, by the validation images."""
+        return False
 
     def problems(self, shapes: MapShapes) -> Iterator[Problem]:
         """Yield the reasons why this method cannot train a backbone with feature maps of these shapes."""

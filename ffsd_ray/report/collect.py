@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, MissingRecords
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.records.trial import TrialRecords
+from ffsd_ray.records.trial import State, TrialRecords
+from ffsd_ray.series import HistoryRow
 
 T = TypeVar("T")
 
@@ -29,14 +30,18 @@ class Trial:
     #: Whether that is because of a file: nothing of the trial's records is shown then.
     damaged: bool = False
 
+    @property
+    def state(self) -> State:
+        return "completed" if self.result is not None else "failed" if self.error else "unfinished"
+
 
 def environments(records: TrialRecords, result: dict[str, Any] | None) -> object:
     """A need."""
     return records.environment()
 
 
-def histories(records: TrialRecords, result: dict[str, Any] | None) -> object:
-    """A need."""
+def histories(records: TrialRecords, result: dict[str, Any] | None) -> Sequence[HistoryRow]:
+    """A need: its epochs so far, or those of its result."""
     return records.history() if result is None else records.history_of(result)
 
 

@@ -220,7 +220,7 @@ class Trainer:
         kept (`Progress.best_weights`).
         """
         method, best = self._engine.evaluated, self._progress.best
-        if getattr(self._spec.method, "deploy", "first") == "first" or not best:
+        if not self._spec.method.deploys_best or not best:
             return method.deployed
         name = max(method.common, key=lambda student: best[student]["selected_by"])
         return name, method.networks[name]
@@ -237,7 +237,7 @@ class Trainer:
 
     def _card(self, epoch: int, top1: float) -> Card:
         dataset, spec, member = self._dataset, self._spec, self._deployed[0]
-        backbones = dict(zip(self._method.common, getattr(spec.method, "backbones", None) or (), strict=False))
+        backbones = dict(zip(self._method.common, spec.method.student_backbones, strict=False))
         return Card(
             backbone=backbones.get(member, spec.backbone.name),
             classes=dataset.classes,

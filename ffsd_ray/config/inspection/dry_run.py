@@ -174,8 +174,7 @@ def _totals(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
 
 def _unfinished_schedules(plan: Plan) -> list[str]:
     """Each once: what of a method's schedule does not end in time."""
-    trials = (*plan.trials, *([plan.template, *plan.extremes] if plan.template is not None else []))
-    return list(dict.fromkeys(text for trial in trials for text in trial.schedule_warnings()))
+    return list(dict.fromkeys(text for trial in plan.specs for text in trial.schedule_warnings()))
 
 
 def cpu_rate(trial: TrialSpec) -> float:

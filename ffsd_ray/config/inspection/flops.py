@@ -77,7 +77,7 @@ def components(method: MethodSettings, name: str, classes: int, size: int) -> tu
         Decoder: ("decoder", channels),
     }
     whole = [network for network in group.networks.values() if network not in on_trunks]
-    backbones = getattr(method, "backbones", None) or [name] * len(whole)
+    backbones = method.student_backbones or [name] * len(whole)
     found = [
         (one, [network for network, its in zip(whole, backbones, strict=True) if its == one], (3, size, size))
         for one in dict.fromkeys(backbones)

@@ -24,7 +24,6 @@ class BranchSettings(MethodSettings):
 
     @property
     def shares_trunk(self) -> bool:
-        """Whether the students are branches of one trunk, into which the backbone must be cut."""
         return True
 
     @property

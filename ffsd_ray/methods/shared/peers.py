@@ -26,12 +26,16 @@ class DeployedStudentSettings(MethodSettings):
     )
 
     @property
+    def deploys_best(self) -> bool:
+        return self.deploy == "best"
+
+    @property
     def requires_validation(self) -> bool:
-        return self.deploy == "best" or super().requires_validation
+        return self.deploys_best or super().requires_validation
 
     @model_validator(mode="after")
     def _no_leader_to_deploy(self) -> Self:
-        if self.deploy == "best" and getattr(self, "leader", False):
+        if self.deploys_best and getattr(self, "leader", False):
             refuse(self, [Problem(("deploy",), self.deploy, "The leader is deployed (method.leader): leave it out")])
         return self
 
@@ -67,9 +71,8 @@ class MixedSettings(MethodSettings):
     )
 
     @property
-    def other_backbones(self) -> tuple[str, ...]:
-        first, *others = self.backbones or ("",)
-        return tuple(name for name in others if name != first)
+    def student_backbones(self) -> tuple[str, ...]:
+        return self.backbones or ()
 
     @property
     def group_label(self) -> str:
@@ -89,7 +92,7 @@ class Peers(Method):
 
     def __init__(self, settings: Any, blueprint: Blueprint) -> None:
         super().__init__(settings, blueprint)
-        names = getattr(settings, "backbones", None) or [None] * settings.students
+        names = settings.student_backbones or [None] * settings.students
         self.students = nn.ModuleList(map(blueprint.network, names))
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:

@@ -43,19 +43,18 @@ class About:
         facts = dict(environment or {})
         began: str = facts.pop("began", "")
         details = [f"began {began}"] if began else []
-        state: State = "unfinished"
         if result is not None:
-            state, ended = "completed", result.get("ended", "completed")
+            ended = result.get("ended", "completed")
             ended += f", reused from {result['reused']}" if result.get("reused") else ""
             details.append(f"{result['seconds']:,.1f} s of training")
         elif trial.damaged:
-            state, ended = "failed", "records damaged"
+            ended = "records damaged"
         elif reason:
-            state, ended, error = "failed", "failed", "{kind}: {message}".format(**records.error())
+            ended, error = "failed", "{kind}: {message}".format(**records.error())
         else:
             ended = "not begun" if environment is None else "not finished"
         spec = yaml.safe_dump(trial.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        return cls(name, identity, spec, state, ended, began, tuple(details), reason, error, tuple(_flat(facts)))
+        return cls(name, identity, spec, trial.state, ended, began, tuple(details), reason, error, tuple(_flat(facts)))
 
 
 def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

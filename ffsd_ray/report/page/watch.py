@@ -56,7 +56,5 @@ def _state(run: RunRecords) -> dict[str, int]:
 
 
 def _counts(trials: Sequence[Trial]) -> str:
-    states = Counter(
-        "failed" if trial.error else "unfinished" if trial.result is None else "completed" for trial in trials
-    )
+    states = Counter(trial.state for trial in trials)
     return ", ".join(f"{count} {state}" for state, count in states.items()) or "no trials yet"

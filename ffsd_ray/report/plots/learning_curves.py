@@ -3,15 +3,15 @@
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.records.trial import TrialRecords
+from ffsd_ray.report.collect import histories
 from ffsd_ray.report.columns import columns_of
 from ffsd_ray.report.plots.style import ACCURACY, SERIES, STYLES, TRAINING, legend, panels
 from ffsd_ray.report.tables.rows import Cell, Row
@@ -83,7 +83,7 @@ def curves_so_far(run: RunRecords, table: Table) -> TrainingCurves:
 
 def _panel(run: RunRecords, row: Row) -> Panel:
     trials = [trial for trial in row.group.trials if not trial.error]
-    histories = [_history(run.trial(trial.spec.identity()), trial.result) for trial in trials]
+    read = [histories(run.trial(trial.spec.identity()), trial.result) for trial in trials]
     method = row.spec.method
     primary = method.primary_series
     keys: dict[str, str] = {}
@@ -91,24 +91,20 @@ def _panel(run: RunRecords, row: Row) -> Panel:
         primary, columns = result["primary_series"], columns_of(result, method)
         keys = {column: f"test/{columns[column]}/top1" for column in SERIES if column in columns}
         keys[TRAINING] = f"train/{primary}/top1"
-    drawn = {column: _curve(histories, key) for column, key in keys.items()}
+    drawn = {column: _curve(read, key) for column, key in keys.items()}
     return Panel(
         row.configuration,
         isinstance(method, BaselineSettings),
         {column: curve for column, curve in drawn.items() if curve},
-        accuracy=_curve(histories, f"test/{primary}/top1"),
-        loss=_curve(histories, f"train/{primary}/loss"),
-        seeds=dict(Counter(int(measured["epoch"]) for history in histories for measured in history)),
+        accuracy=_curve(read, f"test/{primary}/top1"),
+        loss=_curve(read, f"train/{primary}/loss"),
+        seeds=dict(Counter(int(measured["epoch"]) for history in read for measured in history)),
     )
 
 
-def _history(records: TrialRecords, result: Mapping[str, Any] | None) -> Sequence[HistoryRow]:
-    return records.history() if result is None else records.history_of(result)
-
-
-def _curve(histories: Sequence[Sequence[HistoryRow]], key: str) -> dict[int, Cell]:
+def _curve(read: Sequence[Sequence[HistoryRow]], key: str) -> dict[int, Cell]:
     found: dict[int, list[float]] = {}
-    for history in histories:
+    for history in read:
         for measured in history:
             if math.isfinite(measured.get(key, math.nan)):
                 found.setdefault(int(measured["epoch"]), []).append(measured[key])

@@ -74,7 +74,7 @@ def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequenc
     deployed: dict[str, dict[str, None]] = {}
     for trial in trials:
         if trial.result is not None:
-            best = ", the best on validation images" if getattr(trial.spec.method, "deploy", "first") == "best" else ""
+            best = ", the best on validation images" if trial.spec.method.deploys_best else ""
             kept = deployed.setdefault(f"{trial.result['deployed']} of {trial.spec.method.name}{best}", {})
             kept[f"{trial.result['parameters']['deployed']:,}"] = None
     if deployed:
