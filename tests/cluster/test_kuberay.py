@@ -172,11 +172,13 @@ def test_the_autoscaler_may_start_what_the_resource_says() -> None:
     )
 
 
+@pytest.mark.slow
 def test_nothing_is_refused_where_the_resource_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Kubernetes, "allowed", False)
     assert refused(ResourceRequest(1, {"CPU": 1, "GPU": 2})) == [""]
 
 
+@pytest.mark.slow
 def test_a_cluster_without_autoscaling_has_only_its_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = RESOURCE["spec"] | {"enableInTreeAutoscaling": False}
     monkeypatch.setattr(Kubernetes, "resource", RESOURCE | {"spec": fixed})

@@ -219,11 +219,11 @@ def test_a_failed_trial_leaves_nothing_behind(job: Path, hold: Hold, launcher: s
 
 @pytest.mark.parametrize("launcher", ["trial", pytest.param("trainer", marks=pytest.mark.slow)])
 def test_resumed_after_the_driver_was_killed(job: Path, hold: Hold, launcher: str) -> None:
-    settings = ["--set", f"scale.launcher={launcher}", "--set", "scale.trials_at_once=1", "--set", "seed=[0,1]"]
+    settings = ["--set", f"scale.launcher={launcher}", "--set", "scale.trials_at_once=1"]
     folder = job.parent / "runs" / "small" / "trials"
     held = hold.at("ffsd", epoch=2)
     process = start(job, *settings)
-    wait_for(held, "trials completed and another in its second epoch")
+    wait_for(held, "a trial completed and the other in its second epoch")
     # Ray's agents, which only observe, take a minute to see that they are alone.
     family = [found for found in psutil.Process(process.pid).children(recursive=True) if "Agent" not in found.name()]
     process.kill()
@@ -233,11 +233,11 @@ def test_resumed_after_the_driver_was_killed(job: Path, hold: Hold, launcher: st
     ended = {path.parent.name for path in folder.glob("*/result.json")}
     kept = [path for name in ended for path in (folder / name).rglob("*") if path.is_file()]
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept}
-    assert 1 <= len(ended) < 4
+    assert len(ended) == 1
 
     resumed = run(job, *settings, "--resume")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert resumed.stdout.count(": completed") == 4 - len(ended)
+    assert resumed.stdout.count(": completed") == 1
     assert "goes on after epoch 1" in resumed.stdout
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept} == before
 

@@ -270,7 +270,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, service: st
         check_services(watch)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_wandb
 def test_a_missing_key_is_told_before_anything_runs(tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"

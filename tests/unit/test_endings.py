@@ -18,6 +18,7 @@ from ffsd_ray.launch.scratch import scratch_folder
 
 from helpers.commands import wait_for
 from helpers.small_run import small_job
+from helpers.tiers import often
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 JOB = small_job(
@@ -100,7 +101,7 @@ def test_while_importing(module: str, sent: signal.Signals, tmp_path: Path) -> N
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("sent", SIGNALS)
+@pytest.mark.parametrize("sent", often(SIGNALS[:1], SIGNALS, others="slow"))
 def test_while_training_in_this_process(sent: signal.Signals, tmp_path: Path) -> None:
     running = Running(tmp_path, *job(tmp_path, "context: local\n"))
     running.wait_for(lambda: "epoch 1/" in running.out, "the first epoch")

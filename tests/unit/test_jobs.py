@@ -25,7 +25,7 @@ from helpers.tiers import often
 JOBS = paths.JOB_FILES
 
 #: Those that stand for the others at every change, and before a merge.
-FEW, SOME = {"cifar10_smoke", "quickstart"}, {"ablations", "fig2"}
+FEW, SOME = {"cifar10_smoke", "quickstart"}, {"fig2"}
 ALL = [pytest.param(job, id=job.stem, marks=[] if job.stem in FEW else [pytest.mark.thorough]) for job in JOBS]
 
 #: The same where each takes many seconds.
@@ -161,7 +161,9 @@ def assert_valid(short: Plan, whole: Plan) -> None:
 @pytest.mark.parametrize(
     "backbone",
     often(
-        ("resnet20", "vgg-16", "torchvision:alexnet"), [*DIFFERENT, "torchvision:inception_v3", "torchvision:alexnet"]
+        ("resnet20", "vgg-16", "torchvision:alexnet"),
+        [*DIFFERENT, "torchvision:inception_v3", "torchvision:alexnet"],
+        others="slow",
     ),
 )
 def test_smoke_form_of_any_job_is_valid(backbone: str, more: dict[str, Any], tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_on_every_worker(folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_an_unknown_name_without_it(folder: Path) -> None:
     done = ffsd(folder, "run", "local.yaml")
     assert done.returncode == 2
@@ -148,7 +148,7 @@ WRONG = [
 
 @pytest.mark.parametrize(
     ("module", "said"),
-    often(WRONG[:1], WRONG),
+    often(WRONG[:1], WRONG, others="slow"),
 )
 def test_what_is_wrong_with_a_module(module: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "raises.py").write_text("raise ValueError('no')\n")

@@ -151,7 +151,7 @@ def test_images_too_small(name: str, least: int) -> None:
     map_shapes(backbone(name), least)
 
 
-@pytest.mark.parametrize("name", often(("resnet20", "vgg-16", "densenet-40-12"), COUNTS))
+@pytest.mark.parametrize("name", often(("resnet20", "vgg-16", "densenet-40-12"), COUNTS, others="slow"))
 def test_no_map_is_empty(name: str) -> None:
     for size in (1, 2, 3, 4, 7, 8, 15, 17, 31):
         with contextlib.suppress(RuntimeError):

@@ -22,6 +22,8 @@ from ffsd_ray.train.build import build_method
 from ffsd_ray.train.starting_weights import load_starting_weights
 from ffsd_ray.train.step import Step
 
+from helpers.tiers import often
+
 timm = pytest.importorskip("timm", reason="the extra `timm` is not installed")
 
 #: Channels and sides of the feature maps for images of 64×64.
@@ -81,7 +83,7 @@ def test_a_step_moves_every_weight_and_statistic(name: str, method: str) -> None
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("name", often(("mobilenetv3_small_050",), MAPS, others="slow"))
 def test_it_is_deployed_and_exported(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = backbone(f"timm:{name}")(3).eval()

@@ -459,7 +459,7 @@ def test_early_stopping_and_optuna_need_ray(load: LoadJob) -> None:
         load(context="local", search={"scheduler": {"name": "asha"}})
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_resources_follow_the_number_of_networks(load: LoadJob) -> None:
     scale = {"for_networks": 3, "cpus_per_worker": 2, "gpus_per_worker": 0.3, "memory_per_worker_gib": 6, "threads": 2}
     methods = [{"name": "baseline"}, *({"name": "ffsd", "students": n} for n in (2, 3, 6, 20)), {"name": "dml"}]

@@ -433,7 +433,7 @@ def read_and_count(files: dict[str, Any], start: Any, decoded: Any) -> None:
     sys.exit(0 if len(dataset.train) == 40 else 1)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_processes_that_start_at_once_decode_once(files: dict[str, Any]) -> None:
     context = multiprocessing.get_context("spawn")
     start, decoded = context.Barrier(2), context.Value("i", 0)

@@ -488,7 +488,7 @@ def decode_damaged(times: int) -> None:
     assert 0.3 < refused / count < 0.99
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_damaged_bytes_are_pixels_or_a_refusal_and_nothing_is_printed() -> None:
     """In a process of its own: libraries in C print past Python, and pytest has filters for warnings of its own."""
     program = "import test_decoding; test_decoding.decode_damaged(60)"

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from ffsd_ray.data.streaming import ATTEMPTS, IMAGENET_MEAN, IMAGENET_STD, crop_
 from ffsd_ray.deployed import load_model
 from ffsd_ray.errors import DataError
 
+from helpers.commands import wait_for
 from helpers.comparison import assert_equal, assert_same_end, latest_state
 from helpers.images import data_settings
 from helpers.specs import digits_spec
@@ -317,7 +317,7 @@ def test_parquet_streams_as_the_folder_does(root: Path, tmp_path: Path) -> None:
 # ---- errors
 
 
-@pytest.mark.parametrize("processes", often([0], [0, 1]))
+@pytest.mark.parametrize("processes", often([0], [0, 1], others="slow"))
 def test_a_broken_image_is_named(processes: int, tmp_path: Path) -> None:
     dataset = streamed(write_pictures(tmp_path), loader_processes=processes)
     broken = tmp_path / "train" / "odd" / "007.png"
@@ -373,10 +373,7 @@ def test_processes_end_when_training_is_killed(root: Path) -> None:
     finally:
         os.kill(training.pid, signal.SIGKILL)
         training.wait()
-    deadline = time.monotonic() + 60
-    while any(process.is_running() for process in decoding) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not any(process.is_running() for process in decoding)
+    wait_for(lambda: not any(process.is_running() for process in decoding), "the end of those that decode")
 
 
 # ---- a trial
@@ -397,7 +394,7 @@ def test_a_trial_on_a_stream_resumed_is_never_stopped(workers: int, root: Path, 
     assert_same_end(whole, train_with(spec, tmp_path / "stopped"))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_trial_does_not_depend_on_its_decoding_processes(root: Path, tmp_path: Path) -> None:
     here, there = (stream_spec(root, loader_processes=processes) for processes in (0, 1))
     assert here.identity() == there.identity()
@@ -420,7 +417,7 @@ def test_the_leader_of_a_stream(root: Path, tmp_path: Path, capsys: pytest.Captu
 # ---- real photographs, and the measurement
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_photographs(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """JPEG files of Tiny ImageNet, cut to many shapes, decoded and timed."""
     images = pq.ParquetFile(shared / "data" / "tinyimagenet20-64" / "val.parquet").read_row_group(0).slice(0, 60)

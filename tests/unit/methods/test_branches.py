@@ -13,6 +13,7 @@ from ffsd_ray.train.engine import Engine
 
 from helpers.families import DIFFERENT
 from helpers.forms import CLASSES, spec_of
+from helpers.tiers import often
 
 #: In the last two, the trunk reads parameters that no module holds that it calls.
 BRANCHED = (*DIFFERENT, "torchvision:convnext_tiny", "torchvision:swin_t")
@@ -21,7 +22,7 @@ SIZES = dict.fromkeys(("vgg-16", "resnet18", "resnet34", *BRANCHED[-2:]), 32)
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.thorough] * (name not in ("resnet20", "vgg-16"))) for name in BRANCHED],
+    often(("resnet20", "vgg-16"), BRANCHED, others="slow"),
 )
 def test_a_branch_alone_is_the_branch_in_its_group(name: str) -> None:
     torch.manual_seed(0)

@@ -27,7 +27,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", often(("bf16",), ("fp32", "bf16"), others="slow"))
 @pytest.mark.parametrize("form", often(("ffsd",), METHODS_AND_FORMS))
 def test_everything_stays_on_the_gpu(form: str, precision: Precision, fake_gpu: None) -> None:
     """Losses and logits are in float32, whatever the networks compute in."""

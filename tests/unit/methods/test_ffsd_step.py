@@ -84,7 +84,7 @@ def test_three_published_steps(shared: Path) -> None:
     assert difference < 1e-9
 
 
-@pytest.mark.parametrize("students", often([2], [2, 4]))
+@pytest.mark.parametrize("students", often([2], [2, 4], others="slow"))
 @pytest.mark.parametrize("formulation", ["published", "paper"])
 def test_single_backward_is_algorithm_1(students: int, formulation: Formulation) -> None:
     fused = group(FfsdSettings(students=students, formulation=formulation), 10, 16).double()
