@@ -24,8 +24,8 @@ from ffsd_ray.report.plots.plot import figure_of
 from ffsd_ray.report.results import EPOCHS, Epoch
 from ffsd_ray.report.tables.summary import Summary
 from ffsd_ray.report.tables.table import Table, result_table
-from ffsd_ray.run import train_job
 from ffsd_ray.terminal import Screen, plain
+from ffsd_ray.train_job import train_job
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,7 +19,8 @@ from ffsd_ray.backbones import UnknownBackbone, backbone
 from ffsd_ray.base_settings import LARGEST_IMAGE, MOST_CLASSES, Deviation, Share
 from ffsd_ray.data.batches import normalise
 from ffsd_ray.data.class_folders import pictures_below
-from ffsd_ray.data.decode import Span, decode_named
+from ffsd_ray.data.decode import decode_named
+from ffsd_ray.data.listing import Span
 from ffsd_ray.data.picture import fit, upright
 from ffsd_ray.data.streaming import eval_resize
 from ffsd_ray.errors import RecordsError

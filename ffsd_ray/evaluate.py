@@ -22,8 +22,9 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, DataSettings, Split
 from ffsd_ray.data.batches import EvalBatches
 from ffsd_ray.data.class_folders import labelled_paths, scan
-from ffsd_ray.data.decode import Span, decode_named
-from ffsd_ray.data.streaming import StreamableSettings
+from ffsd_ray.data.decode import decode_named
+from ffsd_ray.data.listing import Span
+from ffsd_ray.data.streamable import StreamableSettings
 from ffsd_ray.deployed import DeployedModel, load_model
 from ffsd_ray.errors import DataError
 from ffsd_ray.mistakes import draw_mistakes

@@ -16,8 +16,8 @@ from PIL import Image
 from ffsd_ray import schema
 from ffsd_ray.base_settings import LONGEST_NAME
 from ffsd_ray.command import command
-from ffsd_ray.data.decode import Encoded, Listing, Span
 from ffsd_ray.data.image_folder import ImageFolder
+from ffsd_ray.data.listing import Encoded, Listing, Span
 from ffsd_ray.data.picture import FORMATS
 from ffsd_ray.errors import JobError
 from ffsd_ray.terminal import plain

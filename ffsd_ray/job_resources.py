@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ffsd_ray.config.inspection.memory import check_memory
 from ffsd_ray.config.load import Plan
 from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.config.trial import TrialSpec
@@ -70,6 +71,21 @@ def with_resources(
         plan = _with(plan, "cpus_per_worker", cpus.value)
         lines.append(cpus.line("cpus_per_worker"))
     return plan, lines
+
+
+def placed(
+    plan: Plan, recorded: ScaleSettings | None = None, *, ask_cluster: bool = True, verbose: bool = False
+) -> tuple[Plan, list[str]]:
+    """What `with_resources` returns, with notes on what of this machine would be too small or idle.
+
+    Raises:
+        ClusterError: see `with_resources`.
+        JobError: trials of this process want a GPU that is not there, or more memory than there is.
+    """
+    plan, notes = with_resources(plan, recorded, ask_cluster=ask_cluster, verbose=verbose)
+    if plan.job.context == "local" and ask_cluster:
+        check_device(plan)
+    return plan, [*notes, *check_memory(plan), *idle_parts(plan)]
 
 
 def idle_parts(plan: Plan) -> Iterator[str]:

@@ -19,7 +19,7 @@ from ffsd_ray.bench.reference.plain_ffsd import Reference, reference_spec
 from ffsd_ray.config.inspection.flops import flops_per_image
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
-from ffsd_ray.data.streaming import StreamableSettings
+from ffsd_ray.data.streamable import StreamableSettings
 from ffsd_ray.errors import TrialError
 from ffsd_ray.train.cuda_graph import WARM_UP
 

@@ -19,7 +19,7 @@ from ffsd_ray.config.source.wording import validate
 from ffsd_ray.config.source.yaml_file import parse
 from ffsd_ray.config.trial import DataSection
 from ffsd_ray.data.batches import TrainBatches
-from ffsd_ray.data.streaming import StreamableSettings
+from ffsd_ray.data.streamable import StreamableSettings
 from ffsd_ray.terminal import Screen
 
 

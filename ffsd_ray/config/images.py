@@ -6,7 +6,7 @@ from typing import Any
 from ffsd_ray.config.load import Plan
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import DataSettings
-from ffsd_ray.data.streaming import StreamableSettings
+from ffsd_ray.data.streamable import StreamableSettings
 from ffsd_ray.errors import RecordsError
 
 

@@ -19,7 +19,7 @@ from ffsd_ray.config.search import SCHEDULERS, SEARCHERS
 from ffsd_ray.config.union import by_name, short_form
 from ffsd_ray.data import SOURCES, DataSettings
 from ffsd_ray.data.fingerprint import file_sha256
-from ffsd_ray.data.streaming import StreamableSettings
+from ffsd_ray.data.streamable import StreamableSettings
 from ffsd_ray.methods import METHODS, MapShapes, MethodSettings
 from ffsd_ray.methods.shared.with_teacher import TeacherSettings
 from ffsd_ray.nets.branches import can_branch

@@ -3,22 +3,20 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import accumulate
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ffsd_ray.data.base import Dataset, channel_statistics
 from ffsd_ray.data.cache import Entry, cached
-from ffsd_ray.data.picture import EMPTY, PictureError, PictureMemoryError, decode
+from ffsd_ray.data.damage import DamagedImage, DamagePolicy, check_skipped, damage_error
+from ffsd_ray.data.listing import Encoded, Listing, Span
+from ffsd_ray.data.picture import PictureError, PictureMemoryError, decode
 from ffsd_ray.data.resident import Images
 from ffsd_ray.errors import DataError
 from ffsd_ray.memory import as_bytes, machine_memory
-from ffsd_ray.storage import check_regular
 from ffsd_ray.terminal import tracked
 
 #: So many that the thread pool's overhead is small beside decoding.
@@ -29,92 +27,6 @@ _MIN_PIXELS_FOR_THREADS = 128 * 128
 
 #: Part of the cache's key: increase it when `picture.decode` returns other pixels for a file, or refuses other files.
 _DECODER_VERSION = 2
-
-#: Number of images that an error names.
-_MAX_LISTED = 20
-
-
-class Span(NamedTuple):
-    """A range of bytes in a file: `length` bytes from `start` on, or with -1 all to the end."""
-
-    file: str
-    start: int = 0
-    length: int = -1
-
-    def read(self) -> bytes:
-        """Read the bytes. Raises OSError, also for a device or a pipe."""
-        check_regular(self.file)
-        with open(self.file, "rb") as file:
-            file.seek(self.start)
-            return file.read(self.length)
-
-
-class Encoded(NamedTuple):
-    """An encoded image and its label."""
-
-    data: bytes | Span
-    label: int
-    where: str
-    """The name of the image in messages, such as its path."""
-
-
-class Listing(NamedTuple):
-    """The images of a data set before decoding."""
-
-    train: list[Encoded]
-    #: Empty if the source has no validation split.
-    val: list[Encoded]
-    test: list[Encoded]
-    #: Class names by label.
-    classes: tuple[str, ...]
-    #: See `Dataset.notes`.
-    notes: tuple[str, ...] = ()
-
-    @property
-    def splits(self) -> dict[str, list[Encoded]]:
-        """The images of each split, in the order of `items`."""
-        return {"train": self.train, "val": self.val, "test": self.test}
-
-    @property
-    def items(self) -> list[Encoded]:
-        """The images of all splits, one after another."""
-        return self.train + self.val + self.test
-
-    @property
-    def counts(self) -> list[int]:
-        """Number of images in each split."""
-        return [len(part) for part in self.splits.values()]
-
-
-@dataclass(frozen=True)
-class DamagePolicy:
-    """What to do about damaged images: `fail`, or `skip` them up to `max_skipped`, a fraction of all images."""
-
-    action: Literal["fail", "skip"]
-    max_skipped: float
-
-    def check_share(self, skipped: Sequence[str], images: int) -> None:
-        """Check that no more images are damaged than may be skipped.
-
-        Raises:
-            DataError: more are; the message lists `skipped`.
-        """
-        if len(skipped) > self.max_skipped * images:
-            raise DataError(
-                f"{len(skipped)} of {images} images are damaged, more than data.max_skipped = {self.max_skipped:g} of "
-                f"them:\n{_format_lines(skipped)}"
-            )
-
-
-class DamagedImage(DataError):
-    """An image that was read but cannot be decoded on any machine, since its bytes are no complete picture."""
-
-    def __init__(self, where: str, cause: str) -> None:
-        super().__init__(where, cause)  # for pickling, with which a decoding process returns the error
-        self.where, self.cause = where, cause
-
-    def __str__(self) -> str:
-        return f"{self.where}: expected a whole picture (JPEG, PNG, WebP, ...): {self.cause}"
 
 
 def read_decoded(
@@ -168,24 +80,12 @@ def without_damaged(
     key_parts = ["damaged", version("pillow"), _DECODER_VERSION]
     tensors, metadata, _ = cached(key_parts, distinct, cache, make)
     causes = dict(zip(tensors["damaged"].tolist(), metadata["causes"], strict=True))
-    skipped = _check_skipped(listing, causes, on_error)
+    skipped = check_skipped(listing, causes, on_error)
     train, val, test = (
         [item for index, item in enumerate(part, first) if index not in causes]
-        for _, first, part in _splits_with_offsets(listing)
+        for _, first, part in listing.with_offsets
     )
     return listing._replace(train=train, val=val, test=test), skipped
-
-
-def check_not_empty(listing: Listing) -> None:
-    """Check, without reading any image, that none is known to have zero bytes.
-
-    Raises:
-        DataError: images are empty.
-    """
-    spans = enumerate(item.data for item in listing.items)
-    causes = {index: EMPTY for index, span in spans if isinstance(span, Span) and not span.length}
-    if causes:
-        raise _damage_error(listing.items, causes)
 
 
 def _decode_listing(listing: Listing, size: int | None, progress: bool, on_error: DamagePolicy) -> Entry:
@@ -193,15 +93,12 @@ def _decode_listing(listing: Listing, size: int | None, progress: bool, on_error
     items = listing.items
     images, causes = _decode_all(items, size, progress)
     if causes and on_error.action == "fail":
-        raise _damage_error(items, causes)
-    skipped = _check_skipped(listing, causes, on_error)
+        raise damage_error(items, causes)
+    skipped = check_skipped(listing, causes, on_error)
     undamaged = [index for index in range(len(items)) if index not in causes]
     for place, index in enumerate(undamaged if causes else ()):
         images[place] = images[index]  # one by one: a second tensor could be more than the memory holds
-    counts = [
-        sum(first <= index < first + len(part) for index in undamaged)
-        for _, first, part in _splits_with_offsets(listing)
-    ]
+    counts = [sum(first <= index < first + len(part) for index in undamaged) for _, first, part in listing.with_offsets]
     tensors = {"images": images[: len(undamaged)], "labels": torch.tensor([items[index].label for index in undamaged])}
     mean, std = channel_statistics(tensors["images"][: counts[0]])
     metadata = {
@@ -213,50 +110,6 @@ def _decode_listing(listing: Listing, size: int | None, progress: bool, on_error
         "notes": listing.notes,
     }
     return Entry(tensors, metadata)
-
-
-def _splits_with_offsets(listing: Listing) -> list[tuple[str, int, list[Encoded]]]:
-    """(name, index of the first image in `Listing.items`, images) of each split."""
-    firsts = accumulate(listing.counts, initial=0)
-    return [(split, first, part) for (split, part), first in zip(listing.splits.items(), firsts, strict=False)]
-
-
-def _check_skipped(listing: Listing, causes: dict[int, str], on_error: DamagePolicy) -> tuple[str, ...]:
-    """The names of the damaged images, each with its cause.
-
-    Raises:
-        DataError: too many images are damaged, or all of a class in a split.
-    """
-    skipped = tuple(_names_with_causes(listing.items, causes))
-    on_error.check_share(skipped, len(listing.items))
-    for split, first, part in _splits_with_offsets(listing):
-        remaining = {item.label for index, item in enumerate(part, first) if index not in causes}
-        if lost := sorted({item.label for item in part} - remaining):
-            classes = ", ".join(listing.classes[label] for label in lost[:_MAX_LISTED])
-            raise DataError(f"data.on_error: skip would leave no {split} image of {classes}:\n{_format_lines(skipped)}")
-    return skipped
-
-
-def _damage_error(items: Sequence[Encoded], causes: dict[int, str]) -> DataError:
-    """The error for damaged images; `causes`: by index in `items`."""
-    if len(causes) == 1:
-        [(index, cause)] = causes.items()
-        return DamagedImage(items[index].where, cause)
-    return DataError(
-        f"{len(causes)} of {len(items)} images are damaged, expected whole pictures (JPEG, PNG, WebP, ...); "
-        f"data.on_error: skip leaves such out:\n{_format_lines(_names_with_causes(items, causes))}"
-    )
-
-
-def _names_with_causes(items: Sequence[Encoded], causes: dict[int, str]) -> list[str]:
-    """Name and cause of each damaged image as one text; `causes`: by index in `items`."""
-    return [f"{items[index].where}: {causes[index]}" for index in sorted(causes)]
-
-
-def _format_lines(lines: Sequence[str]) -> str:
-    """Format the first `_MAX_LISTED` lines, indented, and the number of those left out."""
-    more = [f"and {len(lines) - _MAX_LISTED:,} more"] if len(lines) > _MAX_LISTED else []
-    return "\n".join(f"  {line}" for line in [*lines[:_MAX_LISTED], *more])
 
 
 def _decode_all(items: Sequence[Encoded], size: int | None, progress: bool) -> tuple[Tensor, dict[int, str]]:

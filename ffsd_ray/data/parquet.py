@@ -18,9 +18,10 @@ from typing_extensions import TypedDict
 from ffsd_ray.base_settings import LARGEST_IMAGE, LOCATION, Location, Problem, refuse
 from ffsd_ray.data.base import Dataset
 from ffsd_ray.data.cache import Entry, cached, replacing
-from ffsd_ray.data.decode import Encoded, Listing, Span, read_decoded
+from ffsd_ray.data.decode import read_decoded
+from ffsd_ray.data.listing import Encoded, Listing, Span
 from ffsd_ray.data.remote import local_copy
-from ffsd_ray.data.streaming import StreamableSettings
+from ffsd_ray.data.streamable import StreamableSettings
 from ffsd_ray.errors import DataError, DataMissing
 from ffsd_ray.storage import is_uri
 

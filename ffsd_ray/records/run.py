@@ -13,7 +13,7 @@ from ffsd_ray.errors import DamagedRecords, RecordsError
 from ffsd_ray.file_schema import SchemaError, described
 from ffsd_ray.records.schemas import FORMAT, RUN
 from ffsd_ray.records.store import Store
-from ffsd_ray.records.trial import TrialRecords
+from ffsd_ray.records.trial import State, TrialRecords
 from ffsd_ray.stamp import check_stamp, stamped_json, unstamped_json
 
 #: Whose job.json is, in its stamp: not the folder, which may be renamed.
@@ -128,6 +128,10 @@ class RunRecords:
             other = RunRecords(storage.child(name))
             folders = set(other.store.child("trials").names())
             yield from ((identity, other) for identity in identities if identity in folders)
+
+    def states(self) -> list[State]:
+        """Of each planned trial, in the job's order."""
+        return [self.trial(identity).state() for identity in self.trials()]
 
     def trial(self, identity: str) -> TrialRecords:
         return TrialRecords(self.store.child("trials").child(identity))

@@ -1,5 +1,6 @@
 """The memory that a trial needs at the least, told before any of it is taken."""
 
+import os
 from functools import cache
 from typing import NamedTuple
 
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import backbone
+from ffsd_ray.config.load import Plan
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.errors import JobError
 from ffsd_ray.memory import as_bytes, machine_memory
 from ffsd_ray.meta_device import meta_device
 from ffsd_ray.methods.shared.branch_group import BranchSettings
@@ -92,3 +95,20 @@ def memory_problem(trial: TrialSpec) -> str | None:
         return None
     workers = f"{trial.scale.fewest_workers} workers of " if required > worker.total else ""
     return f"needs about {workers}{worker}; {place} has {as_bytes(available)}"
+
+
+def check_memory(plan: Plan) -> list[str]:
+    """Notes on trials that this machine could not hold, where another one may be meant.
+
+    Raises:
+        JobError: there is no other one.
+    """
+    found = {f"{trial.method.label()}: {why}" for trial in plan.specs if (why := memory_problem(trial))}
+    if not found:
+        return []
+    if plan.job.context == "ray" and os.environ.get("RAY_ADDRESS"):
+        return sorted(found)
+    keys = "train.batch_size, data.image_size, method.students, scale.workers"
+    on_gpu = any(trial.scale.uses_gpu for trial in plan.specs)
+    instead = " Or train on the CPU: scale.gpus_per_worker: 0." if on_gpu else ""
+    raise JobError("\n".join(sorted(found)) + f"\nLess of it: {keys}.{instead}")

@@ -16,7 +16,8 @@ from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.load import load_job
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import decode
-from ffsd_ray.data.decode import Encoded, Listing, Span
+from ffsd_ray.data.damage import DamagePolicy
+from ffsd_ray.data.listing import Encoded, Listing, Span
 from ffsd_ray.errors import DataError, JobError
 from ffsd_ray.run import main as run
 
@@ -185,7 +186,7 @@ def test_images_that_the_machine_cannot_hold(monkeypatch: pytest.MonkeyPatch) ->
     items = [Encoded(Span("x"), 0, "x")] * 1000
     monkeypatch.setattr(decode, "_first_undamaged", lambda items: None)
     with pytest.raises(DataError, match=r"1,000 images of 64×64 need 12\.3 MB; this machine has 1 MB.*data\.stream"):
-        decode._decode_listing(Listing(items, [], items[:0], ("a", "b")), 64, False, decode.DamagePolicy("fail", 0.0))
+        decode._decode_listing(Listing(items, [], items[:0], ("a", "b")), 64, False, DamagePolicy("fail", 0.0))
 
 
 def test_the_memory_of_this_machine() -> None:

@@ -24,7 +24,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 import ffsd_ray.data.decode
 from ffsd_ray.data import Dataset, load
 from ffsd_ray.data.batches import TrainBatches
-from ffsd_ray.data.decode import DamagedImage, decode_named
+from ffsd_ray.data.damage import DamagedImage
+from ffsd_ray.data.decode import decode_named
 from ffsd_ray.data.picture import MAX_PIXELS, PictureError, decode, upright
 from ffsd_ray.errors import DataError
 from ffsd_ray.run import main

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ffsd_ray import run as command
+from ffsd_ray import train_job as command
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.records import driver_lock as sole
 from ffsd_ray.records.driver_lock import FILE, sole_driver
@@ -226,13 +226,13 @@ def test_a_run_that_another_ended_meanwhile_is_used(
 ) -> None:
     """It began, and ended, while this process read its images."""
     arguments = [str(job), "--storage", str(tmp_path)]
-    read = command._read_images
+    read = command.read_images
 
     def slowly(specs: Any, **options: Any) -> list[str]:
-        monkeypatch.setattr(command, "_read_images", read)
+        monkeypatch.setattr(command, "read_images", read)
         assert main(arguments) == 0
         return read(specs, **options)
 
-    monkeypatch.setattr(command, "_read_images", slowly)
+    monkeypatch.setattr(command, "read_images", slowly)
     assert main(arguments) == 2
     assert "a run is here already" in capsys.readouterr().err
