@@ -28,7 +28,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start Ray clusters come first: a process takes a whole file, and theirs are the longest."""
+    """Files that start Ray clusters come first: a process takes half of the tests, and from the other at the end."""
     first = {item.path for item in items if item.get_closest_marker("ray")}
     items.sort(key=lambda item: item.path not in first)
 
