@@ -17,6 +17,7 @@ from ffsd_ray.data import Dataset, DataSettings
 
 _MAIN = "resnet32 n=2"
 _WORKERS, _LINEAR = "workers", "n = 2 to 8"
+_STREAMS = f"{_MAIN}, bf16 streams"
 
 
 class Point(NamedTuple):
@@ -132,6 +133,8 @@ def gpu_points(scope: Scope, *, compiled: bool, stream: DataSettings | None = No
         for execution in dict.fromkeys(executions)
         for precision in ("bf16", "fp32")
     ]
+    if graph == "graph":
+        points.insert(1, _member_streams(scope))
     for name, backbone, students in (
         ("wrn-16-2 n=2", "wrn-16-2", 2),
         ("resnet56 n=2", "resnet56", 2),
@@ -154,8 +157,25 @@ def gpu_summary(points: Mapping[str, Any]) -> list[Figure]:
         Figure(f"{_MAIN}, bf16: speed, × reference", _of(fastest, "times_literal"), speedup=True),
         Figure(f"{_MAIN}, bf16: memory, × reference", _of(fastest, "memory_of_literal")),
         Figure("wrn-16-2 n=2, bf16: a step", _of(wide, "step", "median", by=1e3), " ms"),
+        Figure(f"{_MAIN}, bf16: speed with a stream a network, × one stream", _gain_of_streams(points)),
         _linearity(points),
     ]
+
+
+def _member_streams(scope: Scope) -> Point:
+    """The captured step with all of its operations in a row, and with networks that overlap."""
+    settings = {
+        f"{_STREAMS}: {name}": scope.spec(precision="bf16", execution="graph", member_streams=member_streams)
+        for name, member_streams in (("one", False), ("one a network", True))
+    }
+    effort = scope.effort(memory=False, reference_epoch=False)
+    return Point(_STREAMS, partial(compare, settings, scope.images, scope.device, effort))
+
+
+def _gain_of_streams(points: Mapping[str, Any]) -> float | None:
+    settings = _settings(points, _STREAMS)
+    one, several = (_of(best(settings, member_streams=it), "step", "median") for it in (False, True))
+    return one / several if one and several else None
 
 
 def _linear(scope: Scope, repeats: int, **train: object) -> Point:

@@ -164,6 +164,12 @@ class TrainSettings(Settings):
         description="How a step is run. eager: operation by operation; graph: as one CUDA graph (one worker a trial); "
         "compiled: by torch.compile, after minutes of compiling; auto: graph on GPUs with one worker, otherwise eager.",
     )
+    member_streams: bool = Field(
+        False,
+        json_schema_extra=NOT_IDENTITY,
+        description="On a GPU with one worker a trial: the forward and backward passes of networks that do not depend "
+        "on each other overlap, each on a CUDA stream of its own. No GPU has run it yet.",
+    )
     eval_batch_size: int = Field(
         500,
         ge=1,
@@ -240,5 +246,7 @@ class TrainSettings(Settings):
             )
         if self.warmup_from and not self.warmup_epochs:
             yield Problem(("warmup_from",), self.warmup_from, "Needs warmup_epochs above 0: there is no warm-up")
+        if self.member_streams and self.execution == "compiled":
+            yield Problem(("member_streams",), True, "What is compiled runs on one stream: leave it out")
         if self.nesterov and self.momentum == 0:
             yield Problem(("nesterov",), True, "Nesterov momentum needs a momentum above 0")

@@ -173,12 +173,14 @@ class TrialSpec(Settings):
                 ("train", "batch_norm"), "sync", "Synchronised batch norm needs GPUs (scale.gpus_per_worker); use local"
             )
 
-        if self.train.execution == "graph" and not can_capture(
-            cuda=self.scale.uses_gpu, one_worker=self.scale.one_worker
-        ):
+        one_gpu = can_capture(cuda=self.scale.uses_gpu, one_worker=self.scale.one_worker)
+        if self.train.execution == "graph" and not one_gpu:
             yield Problem(
                 ("train", "execution"), "graph", "A CUDA graph needs a GPU and one worker (scale); use auto or eager"
             )
+        if self.train.member_streams and not one_gpu:
+            expected = "CUDA streams of the networks' own need a GPU and one worker (scale); leave it out"
+            yield Problem(("train", "member_streams"), True, expected)
 
     def _size_problems(self, size: int) -> Iterator[Problem]:
         """Problems of the settings with images of this side length."""

@@ -237,6 +237,10 @@ class Method(nn.Module, ABC):
         """A network's forward pass on x [B, ...] at the trial's precision, with results in float32 for the losses."""
         return features(net, x, self._precision)
 
-    def features_of_all(self, networks: Sequence[nn.Module], images: Tensor) -> list[Features]:
-        """Forward passes of several networks on the same images [B, 3, S, S], see `features`."""
-        return features_of_networks(networks, images, self._precision)
+    def features_of_all(self, networks: Sequence[nn.Module], images: Tensor | Sequence[Tensor]) -> list[Features]:
+        """Forward passes of several networks, see `features`, which on a GPU may overlap.
+
+        `images`: [B, 3, S, S], the same for all, or a tensor for each.
+        """
+        inputs = [images] * len(networks) if isinstance(images, Tensor) else images
+        return features_of_networks(networks, inputs, self._precision)

@@ -85,7 +85,7 @@ class Kdcl(Peers):
         self.register_buffer("mixture", torch.full((settings.students,), 1 / settings.students))
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
-        students = [self.features(network, view) for network, view in zip(self.students, views, strict=True)]
+        students = self.features_of_all(list(self.students), views)
         logits = torch.stack([network.logits for network in students])
         target = self._target(logits.detach(), labels)
         terms = {}

@@ -1,6 +1,7 @@
 """Mixed precision: networks run under bfloat16 autocast, losses are computed in float32."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
 from ffsd_ray.backbones import Features
+from ffsd_ray.nets.concurrent import concurrently
 
 Precision = Literal["fp32", "bf16"]
 
@@ -64,13 +66,14 @@ def forward(net: nn.Module, x: Tensor, precision: Precision) -> Any:
 
 def features(net: nn.Module, x: Tensor, precision: Precision) -> Features:
     """Forward pass of a backbone on x [B, ...] under the precision, with results in float32."""
-    (found,) = features_of_networks([net], x, precision)
+    (found,) = features_of_networks([net], [x], precision)
     return found
 
 
-def features_of_networks(nets: Sequence[nn.Module], x: Tensor, precision: Precision) -> list[Features]:
-    """Forward passes of several backbones on x [B, ...], see `features`."""
-    return _in_full_precision([forward(net, x, precision) for net in nets])
+def features_of_networks(nets: Sequence[nn.Module], inputs: Sequence[Tensor], precision: Precision) -> list[Features]:
+    """Forward passes of several backbones, each on its input [B, ...], see `features` and `concurrently`."""
+    outputs: list[Features] = concurrently([partial(forward, net, precision=precision) for net in nets], inputs)
+    return _in_full_precision(outputs)
 
 
 def features_of_several(nets: nn.Module, x: Tensor, precision: Precision) -> list[Features]:

@@ -66,6 +66,7 @@ class Engine:
             spec.train.execution,
             workers=shares,
             parts=BatchParts(group, worker_parts, world_size, parts) if elastic else None,
+            member_streams=spec.train.member_streams,
             average=self.average,
         )
         #: This worker's share of the images, normalised, by split: `val`, if there is one, and `test`.

@@ -9,6 +9,7 @@ from ffsd_ray.config.optimisation import RequestedExecution, can_capture, resolv
 from ffsd_ray.data.base import BatchInputs
 from ffsd_ray.data.batches import TrainBatches
 from ffsd_ray.methods.base import Losses, Method
+from ffsd_ray.nets.concurrent import MemberStreams
 from ffsd_ray.train.cuda_graph import Replay
 from ffsd_ray.train.elastic import BatchParts
 from ffsd_ray.train.optimisers import Optimisers
@@ -29,23 +30,26 @@ class Executor:
         *,
         workers: int = 1,
         parts: BatchParts | None = None,
+        member_streams: bool = False,
         average: WeightAverage | None = None,
     ) -> None:
         """`group`: what is called in `method`'s place, its DDP wrapper or itself; `parts`: of an elastic trial.
 
-        `average`: follows the weights, and makes the predictions.
+        `member_streams`: see `TrainSettings`; `average`: follows the weights, and makes the predictions.
         """
         cuda, one_worker = next(method.parameters()).device.type == "cuda", workers == 1 and parts is None
         self.execution = resolve_execution(requested, cuda=cuda, one_worker=one_worker)
+        one_gpu = can_capture(cuda=cuda, one_worker=one_worker)
         self._batches, self._parts, self._average = batches, parts, average
         executed_group = (
             _CompiledForFirstSize(torch.compile(group, dynamic=False), group) if self.execution == "compiled" else group
         )
-        self._step = Step(method, optimisers, executed_group)
+        streams = MemberStreams() if member_streams and one_gpu else None
+        self._step = Step(method, optimisers, executed_group, streams)
         self._run: Callable[..., tuple[Losses, Tensor]] = self._train
         predict = method.predict if average is None else average.group.predict
         self.predict: Callable[[Tensor], dict[str, Tensor]] = predict
-        if self.execution != "eager" and can_capture(cuda=cuda, one_worker=one_worker):
+        if self.execution != "eager" and one_gpu:
             self._run = Replay(self._train)
             self.predict = Replay(predict)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from ffsd_ray.data.batches import Batch
 from ffsd_ray.methods.base import Losses, Method
 from ffsd_ray.nets.batch_norm import BatchNormCounters
+from ffsd_ray.nets.concurrent import MemberStreams
 from ffsd_ray.train.elastic import BatchParts
 from ffsd_ray.train.optimisers import Optimisers
 
@@ -20,12 +21,16 @@ class Step:
     """
 
     def __init__(
-        self, method: Method, optimisers: Optimisers, group: Callable[[list[Tensor], Tensor, str], Losses] | None = None
+        self,
+        method: Method,
+        optimisers: Optimisers,
+        group: Callable[[list[Tensor], Tensor, str], Losses] | None = None,
+        streams: MemberStreams | None = None,
     ) -> None:
-        """`group`: what is called in `method`'s place, such as its DDP wrapper."""
+        """`group`: what is called in `method`'s place, such as its DDP wrapper; `streams`: for its networks."""
         self._phases, self._optimisers = method.phases, optimisers
         self._group = method if group is None else group
-        self._counters = BatchNormCounters(method)
+        self._counters, self._streams = BatchNormCounters(method), streams
 
     def __call__(self, batch: Batch) -> Losses:
         """Train on a batch; return its losses, from before the update."""
@@ -37,7 +42,10 @@ class Step:
         for phase in self._phases:
             self._optimisers.zero_grad()
             for index, batch in enumerate(batches):
-                with parts.part(index) if parts else contextlib.nullcontext():
+                with (
+                    parts.part(index) if parts else contextlib.nullcontext(),
+                    self._streams.in_use() if self._streams else contextlib.nullcontext(),
+                ):
                     with self._counters.raised_together():
                         losses = self._group(batch.views, batch.targets, phase.name)
                     weight = batch.weight * parts.factor if parts else batch.weight

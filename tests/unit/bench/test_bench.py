@@ -299,6 +299,25 @@ def test_points_run() -> None:
     assert compiled - {point.name for point in cpu_points(Scope(CPU), compiled=False)} == {"resnet32 n=2 compiled"}
 
 
+def test_a_stream_a_network_is_measured_beside_one() -> None:
+    """In one process and in turns, right behind the main figure; on the CPU there are no streams."""
+    _, point, *_ = gpu_points(Scope(torch.device("cuda")), compiled=False)
+    assert isinstance(point.measure, partial)
+    one, several = point.measure.args[0].values()
+    assert one.train.changed(member_streams=True) == several.train
+    steps = [
+        {"spec": spec.model_dump(), "literal": False, "step": {"median": seconds}}
+        for spec, seconds in ((one, 0.006), (several, 0.004))
+    ]
+    (gain,) = (
+        figure
+        for figure in gpu_summary({point.name: {"settings": dict(enumerate(steps))}})
+        if "a network" in figure.name
+    )
+    assert gain.value == pytest.approx(1.5)
+    assert point.name not in {other.name for other in gpu_points(Scope(CPU), compiled=False)}
+
+
 @pytest.mark.thorough
 def test_cost_by_number_of_students() -> None:
     specs = [digits_spec({"name": "ffsd", "students": n}, data={"image_size": 8}, batch_size=8) for n in (2, 3, 5)]

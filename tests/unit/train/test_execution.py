@@ -21,7 +21,9 @@ from helpers.specs import digits_spec
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def trained(spec: TrialSpec, steps: int, *, asked: str, device: str = "cpu") -> tuple[Method, list[float], Executor]:
+def trained(
+    spec: TrialSpec, steps: int, *, asked: str, device: str = "cpu", member_streams: bool = False
+) -> tuple[Method, list[float], Executor]:
     """The group, the sum of its terms at every step, and what executed them."""
     dataset = data.load(spec.data)
     train = spec.train.model_copy(update={"execution": asked})
@@ -30,7 +32,7 @@ def trained(spec: TrialSpec, steps: int, *, asked: str, device: str = "cpu") -> 
     method.to(device).to(memory_format=torch.channels_last)
     batches = train_batches(spec, dataset, device, views=method.views)
     built = optimisers.build(method, spec.train)
-    executor = Executor(method, method, built, batches, train.execution)
+    executor = Executor(method, method, built, batches, train.execution, member_streams=member_streams)
     method.begin_epoch(1)
     totals = []
     for index, batch in zip(range(steps), batches.inputs(1), strict=False):
@@ -67,11 +69,12 @@ def test_resolved_execution_is_part_of_the_identity() -> None:
 
 
 @needs_gpu
-def test_captured_steps_are_eager_steps() -> None:
+@pytest.mark.parametrize("member_streams", [False, True])
+def test_captured_steps_are_eager_steps(member_streams: bool) -> None:
     """Beyond the warm-up, over a change of the λs' warm-up and with a last partial batch."""
     spec = digits_spec({"name": "ffsd"}, steps_per_epoch=None)
     eager = trained(spec, 30, asked="eager", device="cuda")
-    captured = trained(spec, 30, asked="graph", device="cuda")
+    captured = trained(spec, 30, asked="graph", device="cuda", member_streams=member_streams)
     assert captured[2].captured
     assert len(captured[1]) > WARM_UP
     assert captured[1][:2] == pytest.approx(eager[1][:2], rel=1e-3)
