@@ -17,6 +17,7 @@ from ffsd_ray.data import Dataset, DataSettings
 
 _MAIN = "resnet32 n=2"
 _WORKERS, _LINEAR = "workers", "n = 2 to 8"
+_ONE_WORKER, _DDP_WORKERS, _CAPTURED_WORKERS = "1 captured", "2 in DDP", "2 captured"
 _STREAMS = f"{_MAIN}, bf16 streams"
 
 
@@ -93,7 +94,7 @@ def cpu_points(scope: Scope, *, compiled: bool) -> list[Point]:
                 f"{_MAIN} compiled", partial(compare, settings("compiled"), scope.images, scope.device, compiled_effort)
             )
         )
-    workers = [scope.spec(workers=1, threads=2), scope.spec(workers=2, threads=1)]
+    workers = {"1": scope.spec(workers=1, threads=2), "2": scope.spec(workers=2, threads=1)}
     points.append(Point(_WORKERS, partial(compare_workers, workers, scope.repeats)))
     points.append(_linear(scope, repeats=2 if scope.smoke else 5))
     return points
@@ -111,9 +112,7 @@ def cpu_summary(points: Mapping[str, Any]) -> list[Figure]:
         name = f"{_MAIN}, {precision}"
         figures.append(Figure(f"{name}: speed, × reference", _of(fastest, "times_literal"), speedup=True))
         figures.append(Figure(f"{name}: memory, × reference", _of(fastest, "memory_of_literal")))
-    workers = points.get(_WORKERS, {}).get("workers")
-    ratio = workers["1"]["step"]["median"] / workers["2"]["step"]["median"] if workers else None
-    figures.append(Figure("speed of 2 workers, × one with 2 threads", ratio))
+    figures.append(Figure("speed of 2 workers, × one with 2 threads", _workers_gain(points, "1", "2")))
     return [*figures, _linearity(points)]
 
 
@@ -143,6 +142,8 @@ def gpu_points(scope: Scope, *, compiled: bool, stream: DataSettings | None = No
     ):
         points.append(point(name, backbone, students, precision="bf16", execution=graph))
     points.append(_linear(scope, repeats=scope.repeats, precision="bf16"))
+    if graph == "graph" and torch.cuda.device_count() > 1:
+        points.append(_gpu_workers(scope))
     if stream is not None:
         points.append(Point("resnet18 n=2, streamed", partial(_streamed, scope, stream, graph)))
     return points
@@ -158,6 +159,11 @@ def gpu_summary(points: Mapping[str, Any]) -> list[Figure]:
         Figure(f"{_MAIN}, bf16: memory, × reference", _of(fastest, "memory_of_literal")),
         Figure("wrn-16-2 n=2, bf16: a step", _of(wide, "step", "median", by=1e3), " ms"),
         Figure(f"{_MAIN}, bf16: speed with a stream a network, × one stream", _gain_of_streams(points)),
+        *(
+            Figure(f"bf16: speed of 2 captured workers, × {name}", _workers_gain(points, name, _CAPTURED_WORKERS))
+            for name in (_ONE_WORKER, _DDP_WORKERS)
+            if _WORKERS in points
+        ),
         _linearity(points),
     ]
 
@@ -170,6 +176,21 @@ def _member_streams(scope: Scope) -> Point:
     }
     effort = scope.effort(memory=False, reference_epoch=False)
     return Point(_STREAMS, partial(compare, settings, scope.images, scope.device, effort))
+
+
+def _gpu_workers(scope: Scope) -> Point:
+    """A captured step of one worker, and those of two with a GPU each: in DDP, and captured too."""
+    shapes = {_ONE_WORKER: (1, "graph"), _DDP_WORKERS: (2, "eager"), _CAPTURED_WORKERS: (2, "graph")}
+    specs = {
+        name: scope.spec(workers=workers, precision="bf16", execution=execution)
+        for name, (workers, execution) in shapes.items()
+    }
+    return Point(_WORKERS, partial(compare_workers, specs, scope.repeats))
+
+
+def _workers_gain(points: Mapping[str, Any], slow: str, fast: str) -> float | None:
+    workers = points.get(_WORKERS, {}).get("workers")
+    return workers[slow]["step"]["median"] / workers[fast]["step"]["median"] if workers else None
 
 
 def _gain_of_streams(points: Mapping[str, Any]) -> float | None:

@@ -50,7 +50,7 @@ def resolve_execution(requested: RequestedExecution, *, cuda: bool, one_worker: 
 
 
 def can_capture(*, cuda: bool, one_worker: bool) -> bool:
-    """Whether a step can be captured. DDP's communication and elastic parts stay outside of graphs."""
+    """Whether `auto` captures a step. Several workers' is only where it is asked for, and elastic ones' never."""
     return cuda and one_worker
 
 
@@ -161,14 +161,15 @@ class TrainSettings(Settings):
     )
     execution: RequestedExecution = Field(
         "auto",
-        description="How a step is run. eager: operation by operation; graph: as one CUDA graph (one worker a trial); "
+        description="How a step is run. eager: operation by operation; graph: as one CUDA graph (of one worker, or of "
+        "several with a GPU each, which then average gradients inside it, not by DDP; no GPU has run that yet); "
         "compiled: by torch.compile, after minutes of compiling; auto: graph on GPUs with one worker, otherwise eager.",
     )
     member_streams: bool = Field(
         False,
         json_schema_extra=NOT_IDENTITY,
-        description="On a GPU with one worker a trial: the forward and backward passes of networks that do not depend "
-        "on each other overlap, each on a CUDA stream of its own. No GPU has run it yet.",
+        description="On a GPU, with one worker or execution: graph: forward and backward passes of networks that do "
+        "not depend on each other overlap, each on a CUDA stream of its own. No GPU has run it yet.",
     )
     eval_batch_size: int = Field(
         500,

@@ -148,6 +148,12 @@ class ScaleSettings(Settings):
         return self.gpu_share != 0
 
     @property
+    def whole_gpus(self) -> bool:
+        """Whether each of a fixed number of workers is sure to have a GPU of its own."""
+        gpus = self.gpus_per_worker
+        return not self.elastic and self.for_networks is None and isinstance(gpus, float) and gpus >= 1
+
+    @property
     def gpu_share(self) -> float:
         """GPUs to reserve for a worker; a whole one for `auto`, as long as nothing has been measured."""
         return 1.0 if self.gpus_per_worker == "auto" else self.gpus_per_worker or 0.0

@@ -174,12 +174,15 @@ class TrialSpec(Settings):
             )
 
         one_gpu = can_capture(cuda=self.scale.uses_gpu, one_worker=self.scale.one_worker)
-        if self.train.execution == "graph" and not one_gpu:
-            yield Problem(
-                ("train", "execution"), "graph", "A CUDA graph needs a GPU and one worker (scale); use auto or eager"
+        several_gpus = self.scale.whole_gpus and self.train.batch_norm == "local"
+        if self.train.execution == "graph" and not (one_gpu or several_gpus):
+            expected = (
+                "A CUDA graph needs a GPU and one worker, or scale.gpus_per_worker of 1 or more for each of several, "
+                "without for_networks and with batch_norm: local; use auto or eager"
             )
-        if self.train.member_streams and not one_gpu:
-            expected = "CUDA streams of the networks' own need a GPU and one worker (scale); leave it out"
+            yield Problem(("train", "execution"), "graph", expected)
+        if self.train.member_streams and not (one_gpu or (several_gpus and self.train.execution == "graph")):
+            expected = "CUDA streams of the networks' own need a GPU and one worker, or execution: graph; leave it out"
             yield Problem(("train", "member_streams"), True, expected)
 
     def _size_problems(self, size: int) -> Iterator[Problem]:

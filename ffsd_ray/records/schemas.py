@@ -196,7 +196,8 @@ class Result(TypedDict):
     peak_memory: NotRequired[int | None]
     #: Of training; evaluations are not in it.
     seconds: NonNegative
-    #: How steps were computed: `as` (one of `train.execution`), and whether `captured` in a CUDA graph.
+    #: How steps were computed: `as` (one of `train.execution`), and whether `captured` in a CUDA graph. Several workers
+    #: average gradients by `FlatDDP` where it is `graph`, else by DDP.
     execution: NotRequired[dict[str, Any]]
     #: Where there are several common students, unless a scheduler ended the trial.
     similarity: NotRequired[Similarity]

@@ -18,7 +18,7 @@ from ffsd_ray.series import HistoryRow
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method, train_batches
 from ffsd_ray.train.device import use_device
-from ffsd_ray.train.distributed import share_statistics, sum_over_workers
+from ffsd_ray.train.distributed import FlatDDP, share_statistics, sum_over_workers
 from ffsd_ray.train.elastic import BatchParts, batch_parts, ddp_with_local_buffers
 from ffsd_ray.train.execution import Executor
 from ffsd_ray.train.meters import AccuracyMeter, Meters, TermMeter
@@ -57,7 +57,9 @@ class Engine:
             train_batches(spec, dataset, device, rank=part, world_size=shares, views=self.method.views)
             for part in worker_parts
         ]
-        group = self._in_ddp() if world_size > 1 and dist.is_initialized() else self.method
+        joined = world_size > 1 and dist.is_initialized()
+        flat_ddp = FlatDDP(self.method) if joined and spec.train.execution == "graph" else None
+        group = self._in_ddp() if joined and flat_ddp is None else self.method
         self.executor = Executor(
             self.method,
             group,
@@ -66,6 +68,7 @@ class Engine:
             spec.train.execution,
             workers=shares,
             parts=BatchParts(group, worker_parts, world_size, parts) if elastic else None,
+            flat_ddp=flat_ddp,
             member_streams=spec.train.member_streams,
             average=self.average,
         )

@@ -11,6 +11,7 @@ from ffsd_ray.data.batches import TrainBatches
 from ffsd_ray.methods.base import Losses, Method
 from ffsd_ray.nets.concurrent import MemberStreams
 from ffsd_ray.train.cuda_graph import Replay
+from ffsd_ray.train.distributed import FlatDDP
 from ffsd_ray.train.elastic import BatchParts
 from ffsd_ray.train.optimisers import Optimisers
 from ffsd_ray.train.step import Step
@@ -30,26 +31,28 @@ class Executor:
         *,
         workers: int = 1,
         parts: BatchParts | None = None,
+        flat_ddp: FlatDDP | None = None,
         member_streams: bool = False,
         average: WeightAverage | None = None,
     ) -> None:
         """`group`: what is called in `method`'s place, its DDP wrapper or itself; `parts`: of an elastic trial.
 
-        `member_streams`: see `TrainSettings`; `average`: follows the weights, and makes the predictions.
+        `flat_ddp`: of several workers whose steps are captured; `member_streams`: see `TrainSettings`; `average`:
+        follows the weights, and makes the predictions.
         """
         cuda, one_worker = next(method.parameters()).device.type == "cuda", workers == 1 and parts is None
         self.execution = resolve_execution(requested, cuda=cuda, one_worker=one_worker)
-        one_gpu = can_capture(cuda=cuda, one_worker=one_worker)
+        capturable = can_capture(cuda=cuda, one_worker=one_worker) or flat_ddp is not None
         self._batches, self._parts, self._average = batches, parts, average
         executed_group = (
             _CompiledForFirstSize(torch.compile(group, dynamic=False), group) if self.execution == "compiled" else group
         )
-        streams = MemberStreams() if member_streams and one_gpu else None
-        self._step = Step(method, optimisers, executed_group, streams)
+        streams = MemberStreams() if member_streams and capturable else None
+        self._step = Step(method, optimisers, executed_group, streams, flat_ddp)
         self._run: Callable[..., tuple[Losses, Tensor]] = self._train
         predict = method.predict if average is None else average.group.predict
         self.predict: Callable[[Tensor], dict[str, Tensor]] = predict
-        if self.execution != "eager" and one_gpu:
+        if self.execution != "eager" and capturable:
             self._run = Replay(self._train)
             self.predict = Replay(predict)
 
@@ -60,7 +63,8 @@ class Executor:
         """
         if self._parts is None:
             [(batch, weight)] = inputs
-            # Only a worker beside others has a weight, and nothing is captured there.
+            # Only a worker beside others has a weight: where shares of a batch differ, and then every worker has one,
+            # so that all go on with a graph or none does.
             return [self._run(*batch) if weight == 1 else self._train(*batch, weight=weight)]
         batches = [self._batches.batch(*part) for part in inputs]
         self._parts.begin()

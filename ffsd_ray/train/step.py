@@ -9,6 +9,7 @@ from ffsd_ray.data.batches import Batch
 from ffsd_ray.methods.base import Losses, Method
 from ffsd_ray.nets.batch_norm import BatchNormCounters
 from ffsd_ray.nets.concurrent import MemberStreams
+from ffsd_ray.train.distributed import FlatDDP
 from ffsd_ray.train.elastic import BatchParts
 from ffsd_ray.train.optimisers import Optimisers
 
@@ -26,11 +27,15 @@ class Step:
         optimisers: Optimisers,
         group: Callable[[list[Tensor], Tensor, str], Losses] | None = None,
         streams: MemberStreams | None = None,
+        flat_ddp: FlatDDP | None = None,
     ) -> None:
-        """`group`: what is called in `method`'s place, such as its DDP wrapper; `streams`: for its networks."""
+        """`group`: what is called in `method`'s place, such as its DDP wrapper; `streams`: for its networks.
+
+        `flat_ddp`: of several workers without that wrapper.
+        """
         self._phases, self._optimisers = method.phases, optimisers
         self._group = method if group is None else group
-        self._counters, self._streams = BatchNormCounters(method), streams
+        self._counters, self._streams, self._flat_ddp = BatchNormCounters(method), streams, flat_ddp
 
     def __call__(self, batch: Batch) -> Losses:
         """Train on a batch; return its losses, from before the update."""
@@ -44,6 +49,7 @@ class Step:
             for index, batch in enumerate(batches):
                 with (
                     parts.part(index) if parts else contextlib.nullcontext(),
+                    self._flat_ddp.in_step() if self._flat_ddp else contextlib.nullcontext(),
                     self._streams.in_use() if self._streams else contextlib.nullcontext(),
                 ):
                     with self._counters.raised_together():

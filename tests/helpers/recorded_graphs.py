@@ -47,7 +47,7 @@ class RecordedGraph(TorchDispatchMode):
         results = func(*args, **kwargs)
         made = [tensor.detach() for tensor in _tensors(results) if _address(tensor) not in used]
         self._own |= {_address(tensor): tensor.untyped_storage() for tensor in made}
-        changes = func._schema.is_mutable and torch.Tag.inplace_view not in func.tags
+        changes = func.namespace == "c10d" or (func._schema.is_mutable and torch.Tag.inplace_view not in func.tags)
         if made or changes:  # else it is a view, or gives a tensor another shape
             self._operations.append((func, *given, made))
         return results
@@ -70,7 +70,10 @@ class RecordedGraph(TorchDispatchMode):
             storage.fill_(0xFF)  # type: ignore[attr-defined]
         for func, args, kwargs, made in self._operations:
             used = {_address(tensor) for tensor in _tensors((args, kwargs))}
-            again = [tensor for tensor in _tensors(func(*args, **kwargs)) if _address(tensor) not in used]
+            results = func(*args, **kwargs)
+            if func.namespace == "c10d":
+                results[-1].wait()  # what workers do together, which has begun
+            again = [tensor for tensor in _tensors(results) if _address(tensor) not in used]
             for kept, tensor in zip(made, again, strict=True):
                 kept.copy_(tensor)
 

@@ -34,10 +34,10 @@ def time_interleaved(
     seconds: dict[K, list[float]] = {name: [] for name in runs}
     for turn in range(warm_up + repeats):
         for name, run in runs.items():
-            _wait_for(device)
+            wait_for(device)
             began = time.perf_counter()
             run()
-            _wait_for(device)
+            wait_for(device)
             if turn >= warm_up:
                 seconds[name].append(time.perf_counter() - began)
     return {name: _timing(values) for name, values in seconds.items()}
@@ -48,6 +48,7 @@ def _timing(values: list[float]) -> Timing:
     return Timing(median(values), low, high, len(values))
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it has been given; a CPU has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

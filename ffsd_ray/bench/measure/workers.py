@@ -1,7 +1,7 @@
-"""One worker against two on the same cores: what splitting a batch over DDP workers costs."""
+"""One worker against two: what splitting a batch over workers costs, or gains where each has a GPU (untried)."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing import get_context
@@ -12,32 +12,30 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ffsd_ray.bench.measure.timing import time_interleaved
+from ffsd_ray.bench.measure.timing import time_interleaved, wait_for
 from ffsd_ray.bench.measure.workload import Workload
 from ffsd_ray.bench.synthetic import synthetic_data
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.train.cuda_graph import WARM_UP
+from ffsd_ray.train.device import use_device
 
-_WARM_UP = 2
+#: Turns that do not count; on GPUs until steps have been captured.
+_CPU_WARM_UP, _GPU_WARM_UP = 2, WARM_UP + 2
 
 
-def compare_workers(specs: Sequence[TrialSpec], repeats: int) -> dict[str, Any]:
-    """Figures of a step of each trial by its number of workers, in turns; each worker is a process, on the CPU.
+def compare_workers(specs: Mapping[str, TrialSpec], repeats: int) -> dict[str, Any]:
+    """Figures of a step of each trial by its name, in turns; each worker is a process, on the CPU or a GPU of its own.
 
     Raises:
         RuntimeError: a worker died.
     """
     with ExitStack() as stack:
-        groups = {str(spec.scale.most_workers): stack.enter_context(_group(spec)) for spec in specs}
+        groups = {name: stack.enter_context(_group(spec)) for name, spec in specs.items()}
         runs = {name: partial(_turn, group) for name, group in groups.items()}
-        timed = time_interleaved(runs, warm_up=_WARM_UP, repeats=repeats, device=torch.device("cpu"))
+        warm_up = _GPU_WARM_UP if any(spec.scale.uses_gpu for spec in specs.values()) else _CPU_WARM_UP
+        timed = time_interleaved(runs, warm_up=warm_up, repeats=repeats, device=torch.device("cpu"))
     return {
-        "workers": {
-            str(spec.scale.most_workers): {
-                "spec": spec.model_dump(),
-                "step": timed[str(spec.scale.most_workers)].figures(),
-            }
-            for spec in specs
-        }
+        "workers": {name: {"spec": spec.model_dump(), "step": timed[name].figures()} for name, spec in specs.items()}
     }
 
 
@@ -76,16 +74,20 @@ def _turn(group: Sequence[Connection]) -> None:
 def _work(rank: int, content: dict[str, Any], meeting: str, parent: Connection) -> None:
     spec = TrialSpec.model_validate(content)
     workers, batch = spec.scale.most_workers, spec.train.batch_size
+    device = torch.device(f"cuda:{rank}" if spec.scale.uses_gpu else "cpu")
+    use_device(device)
     if workers > 1:
-        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=workers)
+        backend = "nccl" if spec.scale.uses_gpu else "gloo"
+        dist.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=workers)
     assert spec.data.known_classes is not None
     assert spec.data.known_size is not None
     images = synthetic_data(spec.data.known_classes, spec.data.known_size, train=batch, test=1)
-    work = Workload(spec, images, torch.device("cpu"), rank=rank, world_size=workers)
+    work = Workload(spec, images, device, rank=rank, world_size=workers)
     while True:
         try:
             parent.recv()
         except EOFError:
             return
         work.step()
+        wait_for(device)
         parent.send(None)

@@ -318,6 +318,22 @@ def test_a_stream_a_network_is_measured_beside_one() -> None:
     assert point.name not in {other.name for other in gpu_points(Scope(CPU), compiled=False)}
 
 
+def test_two_gpus_are_measured_where_there_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captured, in DDP and beside one; and what is called a gain is one."""
+    scope = Scope(torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    alone = {point.name for point in gpu_points(scope, compiled=False)}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    (point,) = (point for point in gpu_points(scope, compiled=False) if point.name not in alone)
+    assert isinstance(point.measure, partial)
+    specs = point.measure.args[0]
+    settings = [(spec.scale.workers, spec.train.execution) for spec in specs.values()]
+    assert settings == [(1, "graph"), (2, "eager"), (2, "graph")]
+    steps = {name: {"step": {"median": ms}} for name, ms in zip(specs, (6.0, 9.0, 3.0), strict=True)}
+    summary = gpu_summary({point.name: {"workers": steps}})
+    assert [figure.value for figure in summary if "2 captured workers" in figure.name] == [2.0, 3.0]
+
+
 @pytest.mark.thorough
 def test_cost_by_number_of_students() -> None:
     specs = [digits_spec({"name": "ffsd", "students": n}, data={"image_size": 8}, batch_size=8) for n in (2, 3, 5)]
@@ -336,7 +352,7 @@ def test_line() -> None:
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_workers_are_processes() -> None:
-    specs = [digits_spec({"name": "ffsd"}, data={"image_size": 8}, batch_size=8, workers=n) for n in (1, 2)]
+    specs = {str(n): digits_spec({"name": "ffsd"}, data={"image_size": 8}, batch_size=8, workers=n) for n in (1, 2)}
     found = compare_workers(specs, repeats=2)["workers"]
     assert found.keys() == {"1", "2"}
     assert all(own["step"]["n"] == 2 and own["step"]["median"] > 0 for own in found.values())
