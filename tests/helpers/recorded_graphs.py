@@ -1,7 +1,7 @@
 """CUDA graphs on a machine without a GPU: operations are recorded, and done again into the same memory."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ class RecordedGraph(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.replays = 0
-        self._operations: list[tuple[Callable[..., Any], Sequence[Any], dict[str, Any], list[Tensor]]] = []
+        self._operations: list[tuple[Any, Sequence[Any], dict[str, Any], list[Tensor]]] = []
         #: Memory that the graph has of its own, and the rest that it uses with its content before the capture.
         self._own: dict[int, UntypedStorage] = {}
         self._before: dict[int, tuple[UntypedStorage, UntypedStorage]] = {}

@@ -170,7 +170,12 @@ def test_captured_training_is_eager_training(
     """Bit for bit, with everything that changes between steps changing while they are replayed."""
     overlapping: list[int] = []
     run = MemberStreams.run
-    monkeypatch.setattr(MemberStreams, "run", lambda *of: overlapping.append(len(of[1])) or run(*of))
+
+    def counted(streams: MemberStreams, calls: Any, inputs: Any) -> list[Any]:
+        overlapping.append(len(calls))
+        return run(streams, calls, inputs)
+
+    monkeypatch.setattr(MemberStreams, "run", counted)
     spec = graph_spec(form)
     eager = trained(spec, tmp_path / "eager", monkeypatch, captured=False)
     assert not graphs
