@@ -4,6 +4,7 @@ import heapq
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from ffsd_ray.config.inspection.dry_run import training_flops
 from ffsd_ray.config.inspection.flops import flops_per_image
@@ -12,6 +13,10 @@ from ffsd_ray.records.trial import State
 
 #: Number of classes, and side in pixels, of images of which these are not known before they are read.
 _CLASSES, _SIZE = 10, 224
+
+#: Waiting trials for each that runs, from which on the time left is of so many pieces of all their work: 3 % of it at
+#: most is lost, and it is looked for at every epoch of every trial.
+_PIECES = 32
 
 
 def relative_work(specs: Sequence[TrialSpec]) -> dict[str, float]:
@@ -65,8 +70,12 @@ class JobProgress:
     ) -> None:
         """`work`: of the trials that are to run, by identity, in any unit; of all `total` trials so many are `done`."""
         self._work, self._clock = dict(work), clock
+        #: The work of trials that are not known before they begin.
+        self._mean = sum(work.values()) / len(work) if work else 1.0
         self._running: dict[str, _Running] = {}
-        self._ended: set[str] = set()
+        #: The trials that have not begun, and the sum of their work.
+        self._waiting = dict(work)
+        self._waiting_sum = sum(work.values())
         #: Work and seconds of the trials that have ended here.
         self._worked = self._busy = 0.0
         self.done, self.failed, self.total = done, 0, total
@@ -89,7 +98,8 @@ class JobProgress:
     def started(self, identity: str, epochs: int, done: int) -> None:
         """A trial of so many `epochs` begins, or goes on after `done` of them."""
         now = self._clock()
-        self._running[identity] = _Running(self._work_of(identity), epochs, done, done, now, now)
+        self._no_longer_waits(identity)
+        self._running[identity] = _Running(self._work.get(identity, self._mean), epochs, done, done, now, now)
 
     def epoch(self, identity: str, epoch: int, accuracy: float | None) -> None:
         """A trial's epoch has ended; `accuracy` in percent, None where it was not evaluated."""
@@ -99,7 +109,7 @@ class JobProgress:
             self.best = accuracy, identity
 
     def ended(self, identity: str, state: State) -> None:
-        self._ended.add(identity)
+        self._no_longer_waits(identity)
         if state == "completed":
             self.done += 1
         else:
@@ -125,19 +135,20 @@ class JobProgress:
             return left_of(self._running[identity])
         lanes = [left_of(trial) for trial in self._running.values()] or [0.0]
         heapq.heapify(lanes)
-        for work in self._waiting_work():
+        for work in self._waiting_work(_PIECES * len(lanes)):
             heapq.heapreplace(lanes, lanes[0] + work / speed)
         return max(lanes)
 
-    def _waiting_work(self) -> list[float]:
-        """Of the trials that have not begun; of those that a searcher has not chosen yet, the mean of all."""
-        known = [work for name, work in self._work.items() if name not in self._running and name not in self._ended][
-            : self.waiting
-        ]
-        return known + [self._mean()] * (self.waiting - len(known))
+    def _waiting_work(self, most: int) -> list[float]:
+        """Of the trials that have not begun; of those that a searcher has not chosen yet, the mean of all.
 
-    def _work_of(self, identity: str) -> float:
-        return self._work.setdefault(identity, self._mean())
+        Of more than `most` trials: their sum in as many equal pieces.
+        """
+        known, unknown = min(len(self._waiting), self.waiting), max(0, self.waiting - len(self._waiting))
+        if known + unknown <= most:
+            return [*islice(self._waiting.values(), known), *[self._mean] * unknown]
+        whole = self._waiting_sum * known / max(1, len(self._waiting)) + self._mean * unknown
+        return [whole / most] * most
 
-    def _mean(self) -> float:
-        return sum(self._work.values()) / len(self._work) if self._work else 1.0
+    def _no_longer_waits(self, identity: str) -> None:
+        self._waiting_sum -= self._waiting.pop(identity, 0.0)

@@ -107,6 +107,22 @@ def test_trials_that_a_searcher_has_not_chosen_yet_count_as_the_others_do() -> N
     assert progress.seconds_left("a") == pytest.approx(5)
 
 
+def test_of_ten_thousand_trials_the_time_left_is_soon_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for at every epoch: as many looks at every trial would be a hundred million."""
+    works = {str(index): 1.0 + index % 7 for index in range(10_000)}
+    clock, placed = Clock(), []
+    progress = JobProgress(works, done=0, total=len(works), clock=clock)
+    progress.started("0", 1, 0)
+    progress.started("1", 2, 0)
+    clock.now += 1
+    progress.epoch("0", 1, None)
+    progress.epoch("1", 1, None)
+    place = heapq.heapreplace
+    monkeypatch.setattr(heapq, "heapreplace", lambda heap, item: placed.append(item) or place(heap, item))
+    assert progress.seconds_left() == pytest.approx((sum(works.values()) - 2) / 2, rel=0.02)
+    assert len(placed) <= 64
+
+
 def test_late_news_and_steps_back_are_borne() -> None:
     clock = Clock()
     progress = JobProgress({"a": 10.0, "b": 10.0}, done=0, total=2, clock=clock)
