@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
+from ray.tune.search import ConcurrencyLimiter
 
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.search import Asha, MedianStopping, Optuna, Pbt
@@ -26,7 +26,7 @@ from ffsd_ray.launch.cluster.gpu_share import resolve_gpu_shares
 from ffsd_ray.launch.cluster.head_watchdog import head_watched
 from ffsd_ray.launch.cluster.orphans import OrphanedPlacementGroups
 from ffsd_ray.launch.progress_callback import ViewCallback
-from ffsd_ray.launch.ray_internals import keep_secrets_from_runtime_environments
+from ffsd_ray.launch.ray_internals import ListedTrials, keep_secrets_from_runtime_environments
 from ffsd_ray.launch.scratch import scratch_folder
 from ffsd_ray.launch.search.optuna_search import Announce, completed, optuna, spec_of
 from ffsd_ray.launch.search.schedulers import ranked, scheduler
@@ -107,8 +107,8 @@ class Driver:
         ray_storage = self.run.store.child("ray").location if mutable else scratch
         configs = [self._config(spec, cluster, mutable, ray_storage) for spec in trials]
         wanted = {spec.identity(): resources_of(spec.scale) for spec in trials}
-        searcher: BasicVariantGenerator | ConcurrencyLimiter = BasicVariantGenerator()
-        param_space: dict[str, Any] = {"trial": tune.grid_search(configs)}
+        searcher: ListedTrials | ConcurrencyLimiter = ListedTrials([{"trial": config} for config in configs])
+        param_space: dict[str, Any] = {}
         samples = 1
         if isinstance(job.search.searcher, Optuna):
             (template,), (config,) = trials, configs

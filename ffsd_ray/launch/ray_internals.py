@@ -5,7 +5,7 @@ The versions of Ray that the package accepts (pyproject.toml) are those that thi
 
 import functools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -14,11 +14,15 @@ from ray._private.state import state as _cluster_state
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback as _WorkerGroupCallback
 from ray.train.v2._internal.execution.worker_group import worker_group as _worker_group
 from ray.tune.execution import class_cache as _class_cache
+from ray.tune.experiment import Experiment, Trial
+from ray.tune.search import BasicVariantGenerator
+from ray.tune.search.basic_variant import _TrialIterator
 
 if TYPE_CHECKING:
     from ray.air.integrations.wandb import _WandbLoggingActor as WandbLoggingActor
 
 __all__ = [
+    "ListedTrials",
     "NamedPlacementGroups",
     "PlacementGroupName",
     "WandbLoggingActor",
@@ -97,6 +101,31 @@ class NamedPlacementGroups(_WorkerGroupCallback):
             yield
         finally:
             _worker_group.placement_group = unnamed
+
+
+class ListedTrials(BasicVariantGenerator):
+    """Hands out trials with the given configurations, in this order.
+
+    Of a grid search over them Tune would copy the whole list for each trial: two hours of it for 10,000 trials. What
+    this object saves of itself is nothing, for Tune's own state of a run is never read again.
+    """
+
+    def __init__(self, configs: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self._configs = configs
+
+    def add_configurations(self, experiments: Any) -> None:
+        """`experiments`: a list of one, whose configuration is left out of account."""
+        [experiment] = experiments
+        self._total_samples = len(self._configs)
+        self._trial_generator = self._trials(experiment)
+
+    def _trials(self, experiment: Experiment) -> Iterator[Trial]:
+        for index, config in enumerate(self._configs):
+            spec = experiment.spec | {"config": dict(config)}
+            yield from _TrialIterator(self._uuid_prefix, num_samples=1, unresolved_spec=spec, start=index)
+
+    def save_to_dir(self, dirpath: str, session_str: str) -> None: ...
 
 
 def keep_secrets_from_runtime_environments() -> None:

@@ -1,0 +1,37 @@
+"""A job's trials as Tune gets them, one after the other."""
+
+from pathlib import Path
+from typing import Any
+
+from ray.tune.experiment import Experiment
+
+from ffsd_ray.launch.ray_internals import ListedTrials
+
+
+class Counted(dict[str, Any]):
+    """Knows how many copies have been made of its like."""
+
+    copies = 0
+
+    def __deepcopy__(self, memo: object) -> "Counted":
+        type(self).copies += 1
+        return Counted(self)
+
+
+def test_tune_copies_each_of_them_a_few_times(tmp_path: Path) -> None:
+    """Of a grid search it copies every value for each trial: 10,000 trials would take hours before the first."""
+    configs = [{"trial": Counted(number=number)} for number in range(100)]
+    searcher = ListedTrials(configs)
+    searcher.add_configurations([Experiment("run", lambda config: None, config={}, storage_path=str(tmp_path))])
+    searcher.max_concurrent = 1
+    trials = []
+    while (trial := searcher.next_trial()) is not None:
+        trials.append(trial)
+        assert searcher.next_trial() is None, "one at a time"
+        assert not searcher.is_finished()
+        searcher.on_trial_complete(trial.trial_id)
+    assert searcher.is_finished()
+    assert searcher.total_samples == 100
+    assert [trial.config for trial in trials] == configs
+    assert len({trial.trial_id for trial in trials}) == 100
+    assert Counted.copies <= 5 * 100
