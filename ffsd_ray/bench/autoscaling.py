@@ -79,15 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     record = Record(arguments.out / default_path(), "autoscaling", command_line, torch.device("cpu"))
     console = Screen()
     with simulated_cluster() as cluster:
-        load = os.getloadavg()[0]
         options = [part for setting in settings for part in ("--set", setting)]
         timeline = measure(cluster, plan, [str(arguments.job), "--smoke", *options])
-    machine = {
-        "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "load_before": load,
-        "load_after": os.getloadavg()[0],
-    }
+    machine = record.content["machine"] | {"load_after": os.getloadavg()[0]}
     figures = {name: round(value, 1) for name, value in timeline.figures().items()}
     record.add(
         plan.job.name,
@@ -159,7 +153,7 @@ def _caption(record: Record, machine: Mapping[str, Any], figures: Mapping[str, f
     versions, date = record.content["versions"], record.content["date"]
     return (
         f"Nodes of one CPU, gone after {60 * _config()['idle_timeout_minutes']:.0f} s without work; on one machine of "
-        f"{machine['cores']} cores and {machine['memory_gib']:g} GiB, load {machine['load_before']:.0f} before "
+        f"{machine['cores']} cores and {machine['memory_gib']:g} GiB, load {machine['load']:.0f} before "
         f"and {machine['load_after']:.0f} after, Ray {versions['ray']}, {date[:10]}. Trials train in {share:.0%} of "
         "the nodes' time; the rest is starting and waiting."
     )

@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,16 @@ from typing import Any
 import torch
 
 from ffsd_ray.errors import RecordsError
+from ffsd_ray.memory import machine_memory
 from ffsd_ray.records.measurement import read
 from ffsd_ray.train.environment import environment
 
+#: What Linux says of them.
+_PROCESSORS = Path("/proc/cpuinfo")
+
 
 class Record:
-    """A JSON file: `date` (UTC), `revision`, `device`, `versions`, `command`, and `points`, each with its own `date`.
+    """A JSON file: `date` (UTC), `revision`, `device`, `machine`, `versions`, `command`, and `points`, each dated too.
 
     Where the file is there already, it is gone on with.
     """
@@ -29,7 +35,9 @@ class Record:
         now = environment(device, workers=1)
         began = now.pop("began")
         self._stamp = {"date": began, "revision": now["revision"]}
-        self.content: dict[str, Any] = {"date": began, "kind": kind, "command": command, **now, "points": {}}
+        self.content: dict[str, Any] = {
+            "date": began, "kind": kind, "command": command, **now, "machine": machine(), "points": {},
+        }  # fmt: skip
         if path.exists():
             earlier = read(path)
             for key in ("kind", "device"):
@@ -59,6 +67,17 @@ class Record:
             os.replace(temporary, self.path)
         except OSError as error:
             raise RecordsError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+
+def machine() -> dict[str, Any]:
+    """This machine: its processor, cores, memory, and how many processes have wanted to run in the last minute."""
+    models = re.search(r"^model name\s*: (.*)", _PROCESSORS.read_text(), re.M) if _PROCESSORS.exists() else None
+    return {
+        "processor": models[1] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(machine_memory() / 2**30, 1),
+        "load": round(os.getloadavg()[0], 1),
+    }
 
 
 def default_path() -> Path:

@@ -1,0 +1,75 @@
+"""CPU time and memory of another process, from /proc."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ffsd_ray.errors import UserError
+
+_MIB = 1024  # /proc counts in KiB
+
+
+class Sample(NamedTuple):
+    """A process so far: seconds since it was started, CPU seconds of its own threads, and its resident set in MiB."""
+
+    seconds: float
+    cpu_seconds: float
+    resident_mib: float
+    peak_mib: float
+
+    def figures(self) -> dict[str, float]:
+        return {name: round(value, 2) for name, value in self._asdict().items()}
+
+
+class Ended(NamedTuple):
+    """A process that has ended; `last`: the last look at it, None where it wrote nothing."""
+
+    status: int
+    seconds: float
+    last: Sample | None
+    output: str
+
+
+def observe(command: Sequence[str], told: Callable[[str, Sample], bool], **options: Any) -> Ended:
+    """Run a command; `told` gets each line of its output, with a look at the process, and says whether it may go on.
+
+    If not, it is interrupted as by Ctrl-C. `options`: of `subprocess.Popen`.
+
+    Raises:
+        UserError: this system has no /proc.
+    """
+    if not Path("/proc/self/stat").exists():
+        raise UserError("CPU time and memory of a process are read from /proc, which this system does not have")
+    began, last, lines = time.monotonic(), None, []
+    # Without a buffer: a line is seen when it is written.
+    options["env"] = {**os.environ, **options.get("env", {}), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **options
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if (sample := _sample(process.pid, began)) is not None:
+                last = sample
+                if not told(line.rstrip(), sample):
+                    process.send_signal(signal.SIGINT)
+                    break
+        lines += process.stdout
+    return Ended(process.returncode, time.monotonic() - began, last, "".join(lines))
+
+
+def _sample(process: int, began: float) -> Sample | None:
+    """None where the process has ended."""
+    try:
+        # The name, in brackets, may hold anything.
+        ticks = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+        status = dict(line.partition(":")[::2] for line in Path(f"/proc/{process}/status").read_text().splitlines())
+        resident, peak = (int(status[key].split()[0]) / _MIB for key in ("VmRSS", "VmHWM"))
+    except (OSError, KeyError):
+        return None
+    cpu = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return Sample(time.monotonic() - began, cpu, resident, peak)
