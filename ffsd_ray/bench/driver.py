@@ -32,12 +32,8 @@ _PROGRESS = re.compile(r"[\d:]{8} \[(\d+)/\d+\] .*: (starts|completed|failed)\b"
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ffsd_ray.bench.driver", description=__doc__)
-    parser.add_argument(
-        "--trials", type=_sizes, default=[], metavar="N,N", help="jobs of so many, trained to their end"
-    )
-    parser.add_argument(
-        "--planned", type=_sizes, default=[], metavar="N,N", help="jobs of which the first few trials run"
-    )
+    parser.add_argument("--trials", type=_sizes, default=[], metavar="N,N", help="jobs of so many, to their end")
+    parser.add_argument("--planned", type=_sizes, default=[], metavar="N,N", help="jobs of which the first few run")
     parser.add_argument("--out", type=Path, help="the record (default: bench-DATE-TIME.json), which is gone on with")
     arguments = parser.parse_args(argv)
     command_line = shlex.join(["python", "-m", "ffsd_ray.bench.driver", *(sys.argv[1:] if argv is None else argv)])

@@ -6,6 +6,7 @@ operation is taken to read all its inputs and to write its results, and nothing 
 """
 
 import argparse
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ffsd_ray import data
+from ffsd_ray.bench.record import Record
 from ffsd_ray.bench.synthetic import synthetic_data
 from ffsd_ray.bench.variations import configurations
 from ffsd_ray.command import command
@@ -110,17 +112,34 @@ class _Counting(TorchDispatchMode):
         return results
 
 
+def figures(found: Mapping[str, Operations], *, rows: int) -> dict[str, Any]:
+    """For a record: numbers and bytes of the `parts` of a step, and of the most frequent `kinds` in all of them."""
+    number, moved = _together(found)
+    return {
+        "parts": {part: [sum(of.number.values()), sum(of.bytes.values())] for part, of in found.items()},
+        "kinds": {kind: [count, moved[kind]] for kind, count in number.most_common(rows)},
+    }
+
+
+def _together(found: Mapping[str, Operations]) -> Operations:
+    """Those of all parts."""
+    return Operations(
+        sum((part.number for part in found.values()), Counter[str]()),
+        sum((part.bytes for part in found.values()), Counter[str]()),
+    )
+
+
 def table(title: str, found: Mapping[str, Operations], *, rows: int) -> Table:
     """The parts of a step, then the most frequent kinds of operations in all of them."""
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
     shown.add_column("")
     for heading in ("operations", "GB"):
         shown.add_column(heading, justify="right")
-    number = sum((part.number for part in found.values()), Counter[str]())
-    moved = sum((part.bytes for part in found.values()), Counter[str]())
-    lines = [(part, sum(of.number.values()), sum(of.bytes.values())) for part, of in found.items()]
+    number, moved = _together(found)
+    counted = figures(found, rows=rows)
+    lines = [(part, *numbers) for part, numbers in counted["parts"].items()]
     lines += [("together", sum(number.values()), sum(moved.values()))]
-    lines += [(f"  {kind}", count, moved[kind]) for kind, count in number.most_common(rows)]
+    lines += [(f"  {kind}", *numbers) for kind, numbers in counted["kinds"].items()]
     for name, count, read_and_written in lines:
         shown.add_row(name, f"{count:,}", f"{read_and_written / 1e9:.3f}")
     return shown
@@ -132,14 +151,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("job", type=Path, help="a job file, of which every configuration is counted")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key; repeatable")
     parser.add_argument("--rows", type=int, default=20, help="kinds of operations shown of each (default: 20)")
+    parser.add_argument("--out", type=Path, help="a record of it all, which is gone on with")
     arguments = parser.parse_args(argv)
+    command_line = shlex.join(["python", "-m", "ffsd_ray.bench.ops", *(sys.argv[1:] if argv is None else argv)])
+    record = Record(arguments.out, "operations", command_line, torch.device("cpu")) if arguments.out else None
     for label, spec in configurations(arguments.job, arguments.set).items():
         classes, size = spec.data.known_classes, spec.data.known_size
         if classes is None or size is None:
             dataset = data.load(spec.data, progress=True)
             classes, size = dataset.num_classes, dataset.image_size
         title = f"{label}: a step of {spec.train.batch_size} images, {spec.train.precision}"
-        Screen().print(table(title, operations(spec, classes, size), rows=arguments.rows))
+        found = operations(spec, classes, size)
+        Screen().print(table(title, found, rows=arguments.rows))
+        if record is not None:
+            record.add(title, figures(found, rows=arguments.rows))
     return 0
 
 
