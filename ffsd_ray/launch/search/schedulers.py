@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
@@ -17,6 +18,8 @@ from ffsd_ray.config.trial import TrialSpec
 
 #: The column of a trial's reports that Tune ranks by, whichever of its history it is (`Ranking.column`).
 RANKED = "ranked"
+#: A trial's states in which it may be begun, in the order of preference.
+_WAITING = (Trial.PENDING, Trial.PAUSED)
 
 
 def ranked(search: SearchSettings, spec: TrialSpec) -> str | None:
@@ -25,10 +28,29 @@ def ranked(search: SearchSettings, spec: TrialSpec) -> str | None:
     return ranking.column(spec.method.primary_series) if ranking else None
 
 
+class InOrder(FIFOScheduler):
+    """Begins trials in the order in which they were added.
+
+    Tune's own does too, and looks for the next one among all trials of the run, at every event.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._not_ended: list[Trial] = []
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._not_ended.append(trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        self._not_ended = [trial for trial in self._not_ended if not trial.is_finished()]
+        by_preference = (trial for state in _WAITING for trial in self._not_ended if trial.status == state)
+        return next(by_preference, None)
+
+
 def scheduler(settings: Scheduler, trials: Sequence[TrialSpec]) -> TrialScheduler:
     """Ray Tune's schedulers, which stop or change trials while they run. All count in epochs."""
     if isinstance(settings, EveryTrial):
-        return FIFOScheduler()
+        return InOrder()
     ranking: dict[str, Any] = {"metric": RANKED, "mode": settings.direction, "time_attr": "epoch"}
     if isinstance(settings, Asha):
         return AsyncHyperBandScheduler(
