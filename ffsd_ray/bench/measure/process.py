@@ -47,9 +47,7 @@ def observe(command: Sequence[str], told: Callable[[str, Sample], bool], **optio
     began, last, lines = time.monotonic(), None, []
     # Without a buffer: a line is seen when it is written.
     options["env"] = {**os.environ, **options.get("env", {}), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **options
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options) as process:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from ffsd_ray.bench.measure.linearity import fit, linear_cost
 from ffsd_ray.bench.measure.roofline import bytes_per_image
 from ffsd_ray.bench.measure.timing import Timing
 from ffsd_ray.bench.measure.workers import compare_workers
+from ffsd_ray.bench.readme import README, RECORDS, take, with_tables
 from ffsd_ray.bench.record import Record
 from ffsd_ray.bench.reference.plain_ffsd import Reference, reference_spec
 from ffsd_ray.bench.run_suite import run_suite
@@ -28,6 +30,7 @@ from ffsd_ray.bench.synthetic import synthetic_data
 from ffsd_ray.bench.variations import variations
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data.batches import normalise
+from ffsd_ray.errors import RecordsError
 
 from helpers.images import data_settings, images_of
 from helpers.small_run import small_job
@@ -176,7 +179,7 @@ def written(out: Path, times_literal: float) -> Record:
     def setting(precision: str, *, literal: bool = False) -> dict[str, Any]:
         step = {"n": 9, "median": 1.5 if literal else 1.5 / times_literal, "quartiles": [0.1, 2.0]}
         return {
-            "spec": {"train": {"precision": precision}},
+            "spec": {"train": {"precision": precision, "batch_size": 128, "lr": 0.1}, "seed": 0},
             "literal": literal,
             "step": step,
             "images_per_second": 1.0,
@@ -210,6 +213,38 @@ def test_a_speed_that_is_required(
     assert figures["resnet32 n=2, bf16: speed, × reference"] == 2.5
     said = capsys.readouterr().out
     assert said.count("Below --require 2.6") == 2 * status, "in both precisions"
+
+
+def test_the_readme_is_made_from_the_records() -> None:
+    text = README.read_text()
+    assert with_tables(text, RECORDS) == text, "python -m ffsd_ray.bench.readme"
+    for file in RECORDS.iterdir():
+        assert file.stat().st_size < 20_000, file.name
+        assert f"<!-- records: {file.stem.rpartition('-')[0]} -->" in text, file.name
+
+
+def test_a_record_is_taken_into_the_readme(tmp_path: Path) -> None:
+    """Without what no table shows; what there is no record of stays as it is."""
+    out, folder = tmp_path / "suite.json", tmp_path / "records"
+    folder.mkdir()
+    written(out, 2.5)
+    with pytest.raises(RecordsError, match=r"is of the kind cpu-suite,-smoke; expected one of .*cpu-suite"):
+        take(out, folder)
+    out.write_text(out.read_text().replace("suite, smoke", "suite"))
+    text = "before\n<!-- records: cpu-suite -->\nold\n<!-- end -->\n<!-- records: driver -->\nkept\n<!-- end -->\n"
+    assert with_tables(text, folder) == text
+    taken = take(out, folder)
+    assert '"lr"' not in taken.read_text()
+    assert re.fullmatch(r"cpu-suite-20\d{6}\.json", taken.name)
+    shown = with_tables(text, folder)
+    assert "| a step | 600 ms, 2.50 × the reference's speed |" in shown
+    assert "| at most possible, were every operation as fast as a matrix product | 15.00 × |" in shown
+    assert "ResNet-32, batch 128, 32 px, 1 threads on" in shown
+    assert "old" not in shown
+    assert "<!-- records: driver -->\nkept\n<!-- end -->\n" in shown
+    assert with_tables(shown, folder) == shown
+    with pytest.raises(RecordsError, match="records: speed: expected one of"):
+        with_tables("<!-- records: speed -->\n<!-- end -->\n", folder)
 
 
 def test_what_was_not_measured_is_no_speed() -> None:

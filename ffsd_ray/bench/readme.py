@@ -1,0 +1,208 @@
+"""`python -m ffsd_ray.bench.readme [RECORD ...]`: make the tables of this folder's README from the records in it.
+
+Each RECORD, a file that a benchmark has written, is taken into the folder first, without what no table shows. In the
+README a table stands between `<!-- records: KIND -->` and `<!-- end -->`, and is the newest record's of this kind.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ffsd_ray.bench.compare import best
+from ffsd_ray.bench.suites import cpu_summary
+from ffsd_ray.command import command
+from ffsd_ray.errors import RecordsError
+from ffsd_ray.records.measurement import read
+
+RECORDS = Path(__file__).parent / "records"
+README = Path(__file__).parent / "README.md"
+
+_BLOCK = re.compile(r"(?<=<!-- records: )(?P<kind>[a-z-]+) -->\n(?P<text>.*?)(?=<!-- end -->)", re.S)
+#: Of a setting's spec, what is read here.
+_TRAIN = ("precision", "execution", "batch_size")
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ffsd_ray.bench.readme", description=__doc__)
+    parser.add_argument("record", nargs="*", type=Path, help="a record to be taken into the folder")
+    for file in parser.parse_args(argv).record:
+        print(f"Taken: {take(file, RECORDS)}")
+    README.write_text(with_tables(README.read_text(), RECORDS))
+    print(f"Written: {README}")
+    return 0
+
+
+def take(file: Path, folder: Path) -> Path:
+    """Write a record into the folder, named after its kind and date, and return where.
+
+    Raises:
+        RecordsError: there are no tables of its kind.
+    """
+    content = read(file)
+    kind = _kind(content)
+    if kind not in _TABLES:
+        raise RecordsError(f"{file}: is of the kind {kind}; expected one of {', '.join(_TABLES)}")
+    for point in content["points"].values():
+        for setting in point.get("settings", {}).values():
+            train = setting["spec"]["train"]
+            setting["spec"] = {"train": {key: value for key, value in train.items() if key in _TRAIN}}
+    taken = folder / f"{kind}-{content['date'][:10].replace('-', '')}.json"
+    taken.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return taken
+
+
+def newest(kind: str, folder: Path) -> Path | None:
+    """The newest record of a kind; None where there is none."""
+    return max(folder.glob(f"{kind}-????????.json"), default=None)
+
+
+def with_tables(text: str, folder: Path) -> str:
+    """A README with the tables of the folder's records. What there is no record of stays as it is.
+
+    Raises:
+        RecordsError: the text wants tables of an unknown kind, or a record is damaged.
+    """
+
+    def filled(block: re.Match[str]) -> str:
+        kind = block["kind"]
+        if kind not in _TABLES:
+            raise RecordsError(f"records: {kind}: expected one of {', '.join(_TABLES)}")
+        file = newest(kind, folder)
+        return f"{kind} -->\n{block['text'] if file is None else tables(read(file))}"
+
+    return _BLOCK.sub(filled, text)
+
+
+def tables(content: Mapping[str, Any]) -> str:
+    """The text that a record makes in the README, which ends with a line's end."""
+    command = re.sub(r" --out \S+", "", content["command"])
+    return f"`{command}`: {_TABLES[_kind(content)](content)}\n"
+
+
+def _kind(content: Mapping[str, Any]) -> str:
+    """The kind of a record, as a file's name has it."""
+    return str(content.get("kind")).replace(" ", "-")
+
+
+def _operations(content: Mapping[str, Any]) -> str:
+    points = content["points"]
+    counted = list(points.values())
+    rows: dict[str, list[list[int]]] = {
+        part: [point["parts"][part] for point in counted] for part in counted[0]["parts"]
+    }
+    rows["together"] = [[sum(of) for of in zip(*point["parts"].values(), strict=True)] for point in counted]
+    rows |= {f"`{kind}`": [point["kinds"].get(kind, []) for point in counted] for kind in counted[0]["kinds"]}
+    table = _table(
+        ["", *points],
+        [[name, *(f"{of[0]:,}, {of[1] / 1e9:.2f} GB" if of else "fewer" for of in row)] for name, row in rows.items()],
+    )
+    return f"operations, and what they read and write; {_when(content)}.\n\n{table}"
+
+
+def _cpu_suite(content: Mapping[str, Any]) -> str:
+    settings = [setting for point in content["points"].values() for setting in point.get("settings", {}).values()]
+    literal = next(setting["step"]["median"] for setting in settings if setting["literal"])
+    by_precision = {precision: best(settings, precision=precision) for precision in ("fp32", "bf16")}
+    fastest = {precision: setting for precision, setting in by_precision.items() if setting is not None}
+    table = _table(
+        ["", *fastest],
+        [
+            [
+                "a step",
+                *(
+                    f"{1e3 * setting['step']['median']:,.0f} ms, {setting['times_literal']:.2f} × the reference's speed"
+                    for setting in fastest.values()
+                ),
+            ],
+            ["peak memory", *(f"{setting['memory_of_literal']:.2f} × the reference's" for setting in fastest.values())],
+            [
+                "at most possible, were every operation as fast as a matrix product",
+                *(f"{literal / setting['floor']['compute']:.2f} ×" for setting in fastest.values()),
+            ],
+        ],
+    )
+    others = [
+        f"{figure.name}: {figure.value:.3g}{figure.unit}"
+        for figure in cpu_summary(content["points"])[-2:]
+        if figure.value is not None
+    ]
+    batch = settings[0]["spec"]["train"]["batch_size"]
+    return (
+        f"FFSD with two students, ResNet-32, batch {batch}, 32 px, {_when(content)}. The reference is Algorithm 1 "
+        f"taken literally, as the authors' code computes it: {1e3 * literal:,.0f} ms a step.\n\n{table}\n\n"
+        f"Besides: {'; '.join(others)}."
+    )
+
+
+def _driver(content: Mapping[str, Any]) -> str:
+    done = {name: point for name, point in content["points"].items() if "records" in point}
+    planned = {name: point for name, point in content["points"].items() if "dry_run" in point}
+
+    def ended(point: Mapping[str, Any], key: str) -> str:
+        return ", ".join(f"{sample[key]:,.0f}" for sample in point["ended"].values())
+
+    whole = [
+        ["until the first trial starts, s", *(f"{point['first_trial']['seconds']:.0f}" for point in done.values())],
+        ["driver's CPU until then, s", *(f"{point['first_trial']['cpu_seconds']:.1f}" for point in done.values())],
+        ["driver's CPU a trial, ms", *(f"{1e3 * point['cpu_seconds_a_trial']:.0f}" for point in done.values())],
+        ["a trial, s", *(f"{point['seconds_a_trial']:.2f}" for point in done.values())],
+        ["trials ended", *(", ".join(f"{int(count):,}" for count in point["ended"]) for point in done.values())],
+        ["driver's CPU by then, s", *(ended(point, "cpu_seconds") for point in done.values())],
+        ["driver's memory then, MiB", *(ended(point, "resident_mib") for point in done.values())],
+        ["records, files", *(f"{point['records']['files']:,}" for point in done.values())],
+        ["records, MB", *(f"{point['records']['bytes'] / 1e6:,.0f}" for point in done.values())],
+        ["`ffsd report`, s (CPU s)", *(_seconds(point["report"]) for point in done.values())],
+        ["`ffsd report --html`, s (CPU s)", *(_seconds(point["page"]) for point in done.values())],
+        ["page, MB", *(f"{point['page']['bytes'] / 1e6:.1f}" for point in done.values())],
+    ]
+    begun = [
+        ["`--dry-run`, s (CPU s)", *(_seconds(point["dry_run"]) for point in planned.values())],
+        ["its memory, MiB", *(f"{point['dry_run']['peak_mib']:,.0f}" for point in planned.values())],
+        ["until the first trial starts, s (CPU s)", *(_seconds(point["first_trial"]) for point in planned.values())],
+        ["driver's CPU a trial, ms", *(f"{1e3 * point['cpu_seconds_a_trial']:.0f}" for point in planned.values())],
+        ["driver's memory, MiB", *(ended(point, "peak_mib") for point in planned.values())],
+    ]
+    parts = [_table(["trials", *(f"{point['trials']:,}" for point in done.values())], whole)]
+    if planned:
+        heads = [f"{point['trials']:,}" for point in planned.values()]
+        parts += ["Planned, and interrupted when the first few trials had ended:", _table(["trials", *heads], begun)]
+    return f"ResNet-8, digits at 8 × 8, two steps a trial, {_when(content)}.\n\n" + "\n\n".join(parts)
+
+
+def _seconds(figures: Mapping[str, float]) -> str:
+    return f"{figures['seconds']:.1f} ({figures['cpu_seconds']:.1f})"
+
+
+#: By the kind of a record, in a file's name.
+_TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "operations": _operations,
+    "cpu-suite": _cpu_suite,
+    "driver": _driver,
+}
+
+
+def _when(content: Mapping[str, Any]) -> str:
+    """The machine, what ran on it, and the day."""
+    machine, versions, date = content["machine"], content["versions"], datetime.fromisoformat(content["date"])
+    parts = [
+        f"{content['device']['threads']} threads on {machine['cores']} cores ({machine['processor']}, "
+        f"{machine['memory_gib']:g} GiB, load {machine['load']:.1f} before)",
+        f"torch {versions['torch']}, Ray {versions['ray']}",
+        f"{date.day} {date:%B %Y}",
+    ]
+    return ", ".join(parts)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
