@@ -1,9 +1,10 @@
 """What a classifier's predictions on labelled images are worth: by class, and how far to believe its probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
@@ -36,22 +37,50 @@ class Quality(NamedTuple):
     @property
     def by_class(self) -> NDArray[np.float64]:
         """The accuracy on each class."""
-        with np.errstate(invalid="ignore"):
-            accuracies: NDArray[np.float64] = 100 * self.confusion.diagonal() / self.images
-        return accuracies
+        return accuracy_by_class(self.confusion)
+
+
+def count_confusion(counts: Tensor, labels: Tensor, predicted: Tensor) -> None:
+    """Add images to confusion matrices in place, without waiting for the device.
+
+    Args:
+        counts: int64 [..., K, K], contiguous: images by true and by predicted class.
+        labels: int64 [N].
+        predicted: int64 [..., N], classes.
+    """
+    places = labels * counts.shape[-1] + predicted
+    counts.flatten(-2).scatter_add_(-1, places, torch.ones_like(places))
+
+
+def named_confusion(counts: Tensor, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """A confusion matrix [K, K] as records have it: by true and predicted class the numbers that are not 0."""
+    rows = zip(classes, counts.tolist(), strict=True)
+    return {true: {name: count for name, count in zip(classes, row, strict=True) if count} for true, row in rows}
+
+
+def confusion_of(named: Mapping[str, Mapping[str, int]]) -> NDArray[np.int64]:
+    """The matrix [K, K] of what `named_confusion` has made."""
+    return np.array([[row.get(name, 0) for name in named] for row in named.values()], dtype=np.int64)
+
+
+def accuracy_by_class(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Accuracies [K] in percent of a confusion matrix [K, K]; NaN of classes without images."""
+    with np.errstate(invalid="ignore"):
+        accuracies: NDArray[np.float64] = 100 * confusion.diagonal() / confusion.sum(axis=1)
+    return accuracies
 
 
 def quality(logits: Tensor, labels: Tensor) -> Quality:
     """From the logits [N, K] of images with labels [N]."""
-    from sklearn.metrics import confusion_matrix, log_loss
+    from sklearn.metrics import log_loss
 
     classes = logits.shape[1]
     probabilities = logits.double().softmax(dim=1).numpy()
-    confusion = confusion_matrix(labels.numpy(), probabilities.argmax(axis=1), labels=range(classes))
-    counts = confusion.sum(axis=1)
-    accuracies = confusion.diagonal()[counts > 0] / counts[counts > 0]
+    counts = torch.zeros(classes, classes, dtype=torch.int64)
+    count_confusion(counts, labels, logits.argmax(dim=1))
+    confusion = counts.numpy()
     return Quality(
-        balanced=100 * float(accuracies.mean()),
+        balanced=float(np.nanmean(accuracy_by_class(confusion))),
         nll=float(log_loss(labels.numpy(), probabilities, labels=range(classes))),
         ece=100 * _calibration_error(probabilities, labels.numpy()),
         confusion=confusion,

@@ -35,6 +35,8 @@ class Progress(TypedDict):
     best: dict[str, Best]
     #: Of the deployed network; none before the first evaluation.
     best_weights: Weights
+    #: [K, K]; earlier versions did not write it.
+    confusion: NotRequired[InstanceOf[Tensor] | None]
     lineage: list[Takeover]
 
 

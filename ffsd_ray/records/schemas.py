@@ -168,6 +168,15 @@ class Similarity(TypedDict):
     attention: FiniteFloat
 
 
+def _of_classes(confusion: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    if not all(row.keys() <= confusion.keys() for row in confusion.values()):
+        raise expected("as predicted classes those that are true ones")
+    return confusion
+
+
+Confusion = Annotated[dict[str, dict[str, Count]], AfterValidator(_of_classes)]
+
+
 class Result(TypedDict):
     """result.json; and provisional_result.json, which is the result if a scheduler ends the trial now."""
 
@@ -188,6 +197,9 @@ class Result(TypedDict):
     last: EpochRow
     #: By series.
     best: dict[str, Best]
+    #: Test images by true and by predicted class, of the deployed network after the last epoch: every class in order,
+    #: with the numbers that are not 0. With up to `CONFUSION_TO` classes.
+    confusion: NotRequired[Confusion]
     #: How many the data set has, and its images' side in pixels; null where the trial knew neither.
     classes: Count | None
     image_size: Count | None

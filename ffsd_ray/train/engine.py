@@ -140,33 +140,43 @@ class Engine:
         return self.executor.train(parts)
 
     @torch.inference_mode()
-    def end_epoch(self, *, evaluate: bool) -> HistoryRow:
-        """Show the method what is held out; return accuracies and losses on every split where it is to `evaluate`."""
+    def end_epoch(self, *, evaluate: bool) -> tuple[HistoryRow, dict[str, Tensor]]:
+        """Show the method what is held out; where it is to `evaluate`, measure the group.
+
+        Returns accuracies and losses on every split, and confusion matrices of the test images by member.
+        """
         share_statistics(self.method)
         if self.average is not None:
             share_statistics(self.average.group)
         self.method.eval()
         row: HistoryRow = {}
+        confusion: dict[str, Tensor] = {}
         for split in self.evaluations if evaluate else ():
-            row |= self.measure(split)
+            meter = self._evaluate(split)
+            row |= meter.read(split)
+            confusion |= meter.confusion()
         if "val" in self.evaluations:
             self.method.fit_on_validation(self.evaluations["val"], sum_over_workers)
-        return row
+        return row, confusion
 
     @torch.inference_mode()
     def measure(self, split: str, batches: int | None = None) -> HistoryRow:
         """Accuracies and losses on a split, or on its first `batches`, as the method is."""
-        meter = self._accuracy_meter()
+        return self._evaluate(split, batches).read(split)
+
+    def _evaluate(self, split: str, batches: int | None = None) -> AccuracyMeter:
+        meter = self._accuracy_meter(confusion=split == "test")
         for images, labels in islice(self.evaluations[split], batches):
             meter.update(self.executor.predict(images), labels)
-        return meter.read(split)
+        return meter
 
     def meters(self) -> Meters:
         """New meters for a training epoch."""
         return Meters(TermMeter(self._device), self._accuracy_meter())
 
-    def _accuracy_meter(self) -> AccuracyMeter:
-        return AccuracyMeter(self.method.members, self.method.common, self._classes, self._device)
+    def _accuracy_meter(self, *, confusion: bool = False) -> AccuracyMeter:
+        method = self.method
+        return AccuracyMeter(method.members, method.common, self._classes, self._device, confusion=confusion)
 
 
 def trained_parameters(module: nn.Module) -> int:

@@ -10,14 +10,24 @@ from torch import Tensor
 
 from ffsd_ray.errors import TrialError
 from ffsd_ray.methods import Losses
-from ffsd_ray.series import ANY, LOGITS, MEAN, TOP5_FROM, HistoryRow
+from ffsd_ray.quality import count_confusion
+from ffsd_ray.series import ANY, CONFUSION_TO, LOGITS, MEAN, TOP5_FROM, HistoryRow
 from ffsd_ray.train.distributed import earliest_over_workers, sum_over_workers
 
 
 class AccuracyMeter:
     """Loss and accuracies of every member and of the common students together, over a split."""
 
-    def __init__(self, members: Sequence[str], common: Sequence[str], classes: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        members: Sequence[str],
+        common: Sequence[str],
+        classes: int,
+        device: torch.device,
+        *,
+        confusion: bool = False,
+    ) -> None:
+        """`confusion`: also count the images of each true class by the class that each member predicts."""
         self._members, self._common = list(members), list(common)
         self._top5 = classes >= TOP5_FROM
         students = [self._members.index(name) for name in self._common]
@@ -26,6 +36,12 @@ class AccuracyMeter:
         series = len(self._members) + (2 if common else 0)
         #: [series, (top1, top5, loss)] sums over images, then the number of images.
         self._sums = torch.zeros(series, 3, dtype=torch.float64, device=device)
+        #: [members, K, K].
+        self._confusion = (
+            torch.zeros(len(self._members), classes, classes, dtype=torch.int64, device=device)
+            if confusion and classes <= CONFUSION_TO
+            else None
+        )
         self._images = 0
 
     def update(self, logits: dict[str, Tensor], labels: Tensor) -> None:
@@ -33,7 +49,10 @@ class AccuracyMeter:
         scores = torch.stack([logits[name].detach() for name in self._members])
         if self._common:
             scores = torch.cat([scores, scores[self._students].mean(dim=0, keepdim=True)])
-        top1 = scores.argmax(dim=2) == labels
+        predicted = scores.argmax(dim=2)
+        if self._confusion is not None:
+            count_confusion(self._confusion, labels, predicted[: len(self._members)])
+        top1 = predicted == labels
         top5 = (scores.topk(5, dim=2).indices == labels[:, None]).any(dim=2) if self._top5 else top1
         right = torch.stack([top1, top5])
         if self._common:
@@ -69,6 +88,12 @@ class AccuracyMeter:
                 values = [row[f"{split}/{name}/{measure}"] for name in self._common]
                 row[f"{split}/{MEAN}/{measure}"] = math.fsum(values) / len(values)
         return row
+
+    def confusion(self) -> dict[str, Tensor]:
+        """Confusion matrices [K, K] by member, over all workers; none with more than CONFUSION_TO classes."""
+        if self._confusion is None:
+            return {}
+        return dict(zip(self._members, sum_over_workers(self._confusion).cpu(), strict=True))
 
 
 class TermMeter:

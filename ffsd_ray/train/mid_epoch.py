@@ -17,12 +17,15 @@ class Progress:
     best: dict[str, dict[str, float]] = field(default_factory=dict)
     #: The deployed member's weights at its best epoch.
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    #: [K, K]: test images by true and by predicted class, of the deployed member after the last of the rows; None where
+    #: that was not evaluated, or there are too many classes.
+    confusion: Tensor | None = None
     #: Each time that this state was taken over from another trial: its identity (`from`), after which `epoch` of its,
     #: and the settings `changed` from then on.
     lineage: list[dict[str, Any]] = field(default_factory=list)
 
     def state(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("rows", "best", "best_weights", "lineage")}
+        return {name: getattr(self, name) for name in ("rows", "best", "best_weights", "confusion", "lineage")}
 
     def add(self, row: HistoryRow, selection: str) -> set[str]:
         """Add an epoch's row; return the series that had their best top-1 on the split `selection` in it."""

@@ -12,6 +12,7 @@ from ffsd_ray import data
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.deployed import Card, pack
 from ffsd_ray.errors import TrialError, summary
+from ffsd_ray.quality import named_confusion
 from ffsd_ray.records.checkpoint import fits
 from ffsd_ray.records.trial import MODEL_BEST, MODEL_LAST, TrialRecords
 from ffsd_ray.series import HistoryRow
@@ -88,9 +89,12 @@ class Trainer:
                 records.write_history(self._progress.rows)
         for epoch in range(len(self._progress.rows) + 1, spec.train.epochs + 1):
             evaluate = spec.train.evaluates_after(epoch)
-            row = self._train_epoch(epoch) | self._engine.end_epoch(evaluate=evaluate)
+            trained = self._train_epoch(epoch)
+            evaluated, confusion = self._engine.end_epoch(evaluate=evaluate)
+            row = trained | evaluated
             improved = self._progress.add(row, self._selection)
             name, network = self._deployed
+            self._progress.confusion = confusion.get(name)
             if name in improved:
                 self._progress.best_weights = _copy(network.state_dict())
             if writes:
@@ -255,7 +259,7 @@ class Trainer:
 
     def _result(self) -> dict[str, Any]:
         method, progress, executor, device = self._method, self._progress, self._engine.executor, self._context.device
-        deployed = self._deployed[0]
+        deployed, counts = self._deployed[0], progress.confusion
         exploits = [f"exploited from {taken['from']} at {taken['epoch']}" for taken in progress.lineage]
         return {
             "ended": "; ".join(exploits) or "completed",
@@ -267,6 +271,7 @@ class Trainer:
             "selection": self._selection,
             "last": progress.rows[-1],
             "best": progress.best,
+            **({} if counts is None else {"confusion": named_confusion(counts, self._dataset.classes)}),
             "classes": self._dataset.num_classes,
             "image_size": self._dataset.image_size,
             "parameters": {

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
 from ffsd_ray.report.collect import Trial
-from ffsd_ray.report.page.charts import charts_of_epochs, charts_of_settings
+from ffsd_ray.report.page.charts import charts_of_classes, charts_of_epochs, charts_of_settings
 from ffsd_ray.report.page.trials import About
 from ffsd_ray.report.plots.style import GRID, INK, MUTED, PAPER, check_file, check_installed
 from ffsd_ray.report.tables.summary import Summary
@@ -74,6 +74,7 @@ def _page(run: RunRecords, table: Table, trials: Sequence[Trial], watched: bool)
         trials=abouts,
         settings=charts_of_settings(drawn),
         training=charts_of_epochs(run, drawn),
+        classes=charts_of_classes(drawn),
         environments=Counter(about.environment for about in abouts if about.environment),
         job=run.text(),
         overrides=run.overrides(),

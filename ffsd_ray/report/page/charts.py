@@ -9,11 +9,11 @@ from ffsd_ray.config.labels import has
 from ffsd_ray.config.load import varying
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.report.page import over_epochs, over_settings
+from ffsd_ray.report.page import confusion, over_epochs, over_settings
 from ffsd_ray.report.page.figure import Figure
 from ffsd_ray.report.plots.axes import value_of
 from ffsd_ray.report.plots.heatmap import heat_map
-from ffsd_ray.report.plots.learning_curves import curves_so_far
+from ffsd_ray.report.plots.learning_curves import MOST_SHOWN, curves_so_far, of_more
 from ffsd_ray.report.plots.parallel_coordinates import parallel
 from ffsd_ray.report.plots.sweep import curves
 from ffsd_ray.report.tables.table import Table
@@ -65,6 +65,24 @@ def charts_of_epochs(run: RunRecords, table: Table) -> list[Chart]:
         title = f"{table.title}: members of a group after each epoch"
         charts.append(Chart(title, found.captions, (("", over_epochs.members(several)),)))
     return charts
+
+
+def charts_of_classes(table: Table) -> list[Chart]:
+    """Test images by true and predicted class; none where no trial has recorded them. One figure for each data set."""
+    found = confusion.matrices(table)
+    if not found:
+        return []
+    of_classes: dict[tuple[str, ...], list[confusion.Matrix]] = {}
+    for matrix in found[:MOST_SHOWN]:
+        of_classes.setdefault(matrix.classes, []).append(matrix)
+    several = len(of_classes) > 1
+    figures = tuple(
+        (f"{len(classes)} classes: {classes[0]} to {classes[-1]}" * several, confusion.figure(some))
+        for classes, some in of_classes.items()
+    )
+    title = f"{table.title}: test images by true and predicted class"
+    told = table.captions_without("accuracy", "best epoch", "ensembles", "gain")
+    return [Chart(title, (*confusion.CAPTIONS, *told, *of_more(len(found))), figures)]
 
 
 def _over(table: Table, keys: list[str]) -> Iterator[Chart]:

@@ -28,7 +28,7 @@ def text(value: object) -> str:
 
 
 def name(value: str) -> str:
-    """Such text for a legend, in lines."""
+    """Such text for a legend or an axis, in lines."""
     return "<br>".join(map(text, textwrap.wrap(value, _LETTERS))) or text(value)
 
 
@@ -93,6 +93,34 @@ def axis(title: str = "", **options: Any) -> dict[str, Any]:
         "zeroline": False,
         "automargin": True,
     } | options
+
+
+def menu(names: Sequence[str], owners: Sequence[int], changes: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """A layout's options: a menu above the chart, which chooses what is shown; nothing where there is no choice.
+
+    `owners`: of each trace whose it is, as an index of `names`; `changes`: of the layout with each choice.
+    """
+    if len(names) < 2:
+        return {}
+    choices = [
+        {
+            "label": text(value),
+            "method": "update",
+            "args": [{"visible": [owner == index for owner in owners]}, changes[index] if changes else {}],
+        }
+        for index, value in enumerate(names)
+    ]
+    menu = {
+        "buttons": choices,
+        "x": 0,
+        "xanchor": "left",
+        "y": 1.02,
+        "yanchor": "bottom",
+        "bgcolor": PAPER,
+        "bordercolor": MUTED,
+        "font": {"color": INK},
+    }
+    return {"updatemenus": [menu], "margin": MARGIN | {"t": 84}}
 
 
 def height(lines: int) -> int:

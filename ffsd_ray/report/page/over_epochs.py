@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ffsd_ray.report.page.figure import (
-    MARGIN,
     Figure,
     axis,
     band,
@@ -12,13 +11,14 @@ from ffsd_ray.report.page.figure import (
     dash,
     height,
     layout,
+    menu,
     name,
     points,
     style,
     text,
 )
 from ffsd_ray.report.plots.learning_curves import Panel
-from ffsd_ray.report.plots.style import ACCURACY, INK, MUTED, PAPER
+from ffsd_ray.report.plots.style import ACCURACY, MUTED
 from ffsd_ray.report.tables.rows import Cell
 
 #: With more lines than this, what is told is of the one at the pointer, not of all at its epoch.
@@ -42,21 +42,7 @@ def members(panels: Sequence[Panel]) -> Figure:
         for column, curve in panel.curves.items():
             data.append(_line(column, curve, panel.seeds, style(column)) | {"visible": index == 0})
             owners.append(index)
-    choices = [
-        {"label": text(panel.name), "method": "restyle", "args": [{"visible": [owner == index for owner in owners]}]}
-        for index, panel in enumerate(panels)
-    ]
-    menu = {
-        "buttons": choices,
-        "x": 0,
-        "xanchor": "left",
-        "y": 1.02,
-        "yanchor": "bottom",
-        "bgcolor": PAPER,
-        "bordercolor": MUTED,
-        "font": {"color": INK},
-    }
-    above = {"updatemenus": [menu], "margin": MARGIN | {"t": 84}} if len(panels) > 1 else {}
+    above = menu([panel.name for panel in panels], owners)
     return {"data": data, "layout": _layout(len(panels[0].curves), ACCURACY, **above)}
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: More panels than this nobody reads.
-_PANELS = 24
+#: More configurations than this nobody reads.
+MOST_SHOWN = 24
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,24 @@ def curves_so_far(run: RunRecords, table: Table) -> TrainingCurves:
     """The same of every configuration that has an epoch behind it; there may be none."""
     rows = [row for row in table.first_epoch.rows if any(not trial.error for trial in row.group.trials)]
     with ThreadPoolExecutor(16) as pool:
-        panels = list(pool.map(lambda row: _panel(run, row), rows[:_PANELS]))
+        panels = list(pool.map(lambda row: _panel(run, row), rows[:MOST_SHOWN]))
     captions = list(table.captions_without("gain", "best epoch", "deployed"))
     captions.append(f"{TRAINING}: the method’s primary column, measured on augmented images while they are trained on")
     if any(not trial.error and trial.result is None for row in rows for trial in row.group.trials):
         captions.append("trials that have not ended count as far as they have come")
-    if len(rows) > _PANELS:
-        captions.append(f"the first {_PANELS} of {len(rows)} configurations; choose others with --where KEY=VALUE")
+    captions += of_more(len(rows))
     return TrainingCurves(
         f"{table.title}: accuracy on the test images after each epoch",
         tuple(captions),
         tuple(panel for panel in panels if panel.seeds),
     )
+
+
+def of_more(configurations: int) -> list[str]:
+    """A caption where there are more than are shown."""
+    if configurations <= MOST_SHOWN:
+        return []
+    return [f"the first {MOST_SHOWN} of {configurations} configurations; choose others with --where KEY=VALUE"]
 
 
 def _panel(run: RunRecords, row: Row) -> Panel:

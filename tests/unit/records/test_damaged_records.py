@@ -164,6 +164,7 @@ WRONG: dict[str, list[tuple[str, Any, str]]] = {
         ("image_size", 1 << 40, "image_size: expected less than 2147483648, found 1099511627776"),
         ("parameters.deployed", ..., "parameters: expected a key deployed"),
         ("seconds", -1, "seconds: expected greater than or equal to 0, found -1"),
+        ("confusion.3", {"eight": 1}, "confusion: expected as predicted classes those that are true ones"),
         ("similarity", None, "similarity: expected a valid dictionary, found None"),
         ("ended", "", "ended: expected to match pattern"),
     ],

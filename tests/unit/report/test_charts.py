@@ -6,7 +6,7 @@ import pytest
 
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.report.page.charts import Chart, charts_of_epochs, charts_of_settings
+from ffsd_ray.report.page.charts import Chart, charts_of_classes, charts_of_epochs, charts_of_settings
 from ffsd_ray.report.page.figure import Figure
 from ffsd_ray.report.tables.table import result_table
 
@@ -116,6 +116,29 @@ def test_methods_over_epochs(record: Any) -> None:
     assert {trace["name"] for trace in members if trace["visible"]} == {"Mean of common", "Ens (any)", "Ens (logits)"}
 
 
+CONFUSION = {0: {"cat": {"cat": 3, "dog": 1}, "dog": {"dog": 2}}, 1: {"cat": {"cat": 4}, "dog": {"cat": 1, "dog": 1}}}
+
+
+def confused(spec: TrialSpec) -> Outcome:
+    """As an earlier version had recorded the baselines, and the third seed's trials."""
+    recorded = spec.seed in CONFUSION and spec.method.name != "baseline"
+    return result(spec, 90.0, 80.0) | ({"confusion": CONFUSION[spec.seed]} if recorded else {})
+
+
+def test_confusion_matrices_are_summed_over_seeds(record: Any) -> None:
+    """Of each configuration that has them, with its classes' accuracies."""
+    [chart] = charts_of_classes(result_table(record(METHODS, confused)))
+    [(_, figure)] = chart.figures
+    first, second = figure["data"]
+    assert first["customdata"] == second["customdata"] == [[7, 1], [1, 3]]
+    assert first["text"] == [["7", "1"], ["1", "3"]]
+    assert (first["visible"], second["visible"]) == (True, False)
+    assert first["z"][1] == [0.5, 0.866]
+    assert figure["layout"]["yaxis"]["ticktext"] == ["cat (87.5 %)", "dog (75.0 %)"]
+    assert [choice["label"] for choice in figure["layout"]["updatemenus"][0]["buttons"]] == ["dml n=2", "ffsd n=2"]
+    assert charts_of_classes(result_table(record(METHODS, outcome))) == []
+
+
 @pytest.mark.thorough
 def test_plotly_takes_all_that_is_said_to_it(record: Any) -> None:
     from plotly.graph_objects import Figure as Checked
@@ -123,7 +146,8 @@ def test_plotly_takes_all_that_is_said_to_it(record: Any) -> None:
     history(run := record(METHODS.replace("method: [", "train.lr: [0.1, 0.2], method: ["), outcome))
     charts = [*charts_of_epochs(run, result_table(run)), *charts_of_settings(result_table(run, ["last"]))]
     charts += charts_of_settings(result_table(record(JOB, outcome), ["best"]))
-    assert len(charts) == 3 + 1 + 7
+    charts += charts_of_classes(result_table(record(METHODS, confused)))
+    assert len(charts) == 3 + 1 + 7 + 1
     for chart in charts:
         for _, figure in chart.figures:
             Checked(figure)  # raises where it has an attribute that there is not

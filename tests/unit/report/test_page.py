@@ -181,7 +181,13 @@ def test_whatever_a_name_or_a_message_holds_is_text(
         places.append(place)
         return f"{place}: {HOSTILE}"
 
-    run = write(SMALL, lambda spec: f"{hostile('error')}\n{hostile('more')}" if spec.seed else result(spec, 90.0, 80.0))
+    classes = [hostile("class"), hostile("other class")]
+    confusion = {"confusion": {name: {name: 1} for name in classes}}
+
+    def outcome(spec: TrialSpec) -> Outcome:
+        return f"{hostile('error')}\n{hostile('more')}" if spec.seed else result(spec, 90.0, 80.0) | confusion
+
+    run = write(SMALL, outcome)
     table, trials = result_table(run), collect(run)
     device = {"type": "cpu", "name": hostile("device"), "workers": 1, "threads": 1}
     facts = {"device": device, "versions": {hostile("package"): hostile("version")}, "began": hostile("began")}
@@ -213,10 +219,11 @@ def test_whatever_a_name_or_a_message_holds_is_text(
     assert not [text for text in in_charts if re.search("<(?!/?b>|/?extra>)", text)], "Plotly takes it for markup"
     read = page.text + " ".join(map(html.unescape, in_charts))
     assert [place for place in places if f"{place}: {READ}" not in read] == []
-    assert page.text.count(f"title: {READ}") == 3, "the tab, the heading and the members' chart"
+    assert page.text.count(f"title: {READ}") == 4, "the tab, the heading and two charts"
     assert {value for name, value in page.attributes if name == "aria-label"} == {
         f"chart: {READ}",
         f"title: {READ}: members of a group after each epoch",
+        f"title: {READ}: test images by true and predicted class",
     }
     assert len(page.scripts) == 2
     assert "img" not in page.tags
@@ -329,7 +336,7 @@ def test_a_real_run_in_a_browser(trained: RunRecords, tmp_path: Path, theme: str
     probed.write_text(re.sub(r"<meta http-equiv[^>]*>", "", page.read_text()).replace("</body>", PROBE))
     (said,) = (value for name, value in Page(browse(probed, "--dump-dom", *dark)).attributes if name == "data-probe")
     seen = json.loads(said)
-    assert len(seen["charts"]) == 3
+    assert len(seen["charts"]) == 4
     assert all(width > 300 and height > 150 for width, height in seen["charts"])
     assert seen["legend"] == ["ffsd n=2", "baseline"]
     assert seen["hidden"] == "legendonly"

@@ -10,6 +10,7 @@ from torch import Tensor
 from ffsd_ray import data
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.train.engine import Engine
+from ffsd_ray.train.meters import AccuracyMeter
 
 from helpers.device_watch import watch_device
 from helpers.forms import ADDED, FORMS
@@ -79,7 +80,8 @@ def check(spec: TrialSpec) -> None:
     with watch_device():
         assert list(steps) == [2, 3]
     engine.method.eval()
-    accuracy = engine.meters().accuracy  # as it is made, its constants go to the device
+    members, common = engine.method.members, engine.method.common
+    accuracy = AccuracyMeter(members, common, 10, torch.device("meta"), confusion=True)  # its constants go there
     with torch.inference_mode(), watch_device():
         for images, labels in engine.evaluations["test"]:
             accuracy.update(engine.executor.predict(images), labels)

@@ -11,8 +11,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ffsd_ray import data
 from ffsd_ray.data.batches import Batch, TrainBatches
+from ffsd_ray.deployed import load_model
 from ffsd_ray.errors import DamagedRecords, TrialError
+from ffsd_ray.evaluate import evaluate
 from ffsd_ray.methods import METHODS, Method
+from ffsd_ray.quality import confusion_of, quality
+from ffsd_ray.records.trial import MODEL_LAST
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method
 from ffsd_ray.train.meters import AccuracyMeter, TermMeter
@@ -49,6 +53,7 @@ def test_resumed_is_never_stopped(method: str, workers: int, tmp_path: Path) -> 
     assert len(stopped.history()) == 2
     resumed = train_with(spec, tmp_path / "stopped")
     assert_same_end(whole, resumed)
+    assert resumed.result()["confusion"] == whole.result()["confusion"]
 
 
 @pytest.mark.thorough
@@ -139,12 +144,14 @@ def _unequal_shares(rank: int, world_size: int, folder: Path) -> None:
     labels = torch.randint(25, (7,))
     share = slice(0, 5) if rank == 0 else slice(5, 7)
     share = slice(None) if world_size == 1 else share
-    accuracy = AccuracyMeter(list(logits), list(logits), 25, torch.device("cpu"))
+    accuracy = AccuracyMeter(list(logits), list(logits), 25, torch.device("cpu"), confusion=True)
     accuracy.update({name: z[share] for name, z in logits.items()}, labels[share])
     terms = TermMeter(torch.device("cpu"))
     loss = torch.nn.functional.cross_entropy(logits["student1"][share], labels[share])
     terms.update({"student1/ce": loss}, 0, len(labels[share]))
     row = accuracy.read("test") | terms.read(1)
+    for name, counts in accuracy.confusion().items():
+        row |= {f"{name} {place}": count for place, count in enumerate(counts.flatten().tolist())}
     if rank == 0:
         torch.save(row, folder / f"{world_size}.pt")
 
@@ -159,7 +166,8 @@ def test_meters_sum_over_workers(tmp_path: Path) -> None:
 
 def test_accuracy_series_by_hand() -> None:
     """Table I's Ens: right where any student is; not the accuracy of the averaged logits."""
-    meter = AccuracyMeter(["student1", "student2", "leader"], ["student1", "student2"], 3, torch.device("cpu"))
+    members, common = ["student1", "student2", "leader"], ["student1", "student2"]
+    meter = AccuracyMeter(members, common, 3, torch.device("cpu"), confusion=True)
     labels = torch.tensor([0, 1, 2, 0])
     first = torch.tensor([[3.0, 0, 0], [0, 1, 0], [9, 0, 1], [0, 9, 0]])  # right: 0, 1
     second = torch.tensor([[2.0, 0, 0], [5, 0, 0], [0, 0, 1], [0, 9, 0]])  # right: 0, 2
@@ -173,6 +181,11 @@ def test_accuracy_series_by_hand() -> None:
     expected = torch.nn.functional.cross_entropy(first, labels).item()
     assert row["test/student1/loss"] == pytest.approx(expected)
     assert not any(key.endswith("top5") for key in row)
+    confusion = meter.confusion()
+    assert list(confusion) == members
+    assert confusion["student1"].tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    assert confusion["leader"].tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 1]]
+    assert not AccuracyMeter(members, common, 101, torch.device("cpu"), confusion=True).confusion()
 
 
 def test_top5_from_twenty_classes_on() -> None:
@@ -291,6 +304,21 @@ def test_best_epoch_is_chosen_on_the_validation_images(tmp_path: Path) -> None:
         values = [row[f"val/{series}/top1"] for row in rows]
         assert best["epoch"] == values.index(max(values)) + 1
         assert best["top1"] == rows[int(best["epoch"]) - 1][f"test/{series}/top1"]
+
+
+def test_confusion_is_of_the_deployed_network_after_the_last_epoch(tmp_path: Path) -> None:
+    """Of several students the best; also where the trial was stopped after that epoch, and is not evaluated again."""
+    spec = digits_spec({"name": "dml"}, epochs=2, data={"validation": 0.2}, steps_per_epoch=4)
+    train_with(spec, tmp_path, stop_after=2)
+    result = train_with(spec, tmp_path).result()
+    found = confusion_of(result["confusion"])
+    test = data.load(spec.data).test
+    assert list(result["confusion"]) == [str(digit) for digit in range(10)]
+    assert found.sum(axis=1).tolist() == [6] * 10
+    assert 100 * found.trace() / len(test) == pytest.approx(result["last"][f"test/{result['deployed']}/top1"])
+    model = load_model(str(tmp_path / MODEL_LAST))
+    again = evaluate(model, spec, test, "test")
+    assert quality(again.logits, again.labels).confusion.tolist() == found.tolist()
 
 
 def test_exported_weights_are_the_backbone_alone(tmp_path: Path) -> None:
