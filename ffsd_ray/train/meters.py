@@ -93,7 +93,9 @@ class AccuracyMeter:
         """Confusion matrices [K, K] by member, over all workers; none with more than CONFUSION_TO classes."""
         if self._confusion is None:
             return {}
-        return dict(zip(self._members, sum_over_workers(self._confusion).cpu(), strict=True))
+        # Each with a storage of its own, for a checkpoint has the whole storage of a tensor.
+        matrices = [counts.clone() for counts in sum_over_workers(self._confusion).cpu()]
+        return dict(zip(self._members, matrices, strict=True))
 
 
 class TermMeter:
