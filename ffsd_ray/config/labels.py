@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from ffsd_ray.config.load import value_at, varying
+from ffsd_ray.config.optimisation import RECIPE
 from ffsd_ray.config.source.problems import format_value
 from ffsd_ray.config.trial import TrialSpec
 
@@ -47,11 +48,13 @@ def has(spec: TrialSpec, dotted: str) -> bool:
 
 
 def values(spec: TrialSpec, keys: Sequence[str]) -> list[str]:
-    """`lr=0.1` for each key that the configuration has a value for; of a part its name alone."""
+    """`lr=0.1` for each key that the configuration has a value for; of a part and of a recipe its name alone."""
     named = [f"{key}.name" if isinstance(value_at(spec, key), BaseModel) else key for key in keys]
     by_key = {key: value_at(spec, key) for key in named}
     return [
-        str(value) if key.endswith(".name") or key == "variant" else f"{key.rpartition('.')[2]}={format_value(value)}"
+        str(value)
+        if key.endswith(".name") or key in ("variant", RECIPE)
+        else f"{key.rpartition('.')[2]}={format_value(value)}"
         for key, value in by_key.items()
         if value is not None
     ]

@@ -14,6 +14,7 @@ from ffsd_ray.config.expansion.sampling import rounded
 from ffsd_ray.config.inspection.group_info import networks
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.keys import NOT_IDENTITY_KEYS, TRIAL_KEYS, did_you_mean, split
+from ffsd_ray.config.optimisation import RECIPE, RECIPES, TrainSettings
 from ffsd_ray.config.source.located import LocatedValue, from_plain, put
 from ffsd_ray.config.source.overrides import override
 from ffsd_ray.config.source.problems import Place, Problems, format_value
@@ -240,18 +241,32 @@ def varying(trials: Sequence[TrialSpec]) -> list[str]:
 
     A key counts among the trials that have it. One that differs only because two kinds have different defaults does
     not count: the kind's `name` says as much. One that differs only between `search.variants` does not count either,
-    nor does one that decides nothing of what is computed, unless trials have nothing else that tells them apart.
+    nor does one that decides nothing of what is computed, unless trials have nothing else that tells them apart. Where
+    recipes differ, `train.recipe` stands for the keys that are as each trial's recipe says.
     """
     leaves = [key for key in TRIAL_KEYS if "." in key or key == "seed"]
     named: dict[str | None, list[TrialSpec]] = {}
     for trial in trials:
         named.setdefault(trial.variant, []).append(trial)
     keys = [key for key in leaves if any(_varies(group, key) for group in named.values())]
-    identity_keys = [key for key in keys if key not in NOT_IDENTITY_KEYS]
+    by_recipe = _set_by_recipe(trials) if RECIPE in keys else set()
+    keys = [key for key in keys if key not in by_recipe]
+    identity_keys = [key for key in keys if key not in NOT_IDENTITY_KEYS or (by_recipe and key == RECIPE)]
     combinations = {(trial.variant, *(repr(value_at(trial, key)) for key in identity_keys)) for trial in trials}
     if identity_keys != keys and len(combinations) == len(trials):
         keys = identity_keys
     return [*(["variant"] if len(named) > 1 else []), *keys]
+
+
+def _set_by_recipe(trials: Sequence[TrialSpec]) -> set[str]:
+    """The keys that recipes set, less those of which some trial has another value than by its recipe."""
+    names = {name for recipe in RECIPES.values() for name in recipe}
+    default = TrainSettings.model_fields
+    return {
+        f"train.{name}"
+        for name in names
+        if all(getattr(t.train, name) == RECIPES[t.train.recipe].get(name, default[name].default) for t in trials)
+    }
 
 
 def _varies(trials: Sequence[TrialSpec], key: str) -> bool:

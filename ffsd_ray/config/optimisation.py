@@ -32,6 +32,9 @@ _HIGHEST_ADAMW_RATE = 0.05
 _MOST_STEPS = 10_000_000
 
 
+#: The dotted key of a recipe.
+RECIPE = "train.recipe"
+
 #: What a recipe sets in place of the defaults.
 RECIPES: dict[str, dict[str, object]] = {
     "paper": {},

@@ -7,6 +7,7 @@ from typing import Any
 from ffsd_ray.config.inspection.group_info import columns
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.keys import NOT_IDENTITY_KEYS, did_you_mean
+from ffsd_ray.config.optimisation import RECIPE
 from ffsd_ray.config.search import MUTABLE, Asha, EveryTrial, GridSearcher, MedianStopping, Optuna, Pbt, Ranking
 from ffsd_ray.config.source.located import LocatedValue
 from ffsd_ray.config.source.problems import Problems, format_value
@@ -182,7 +183,7 @@ def _check_optuna(job: JobSpec, tree: LocatedValue, problems: Problems) -> None:
         if node is not None and any(isinstance(value, list | dict) for value in distribution.choice or ()):
             expected = "Optuna chooses between numbers, text, true, false and null only."
             problems.add(node.key_at, f"search.random.{key}", expected)
-        if node is not None and key == "train.recipe":
+        if node is not None and key == RECIPE:
             # What it sets is set already in the trial that Optuna's choices are put into.
             expected = "Optuna chooses single settings; compare recipes in search.grid."
             problems.add(node.key_at, f"search.random.{key}", expected)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ffsd_ray.config.load import load_job
+from ffsd_ray.config.labels import labels
+from ffsd_ray.config.load import load_job, varying
 from ffsd_ray.config.optimisation import RECIPES, TrainSettings
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import JobError
@@ -36,6 +37,19 @@ def test_recipes_are_compared_with_each_other(tmp_path: Path) -> None:
     job.write_text(SMALL + "train: {epochs: 3}\nsearch: {grid: {train.recipe: [paper, modern]}}\n")
     paper, modern = load_job(job).trials
     assert (paper.train.optimiser, modern.train.optimiser) == ("sgd", "adamw")
+    assert labels([paper, modern], None) == ["ffsd n=2, paper", "ffsd n=2, modern"]
+    assert varying([paper, modern]) == ["train.recipe"]
+
+
+def test_what_goes_over_a_recipe_is_in_the_labels(tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(SMALL + "search: {grid: {train.recipe: [paper, modern], train.mixup: [0, 0.2]}}\n")
+    assert labels(list(load_job(job).trials), None) == [
+        "ffsd n=2, paper, mixup=0.0",
+        "ffsd n=2, paper, mixup=0.2",
+        "ffsd n=2, modern, mixup=0.0",
+        "ffsd n=2, modern, mixup=0.2",
+    ]
 
 
 def test_optuna_does_not_choose_a_recipe(tmp_path: Path) -> None:
