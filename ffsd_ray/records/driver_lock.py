@@ -121,9 +121,30 @@ def sole_driver(run: Store, say: Callable[[str], None]) -> Iterator[None]:
                     run.delete(FILE)
 
 
-def is_driven(run: Store) -> bool:
-    """Whether a process is at work on the run; of one on another machine that was killed it is not known."""
-    return (last := _last_sign(run)) is not None and not last.is_gone()
+class DriverObserver:
+    """Tells a process that only reads a run how long ago the one that drives it showed a sign of life.
+
+    By this process's own clock from its first look on: clocks of machines differ.
+    """
+
+    def __init__(self, run: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run, self._clock = run, clock
+        self._last: _SignOfLife | None = None
+        self._seen = 0.0
+
+    def silence(self) -> float | None:
+        """Seconds since the last sign of life; None where no process drives the run, or its end is certain."""
+        sign, now = _last_sign(self._run), self._clock()
+        if sign is None or sign.is_gone():
+            return None
+        if sign != self._last or sign.is_alive():
+            self._last, self._seen = sign, now
+        return now - self._seen
+
+    @property
+    def who(self) -> str:
+        """The process that the last sign is of."""
+        return self._last.who if self._last is not None else "no process"
 
 
 def _enter(run: Store, token: str, say: Callable[[str], None]) -> None:

@@ -1,11 +1,12 @@
 """A page that keeps up with a run: python -m ffsd_ray.report RUN --html FILE --watch."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ffsd_ray.records.driver_lock import is_driven
+from ffsd_ray.records.driver_lock import WATCH, DriverObserver
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.collect import Trial
 from ffsd_ray.terminal import Screen
@@ -13,39 +14,60 @@ from ffsd_ray.terminal import Screen
 #: Seconds between two looks at the records, and by how much longer than it took to write the page: of a machine that
 #: trains it gets little.
 _PAUSE, _SHARE = 5.0, 5
+#: Seconds without a sign of life after which a process on another machine counts as gone: its storage may have been
+#: away for a while.
+_SILENCE = 600.0
 #: The files that a page is made from, besides which there are checkpoints and signs of life.
 _SHOWN = (".json", ".parquet")
 _NOT_SHOWN = "driver.json"
 
 
 def watch(
-    run: RunRecords, write: Callable[[bool], tuple[Path, Sequence[Trial]]], wait: Callable[[float], None] = time.sleep
+    run: RunRecords,
+    write: Callable[[bool], tuple[Path, Sequence[Trial]]],
+    wait: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Write the page of a run, and again whenever its records have changed, until no process trains it any more.
 
     `write`: writes the page, one that loads itself again where it is told True, and returns its file and the trials
-    that are on it. Interrupted, it is written once more, as one that stays as it is.
+    that are on it. Interrupted, it is written once more, as one that stays as it is. Of a process on another machine
+    that was killed nothing is known but that it is silent: this ends after `_SILENCE` seconds of it, and says so.
     """
-    screen, seen = Screen(), None
+    screen, seen, driver = Screen(), None, DriverObserver(run.store, clock)
     try:
         with screen.status("reading the records") as status:
             while True:
                 # Looked at first: what is read after the end is all that there will be.
-                goes_on, began = is_driven(run.store), time.monotonic()
+                silence, began = driver.silence(), clock()
+                goes_on = silence is not None and silence < _SILENCE
                 if (state := _state(run)) != seen or not goes_on:
                     page, trials = write(goes_on)
-                    seen = state
-                    status.update(
-                        f"{page}: {_counts(trials)}, written at {time.strftime('%H:%M:%S')}; Ctrl-C ends this"
-                    )
+                    seen, written = state, time.strftime("%H:%M:%S")
                 if not goes_on:
                     break
-                wait(max(_PAUSE, _SHARE * (time.monotonic() - began)))
+                status.update(
+                    f"{page}: {_counts(trials)}, written at {written}; {_quiet(driver, silence)}Ctrl-C ends this"
+                )
+                wait(max(_PAUSE, _SHARE * (clock() - began)))
     except KeyboardInterrupt:
         if seen is not None:
             write(False)
         raise
     print(page)
+    if silence is not None:
+        print(
+            f"{run.store.location}: no sign of life from {driver.who} for {_SILENCE / 60:.0f} minutes, so this has "
+            "ended; where the run goes on, start it again",
+            file=sys.stderr,
+        )
+
+
+def _quiet(driver: DriverObserver, silence: float | None) -> str:
+    """What is said of a process that was to have shown a sign of life."""
+    if silence is None or silence < WATCH:
+        return ""
+    return f"no sign of life from {driver.who} for {silence:.0f} s; "
 
 
 def _state(run: RunRecords) -> dict[str, int]:

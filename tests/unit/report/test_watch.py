@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ffsd_ray.records.driver_lock import sole_driver
+from ffsd_ray.records.driver_lock import FILE, sole_driver
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report import __main__ as command
 from ffsd_ray.report.page.watch import watch
@@ -39,7 +39,7 @@ def watched(
         seen.append(page.read_text())
         next(left)()
 
-    monkeypatch.setattr(command, "watch", partial(watch, wait=wait))
+    monkeypatch.setattr(command, "watch", partial(command.watch, wait=wait))
     return command.main([run.store.location, "--html", str(page), "--watch"]), seen
 
 
@@ -101,3 +101,26 @@ def test_a_run_at_which_no_process_is_at_work(
     with pytest.raises(SystemExit):
         command.main([run.store.location, "--watch"])
     assert "--watch keeps a page up to date; give its file: --html FILE" in capsys.readouterr().err
+
+
+def test_a_process_of_another_machine_that_is_silent_counts_as_gone(
+    record: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After ten minutes, from its last sign of life on."""
+    run, page = record(JOB, lambda spec: None), tmp_path / "run.html"
+    now = 0.0
+
+    def sign(beat: int, seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        started = {"process": 7, "started": "1", "token": "a", "beat": beat}
+        run.store.write_json(FILE, {"host": "node4", "machine": "another", **started})
+
+    sign(0, 0)
+    monkeypatch.setattr(command, "watch", partial(watch, clock=lambda: now))
+    steps = (partial(sign, 0, 590), partial(sign, 1, 20), partial(sign, 1, 590), partial(sign, 1, 20))
+    status, seen = watched(run, page, monkeypatch, *steps)
+    assert (status, len(seen)) == (0, 4)
+    assert RELOADS in seen[3]
+    assert RELOADS not in page.read_text()
+    assert "no sign of life from process 7 on node4 for 10 minutes, so this has ended" in capsys.readouterr().err
