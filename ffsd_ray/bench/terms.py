@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ffsd_ray import data
 from ffsd_ray.command import command
 from ffsd_ray.config.labels import trial_labels
 from ffsd_ray.config.load import load_job
@@ -24,7 +23,7 @@ from ffsd_ray.errors import JobError
 from ffsd_ray.methods.ffsd import Ffsd
 from ffsd_ray.report.plots.style import check_picture, write_picture
 from ffsd_ray.train import optimisers
-from ffsd_ray.train.build import build_method, normalised_for, train_batches
+from ffsd_ray.train.build import build_method, load_images, train_batches
 from ffsd_ray.train.step import Step
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def term_gradients(spec: TrialSpec, label: str, every: int) -> Iterator[TermGrad
         JobError: the trial's method is not ffsd.
     """
     torch.set_num_threads(spec.scale.worker_threads)
-    dataset = normalised_for(spec, data.load(spec.data, progress=True))
+    dataset = load_images(spec, progress=True)
     method = build_method(spec, dataset.num_classes, dataset.image_size)
     if not isinstance(method, Ffsd):
         raise JobError(f"{label}: terms are measured for ffsd, not for {spec.method.name}")

@@ -14,8 +14,8 @@ from ffsd_ray.backbones import Features
 from ffsd_ray.base_settings import ADDED_LATER, MOST_EPOCHS, Positive, Problem, refuse
 from ffsd_ray.losses import Formulation, mutual_kl
 from ffsd_ray.methods.base import Blueprint, Losses, MethodSettings, Role
-from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup, warmup_schedule
-from ffsd_ray.methods.shared.peers import DeployedStudentSettings, MixedSettings, Peers
+from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, warmup, warmup_schedule
+from ffsd_ray.methods.shared.peers import MixedSettings, OptionalLeaderSettings, Peers
 from ffsd_ray.methods.shared.rampup import Ramp
 
 
@@ -47,14 +47,10 @@ class MutualSettings(MethodSettings):
         return f"{self.name} n={self.students}{suffix}"
 
 
-class DmlSettings(LeaderSettings, MutualSettings, MixedSettings, DeployedStudentSettings):
+class DmlSettings(OptionalLeaderSettings, MutualSettings, MixedSettings):
     """Settings of deep mutual learning. Those of a leader have an effect only with `leader: true`."""
 
     name: Literal["dml"] = "dml"
-    leader: bool = Field(
-        False,
-        description="Add FFSD's leader and fusion module, without diversity and self-distillation (Table V, +SL).",
-    )
 
     @property
     def assumptions(self) -> tuple[str, ...]:

@@ -23,16 +23,15 @@ from ffsd_ray.backbones import Features
 from ffsd_ray.losses import Formulation, soft_kl
 from ffsd_ray.methods.base import Blueprint, Losses, Role
 from ffsd_ray.methods.shared.branch_group import BranchGroup, BranchSettings
-from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, LeaderSettings, warmup, warmup_schedule
-from ffsd_ray.methods.shared.peers import DeployedStudentSettings
+from ffsd_ray.methods.shared.leader_module import LeaderForward, LeaderModule, warmup, warmup_schedule
+from ffsd_ray.methods.shared.peers import OptionalLeaderSettings
 
 
-class OneSettings(LeaderSettings, BranchSettings, DeployedStudentSettings):
+class OneSettings(OptionalLeaderSettings, BranchSettings):
     """Settings of the on-the-fly native ensemble. Those of a leader have an effect only with `leader: true`."""
 
     name: Literal["one"] = "one"
     students: int = Field(3, ge=2, le=100, description="Branches.")
-    leader: bool = Field(False, description="Add FFSD's leader and fusion module (Table V, +SL).")
     formulation: Formulation = Field("published", description="Of the leader's losses, as in ffsd.")
 
     @property

@@ -5,6 +5,7 @@ from functools import cache
 
 import torch
 
+from ffsd_ray import data
 from ffsd_ray.backbones import LIBRARIES, backbone, library_model, map_shapes
 from ffsd_ray.config.inspection.flops import meta_group, structure
 from ffsd_ray.config.optimisation import TrainSettings
@@ -53,6 +54,11 @@ def checked_shapes(spec: TrialSpec, size: int) -> MapShapes:
     for problem in spec.method.problems(shapes):
         raise TrialError(f"method.{'.'.join(problem.key)} = {problem.value}: {problem.expected}")
     return shapes
+
+
+def load_images(spec: TrialSpec, *, progress: bool = False) -> Dataset:
+    """The trial's images, as its group sees them: see `data.load` and `normalised_for`."""
+    return normalised_for(spec, data.load(spec.data, progress=progress))
 
 
 def normalised_for(spec: TrialSpec, dataset: Dataset) -> Dataset:

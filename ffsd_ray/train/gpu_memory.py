@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from ffsd_ray import data
 from ffsd_ray.config.trial import TrialSpec
-from ffsd_ray.train.build import normalised_for
+from ffsd_ray.train.build import load_images
 from ffsd_ray.train.cuda_graph import WARM_UP
 from ffsd_ray.train.engine import Engine
 
@@ -28,7 +27,7 @@ def read_peak(spec: TrialSpec, device: torch.device) -> Reading:
         DataError: the images cannot be read.
         TrialError: the trial cannot be trained.
     """
-    engine = Engine(spec, normalised_for(spec, data.load(spec.data)), device, world_size=spec.scale.most_workers)
+    engine = Engine(spec, load_images(spec), device, world_size=spec.scale.most_workers)
     torch.cuda.reset_peak_memory_stats(device)
     engine.begin(spec.train.epochs)  # every term acts by then
     first, last = engine.inputs(1, stop=1), engine.inputs(1, engine.steps - 1)  # the last batch may be smaller

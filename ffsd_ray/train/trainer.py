@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ffsd_ray import data
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.deployed import Card, pack
 from ffsd_ray.errors import TrialError, summary
@@ -17,7 +16,7 @@ from ffsd_ray.records.checkpoint import fits
 from ffsd_ray.records.trial import MODEL_BEST, MODEL_LAST, TrialRecords
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.train.before_training import check_before_training
-from ffsd_ray.train.build import normalised_for
+from ffsd_ray.train.build import load_images
 from ffsd_ray.train.context import Context
 from ffsd_ray.train.distributed import random_states, set_random_state
 from ffsd_ray.train.engine import Engine, trained_parameters
@@ -56,7 +55,7 @@ class Trainer:
     def __init__(self, spec: TrialSpec, records: TrialRecords, context: Context, donor: Donor | None) -> None:
         torch.set_num_threads(spec.scale.worker_threads)
         self._spec, self._records, self._context, self._donor = spec, records, context, donor
-        self._dataset = normalised_for(spec, data.load(spec.data))
+        self._dataset = load_images(spec)
         self._notes = check_before_training(spec, self._dataset)
         self._engine = Engine(spec, self._dataset, context.device, rank=context.rank, world_size=context.world_size)
         if context.device.type == "cuda":  # the images and the group, which are there already, stay in the peak

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ffsd_ray.backbone_name import BackboneName
 from ffsd_ray.base_settings import ADDED_LATER, Problem, refuse
 from ffsd_ray.methods.base import Blueprint, Method, MethodSettings, Role
+from ffsd_ray.methods.shared.leader_module import LeaderSettings
 
 
 def student_names(students: int) -> list[str]:
@@ -33,9 +34,18 @@ class DeployedStudentSettings(MethodSettings):
     def requires_validation(self) -> bool:
         return self.deploys_best or super().requires_validation
 
+
+class OptionalLeaderSettings(LeaderSettings, DeployedStudentSettings):
+    """Settings of methods to which FFSD's leader can be added."""
+
+    leader: bool = Field(
+        False,
+        description="Add FFSD's leader and fusion module, without diversity and self-distillation (Table V, +SL).",
+    )
+
     @model_validator(mode="after")
     def _no_leader_to_deploy(self) -> Self:
-        if self.deploys_best and getattr(self, "leader", False):
+        if self.deploys_best and self.leader:
             refuse(self, [Problem(("deploy",), self.deploy, "The leader is deployed (method.leader): leave it out")])
         return self
 
