@@ -57,7 +57,7 @@ def checked_shapes(spec: TrialSpec, size: int) -> MapShapes:
 
 
 def load_images(spec: TrialSpec, *, progress: bool = False) -> Dataset:
-    """The trial's images, as its group sees them: see `data.load` and `normalised_for`."""
+    """The trial's images, as its group sees them: read, checked, and normalised for it."""
     return normalised_for(spec, data.load(spec.data, progress=progress))
 
 

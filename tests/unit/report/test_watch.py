@@ -1,5 +1,6 @@
 """A page that keeps up with a run whose records grow while the command waits."""
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -28,7 +29,11 @@ RELOADS = '<meta http-equiv="refresh"'
 
 
 def watched(
-    run: RunRecords, page: Path, monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], None]
+    run: RunRecords,
+    page: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *steps: Callable[[], None],
+    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[int, list[str]]:
     """The command's status, and the page as it stood at each wait, after which comes the next step."""
     seen: list[str] = []
@@ -39,7 +44,7 @@ def watched(
         seen.append(page.read_text())
         next(left)()
 
-    monkeypatch.setattr(command, "watch", partial(command.watch, wait=wait))
+    monkeypatch.setattr(command, "watch", partial(watch, wait=wait, clock=clock))
     return command.main([run.store.location, "--html", str(page), "--watch"]), seen
 
 
@@ -117,9 +122,8 @@ def test_a_process_of_another_machine_that_is_silent_counts_as_gone(
         run.store.write_json(FILE, {"host": "node4", "machine": "another", **started})
 
     sign(0, 0)
-    monkeypatch.setattr(command, "watch", partial(watch, clock=lambda: now))
     steps = (partial(sign, 0, 590), partial(sign, 1, 20), partial(sign, 1, 590), partial(sign, 1, 20))
-    status, seen = watched(run, page, monkeypatch, *steps)
+    status, seen = watched(run, page, monkeypatch, *steps, clock=lambda: now)
     assert (status, len(seen)) == (0, 4)
     assert RELOADS in seen[3]
     assert RELOADS not in page.read_text()
