@@ -16,6 +16,7 @@ from ffsd_ray.train.trainer import train
 from helpers.comparison import assert_equal, measured
 from helpers.recorded_graphs import record_graphs
 from helpers.specs import digits_spec
+from helpers.tiers import often
 from helpers.workers import Worker, run_workers
 
 #: FFSD reads batch-norm statistics in its steps; AFD has two phases, of which each updates a part of the parameters.
@@ -35,31 +36,27 @@ def _train(rank: int, workers: int, content: dict[str, Any], folder: Path, captu
         return len(graphs)
 
 
-def _both(rank: int, workers: int, contents: dict[str, dict[str, Any]], folder: Path) -> None:
-    for name, content in contents.items():
-        assert not _train(rank, workers, content, folder / f"{name} ddp", captured=False)
-        assert _train(rank, workers, content, folder / f"{name} captured", captured=True)
+def _both(rank: int, workers: int, content: dict[str, Any], folder: Path) -> None:
+    assert not _train(rank, workers, content, folder / "ddp", captured=False)
+    assert _train(rank, workers, content, folder / "captured", captured=True)
 
 
 @pytest.mark.thorough
-def test_two_captured_workers_compute_what_two_in_ddp_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", often(("ffsd",), METHODS, others="slow"))
+def test_two_captured_workers_compute_what_two_in_ddp_do(name: str, tmp_path: Path) -> None:
     """Bit for bit; an epoch has two batches of 41 images, of which shares differ, and one of 18, which is captured."""
-    specs = {
-        name: digits_spec(
-            {"name": name},
-            backbone="resnet8",
-            data={"train_per_class": 10, "test_per_class": 3},
-            workers=2,
-            epochs=5,
-            batch_size=41,
-            steps_per_epoch=None,
-        )
-        for name in METHODS
-    }
-    run_workers(2, _both, {name: spec.model_dump() for name, spec in specs.items()}, tmp_path)
-    for name in METHODS:
-        ddp, captured = (TrialRecords(Store(str(tmp_path / f"{name} {how}"))) for how in ("ddp", "captured"))
-        assert ddp.result()["execution"] == {"as": "eager", "captured": False}
-        assert captured.result()["execution"] == {"as": "graph", "captured": True}
-        assert_equal(ddp.latest_checkpoint(), captured.latest_checkpoint())
-        assert measured(ddp.history()) == measured(captured.history())
+    spec = digits_spec(
+        {"name": name},
+        backbone="resnet8",
+        data={"train_per_class": 10, "test_per_class": 3},
+        workers=2,
+        epochs=5,
+        batch_size=41,
+        steps_per_epoch=None,
+    )
+    run_workers(2, _both, spec.model_dump(), tmp_path)
+    ddp, captured = (TrialRecords(Store(str(tmp_path / how))) for how in ("ddp", "captured"))
+    assert ddp.result()["execution"] == {"as": "eager", "captured": False}
+    assert captured.result()["execution"] == {"as": "graph", "captured": True}
+    assert_equal(ddp.latest_checkpoint(), captured.latest_checkpoint())
+    assert measured(ddp.history()) == measured(captured.history())
