@@ -118,14 +118,14 @@ class ListedTrials(BasicVariantGenerator):
         """`experiments`: a list of one, whose configuration is left out of account."""
         [experiment] = experiments
         self._total_samples = len(self._configs)
-        self._trial_generator = self._trials(experiment)
+        self._trial_generator = self._trials(experiment)  # type: ignore[assignment]
 
     def _trials(self, experiment: Experiment) -> Iterator[Trial]:
         for index, config in enumerate(self._configs):
             spec = experiment.spec | {"config": dict(config)}
             yield from _TrialIterator(self._uuid_prefix, num_samples=1, unresolved_spec=spec, start=index)
 
-    def save_to_dir(self, dirpath: str, session_str: str) -> None: ...
+    def save_to_dir(self, dirpath: str, session_str: str) -> None: ...  # type: ignore[override]
 
 
 def keep_secrets_from_runtime_environments() -> None:
