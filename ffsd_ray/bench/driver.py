@@ -116,7 +116,7 @@ def planned(trials: int, folder: Path) -> dict[str, Any]:
     """Plan a job of so many trials, and run it until a few have ended."""
     file = _job_file(trials, folder)
     dry_run = _timed("ffsd_ray.run", str(file), "--dry-run")
-    first, samples, ended = _run(trials, folder, [], _ENDED)
+    first, samples, _ = _run(trials, folder, [], _ENDED)
     last = samples[_ENDED]
     return {
         "trials": trials,
@@ -125,7 +125,6 @@ def planned(trials: int, folder: Path) -> dict[str, Any]:
         "ended": {str(_ENDED): last.figures()},
         "cpu_seconds_a_trial": round((last.cpu_seconds - first.cpu_seconds) / _ENDED, 4),
         "seconds_a_trial": round((last.seconds - first.seconds) / _ENDED, 4),
-        "seconds_until_interrupted": round(ended.seconds - last.seconds, 1),
     }
 
 

@@ -1,7 +1,6 @@
 """CPU time and memory of another process, from /proc."""
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +36,7 @@ class Ended(NamedTuple):
 def observe(command: Sequence[str], told: Callable[[str, Sample], bool], **options: Any) -> Ended:
     """Run a command; `told` gets each line of its output, with a look at the process, and says whether it may go on.
 
-    If not, it is interrupted as by Ctrl-C. `options`: of `subprocess.Popen`.
+    If not, it gets SIGTERM; a script's background ignores SIGINT. `options`: of `subprocess.Popen`.
 
     Raises:
         UserError: this system has no /proc.
@@ -54,7 +53,7 @@ def observe(command: Sequence[str], told: Callable[[str, Sample], bool], **optio
             if (sample := _sample(process.pid, began)) is not None:
                 last = sample
                 if not told(line.rstrip(), sample):
-                    process.send_signal(signal.SIGINT)
+                    process.terminate()
                     break
         lines += process.stdout
     return Ended(process.returncode, time.monotonic() - began, last, "".join(lines))
