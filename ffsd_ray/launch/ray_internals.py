@@ -25,6 +25,7 @@ __all__ = [
     "ListedTrials",
     "NamedPlacementGroups",
     "PlacementGroupName",
+    "Trial",
     "WandbLoggingActor",
     "actor_is_dead",
     "draining_nodes",

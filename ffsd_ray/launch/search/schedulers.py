@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import tune
-from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
@@ -15,6 +14,7 @@ from ray.tune.schedulers import (
 
 from ffsd_ray.config.search import Asha, Distribution, EveryTrial, MedianStopping, Ranking, Scheduler, SearchSettings
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.launch.ray_internals import Trial
 
 #: The column of a trial's reports that Tune ranks by, whichever of its history it is (`Ranking.column`).
 RANKED = "ranked"
