@@ -32,7 +32,8 @@ def test_the_file_is_a_job_that_trains_on_the_pictures(
     baseline, ffsd = load_job("my-pets.yaml").trials
     assert (baseline.method.name, ffsd.method.name) == ("baseline", "ffsd")
     assert (ffsd.data.known_size, ffsd.backbone.name) == (32, "resnet20"), "half of the pictures have 40 pixels"
-    assert (ffsd.data.validation, ffsd.train.recipe, ffsd.train.batch_size) == (0.1, "modern", 32)
+    assert (ffsd.data.validation, ffsd.train.recipe, ffsd.train.batch_size) == (0, "modern", 32)
+    assert ffsd.train.evaluate_every == ffsd.train.epochs, "so few choose no epoch"
     assert init.main(["my pets"]) == 2
     assert capsys.readouterr().err == "my-pets.yaml: is there already; give another --out, or move it away\n"
 
@@ -44,16 +45,22 @@ def test_what_is_chosen_follows_the_pictures(tmp_path: Path) -> None:
         job.write_text(init.job_text(folder, "a", "job.yaml", gpu=gpu))
         first = load_job(job).trials[0]
         assert (first.data.known_size, first.backbone.name) == (side, backbone)
-        assert first.data.validation == 0, "val/ is there"
+        assert (first.data.validation, first.train.evaluate_every) == (0, 1), "val/ is there"
         assert first.scale.left_open, "a run chooses"
     assert "Held out for testing: 2; for validation: 3." in job.read_text()
     assert "Unequal classes: y has 60, x 8;" in job.read_text()
 
 
-def test_few_pictures_of_a_class_are_all_trained_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("counts", "held_out"), [({"x": 30, "y": 100}, 0.1), ({"x": 10, "y": 120}, 0)])
+def test_many_pictures_choose_an_epoch(
+    counts: dict[str, int], held_out: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless a class has few."""
+    monkeypatch.setattr(init, "_ENOUGH_TO_HOLD_OUT", 100)
     job = tmp_path / "job.yaml"
-    job.write_text(init.job_text(pictures(tmp_path / "a", {"x": 10, "y": 90}), "a", "job.yaml", gpu=False))
-    assert load_job(job).trials[0].data.validation == 0
+    job.write_text(init.job_text(pictures(tmp_path / "a", counts), "a", "job.yaml", gpu=False))
+    first = load_job(job).trials[0]
+    assert (first.data.validation, first.train.evaluate_every == 1) == (held_out, held_out > 0)
 
 
 def test_names_from_the_disk_end_no_comment(tmp_path: Path) -> None:
