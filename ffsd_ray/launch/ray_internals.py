@@ -107,8 +107,8 @@ class NamedPlacementGroups(_WorkerGroupCallback):
 class ListedTrials(BasicVariantGenerator):
     """Hands out trials with the given configurations, in this order.
 
-    Of a grid search over them Tune would copy the whole list for each trial: two hours of it for 10,000 trials. What
-    this object saves of itself is nothing, for Tune's own state of a run is never read again.
+    Of a grid search over them Tune would copy the whole list for each trial, which grows with their square. What this
+    object saves of itself is nothing, for Tune's own state of a run is never read again.
     """
 
     def __init__(self, configs: Sequence[Mapping[str, Any]]) -> None:
