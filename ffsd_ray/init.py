@@ -38,6 +38,9 @@ _FEW = 2000
 #: there are fewer, chance would choose: the accuracy on 300 images has a standard error of 2 points.
 _ENOUGH_TO_HOLD_OUT, _ENOUGH_OF_A_CLASS = 3000, 20
 
+#: Epochs of training.
+_EPOCHS = 100
+
 #: Classes that the comment counts.
 _COUNTED = 12
 
@@ -57,7 +60,7 @@ data:
 {validation}{backbone}
 train:
   recipe: modern            # for own images; paper: the FFSD paper's settings
-  epochs: 100
+  epochs: {epochs}
 {evaluations}  batch_size: {batch}
 # scale: {{gpus_per_worker: 0}}   # train on the CPU even where there is a GPU
 seed: 0                     # [0, 1, 2]: three seeds, and a spread to judge differences by
@@ -66,9 +69,10 @@ search:
     method: [baseline, ffsd]  # the network alone, which the gain is measured against, and FFSD
 """
 
-_LAST_EPOCH_ALONE = """\
-  evaluate_every: 100       # the test images are looked at once, at the end: too few pictures to choose an epoch by
-"""
+_LAST_EPOCH_ALONE = (
+    "  evaluate_every: {epochs}       # the test images are looked at once, at the end: too few pictures to choose an "
+    "epoch by\n"
+)
 
 _LARGE_BACKBONE = """\
 backbone:
@@ -101,7 +105,8 @@ def job_text(pictures: Path, name: str, file: str, *, gpu: bool) -> str:
         root=json.dumps(str(pictures), ensure_ascii=False),
         side=side,
         validation="  validation: 0.1         # share of the training images that chooses the best epoch\n" * held_out,
-        evaluations=_LAST_EPOCH_ALONE * (not held_out and not listing.val),
+        epochs=_EPOCHS,
+        evaluations=_LAST_EPOCH_ALONE.format(epochs=_EPOCHS) * (not held_out and not listing.val),
         backbone=_LARGE_BACKBONE if side >= _LARGE else "backbone: resnet20",
         batch=32 if len(listing.train) < _FEW else 128,
     )

@@ -16,14 +16,14 @@ def untrained(run: RunRecords, plan: Plan) -> list[TrialSpec]:
     A trial that a scheduler stopped has none; it is trained to its end only where others learn from it.
     """
     needed = plan.needed
-    records = {spec.identity(): run.trial(spec.identity()) for spec in plan.trials}
-    return [
-        spec
-        for spec in plan.trials
-        for trial in [records[spec.identity()]]
-        if trial.state() != "completed"
-        or (trial.missing_weights() and (spec.identity() in needed or not trial.was_stopped()))
-    ]
+
+    def is_untrained(identity: str) -> bool:
+        trial = run.trial(identity)
+        if trial.state() != "completed":
+            return True
+        return bool(trial.missing_weights()) and (identity in needed or not trial.was_stopped())
+
+    return [spec for spec in plan.trials if is_untrained(spec.identity())]
 
 
 def pending(run: RunRecords, plan: Plan) -> list[TrialSpec]:

@@ -1,7 +1,6 @@
 """`python -m ffsd_ray.bench [JOB]`: time the step and the epoch of a job's trial, or of FFSD beside its reference."""
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -14,7 +13,7 @@ from rich.console import Console
 from ffsd_ray import data
 from ffsd_ray.bench.compare import TimingBudget, compare
 from ffsd_ray.bench.loader import stream_settings
-from ffsd_ray.bench.record import Record, default_path
+from ffsd_ray.bench.record import Record, command_line, default_path
 from ffsd_ray.bench.run_suite import run_suite
 from ffsd_ray.bench.suites import SUMMARIES, Scope, cpu_points, gpu_points
 from ffsd_ray.bench.summary import slower_than, summary_table
@@ -35,13 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 all is well, 1 a setting failed or is slower than --require, 2 a wrong job file or argument."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    command_line = shlex.join(["python", "-m", "ffsd_ray.bench", *(sys.argv[1:] if argv is None else argv)])
+    started_by = command_line("ffsd_ray.bench", argv)
     console = Screen(width=None if Screen().is_terminal else 120)
     if arguments.all and (arguments.vary or arguments.trial):
         parser.error("--all is of every trial as it is; --vary and --trial do not go with it")
     if arguments.job is not None:
-        return _job(arguments, command_line, console)
-    return _suite(arguments, command_line, console)
+        return _job(arguments, started_by, console)
+    return _suite(arguments, started_by, console)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -85,13 +84,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job(arguments: argparse.Namespace, command_line: str, console: Console) -> int:
+def _job(arguments: argparse.Namespace, started_by: str, console: Console) -> int:
     if arguments.all:
         settings = configurations(arguments.job, arguments.set)
     else:
         settings = variations(arguments.job, arguments.set, arguments.vary, arguments.trial)
     device = _device_of(list(settings.values()))
-    record = Record(arguments.out or default_path(), "job", command_line, device)
+    record = Record(arguments.out or default_path(), "job", started_by, device)
 
     @cache
     def read(settings: DataSettings) -> Dataset:
@@ -99,7 +98,7 @@ def _job(arguments: argparse.Namespace, command_line: str, console: Console) -> 
 
     effort = TimingBudget(repeats=arguments.repeats, seconds=arguments.seconds)
     figures = compare(settings, lambda spec: read(spec.data), device, effort)
-    record.add(command_line, figures)
+    record.add(started_by, figures)
     _show(arguments.job.stem, figures, console)
     _sign(record, console)
     return 1 if "error" in figures else 0
@@ -118,7 +117,7 @@ def _device_of(specs: Sequence[TrialSpec]) -> torch.device:
     return device
 
 
-def _suite(arguments: argparse.Namespace, command_line: str, console: Console) -> int:
+def _suite(arguments: argparse.Namespace, started_by: str, console: Console) -> int:
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     suite = arguments.suite or ("gpu" if device.type == "cuda" else "cpu")
     scope = Scope(device, arguments.smoke)
@@ -131,7 +130,7 @@ def _suite(arguments: argparse.Namespace, command_line: str, console: Console) -
         points = cpu_points(scope, compiled=not arguments.quick)
         budget, limit = arguments.budget, None
     record = Record(
-        arguments.out or default_path(), f"{suite} suite{', smoke' if scope.smoke else ''}", command_line, device
+        arguments.out or default_path(), f"{suite} suite{', smoke' if scope.smoke else ''}", started_by, device
     )
     unmeasured = run_suite(
         points,

@@ -7,7 +7,6 @@ many nodes and which trials, from the command that submits it until the last nod
 
 import argparse
 import os
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from ffsd_ray.bench.record import Record, default_path
+from ffsd_ray.bench.record import Record, command_line, default_path
 from ffsd_ray.bench.simulated import CONFIG, SimulatedCluster, simulated_cluster
 from ffsd_ray.command import command
 from ffsd_ray.config.labels import trial_labels
@@ -71,12 +70,12 @@ class Timeline(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 all is well, 1 the job failed, 2 the cluster did not come up or an argument is wrong."""
     arguments = _parser().parse_args(argv)
-    command_line = shlex.join(["python", "-m", "ffsd_ray.bench.autoscaling", *(sys.argv[1:] if argv is None else argv)])
+    started_by = command_line("ffsd_ray.bench.autoscaling", argv)
     settings = [*_HERE, *arguments.set]
     plan = smoke(load_job(arguments.job, settings))
     picture = arguments.out / "autoscaling.png"
     check_picture(picture)
-    record = Record(arguments.out / default_path(), "autoscaling", command_line, torch.device("cpu"))
+    record = Record(arguments.out / default_path(), "autoscaling", started_by, torch.device("cpu"))
     console = Screen()
     with simulated_cluster() as cluster:
         options = [part for setting in settings for part in ("--set", setting)]

@@ -16,7 +16,7 @@ import yaml
 from rich.table import Table
 
 from ffsd_ray.bench.measure.process import Ended, Sample, observe
-from ffsd_ray.bench.record import Record, default_path
+from ffsd_ray.bench.record import Record, command_line, default_path
 from ffsd_ray.command import command
 from ffsd_ray.errors import UserError
 from ffsd_ray.terminal import Screen
@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--planned", type=_sizes, default=[], metavar="N,N", help="jobs of which the first few run")
     parser.add_argument("--out", type=Path, help="the record (default: bench-DATE-TIME.json), which is gone on with")
     arguments = parser.parse_args(argv)
-    command_line = shlex.join(["python", "-m", "ffsd_ray.bench.driver", *(sys.argv[1:] if argv is None else argv)])
-    record = Record(arguments.out or default_path(), "driver", command_line, torch.device("cpu"))
+    started_by = command_line("ffsd_ray.bench.driver", argv)
+    record = Record(arguments.out or default_path(), "driver", started_by, torch.device("cpu"))
     points = {f"trained {trials}": partial(trained, trials, arguments.trials) for trials in arguments.trials}
     points |= {f"planned {trials}": partial(planned, trials) for trials in arguments.planned}
     for name, measure in points.items():

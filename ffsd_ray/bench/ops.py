@@ -6,7 +6,6 @@ operation is taken to read all its inputs and to write its results, and nothing 
 """
 
 import argparse
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ffsd_ray import data
-from ffsd_ray.bench.record import Record
+from ffsd_ray.bench.record import Record, command_line
 from ffsd_ray.bench.synthetic import synthetic_data
 from ffsd_ray.bench.variations import configurations
 from ffsd_ray.command import command
@@ -153,8 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=20, help="kinds of operations shown of each (default: 20)")
     parser.add_argument("--out", type=Path, help="a record of it all, which is gone on with")
     arguments = parser.parse_args(argv)
-    command_line = shlex.join(["python", "-m", "ffsd_ray.bench.ops", *(sys.argv[1:] if argv is None else argv)])
-    record = Record(arguments.out, "operations", command_line, torch.device("cpu")) if arguments.out else None
+    started_by = command_line("ffsd_ray.bench.ops", argv)
+    record = Record(arguments.out, "operations", started_by, torch.device("cpu")) if arguments.out else None
     for label, spec in configurations(arguments.job, arguments.set).items():
         classes, size = spec.data.known_classes, spec.data.known_size
         if classes is None or size is None:

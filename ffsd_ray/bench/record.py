@@ -4,6 +4,9 @@ import json
 import os
 import platform
 import re
+import shlex
+import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -78,6 +81,11 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(machine_memory() / 2**30, 1),
         "load": round(os.getloadavg()[0], 1),
     }
+
+
+def command_line(module: str, argv: Sequence[str] | None) -> str:
+    """The command that a benchmark was started by; `argv`: its arguments, None for this process's."""
+    return shlex.join(["python", "-m", module, *(sys.argv[1:] if argv is None else argv)])
 
 
 def default_path() -> Path:

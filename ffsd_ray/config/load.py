@@ -260,12 +260,12 @@ def varying(trials: Sequence[TrialSpec]) -> list[str]:
 
 def _set_by_recipe(trials: Sequence[TrialSpec]) -> set[str]:
     """The keys that recipes set, less those of which some trial has another value than by its recipe."""
+    plain = {recipe: TrainSettings.model_validate({"recipe": recipe}) for recipe in RECIPES}
     names = {name for recipe in RECIPES.values() for name in recipe}
-    default = TrainSettings.model_fields
     return {
         f"train.{name}"
         for name in names
-        if all(getattr(t.train, name) == RECIPES[t.train.recipe].get(name, default[name].default) for t in trials)
+        if all(getattr(trial.train, name) == getattr(plain[trial.train.recipe], name) for trial in trials)
     }
 
 

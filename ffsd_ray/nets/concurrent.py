@@ -51,7 +51,7 @@ class MemberStreams:
             self._streams.append(torch.cuda.Stream())
         self._used = max(self._used, len(calls))
         results = []
-        for stream, call, x in zip(self._streams, calls, inputs, strict=False):
+        for stream, (call, x) in zip(self._streams, zip(calls, inputs, strict=True), strict=False):
             stream.wait_stream(current)
             with torch.cuda.stream(stream):
                 results.append(call(x))

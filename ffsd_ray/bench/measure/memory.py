@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from ffsd_ray.bench.measure.process import resident_set
 from ffsd_ray.bench.measure.workload import Workload
 from ffsd_ray.bench.reference.plain_ffsd import Reference
 from ffsd_ray.bench.synthetic import synthetic_data
@@ -44,14 +45,9 @@ def on_cpu(spec: TrialSpec, classes: int, size: int, *, literal: bool) -> int | 
 def _growth(content: dict[str, Any], classes: int, size: int, literal: bool) -> int:
     spec = TrialSpec.model_validate(content)
     dataset = synthetic_data(classes, size, train=spec.train.batch_size, test=1)
-    before = _peak()
+    _, before = resident_set("self")
     work = (Reference if literal else Workload)(spec, dataset, torch.device("cpu"))
     for _ in range(_STEPS):
         work.step()
-    return _peak() - before
-
-
-def _peak() -> int:
-    """Bytes of this process's resident set at its largest."""
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+    _, after = resident_set("self")
+    return after - before

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ffsd_ray.errors import UserError
 
-_MIB = 1024  # /proc counts in KiB
+_MIB = 2**20
 
 
 class Sample(NamedTuple):
@@ -59,13 +59,24 @@ def observe(command: Sequence[str], told: Callable[[str, Sample], bool], **optio
     return Ended(process.returncode, time.monotonic() - began, last, "".join(lines))
 
 
+def resident_set(process: int | str) -> tuple[int, int]:
+    """Bytes of a process's resident set, now and at its largest; `process`: its number, or `self`.
+
+    Raises:
+        OSError: there is no such process, or no /proc.
+        KeyError: it has ended, and has no memory any more.
+    """
+    status = dict(line.partition(":")[::2] for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    now, peak = (1024 * int(status[key].split()[0]) for key in ("VmRSS", "VmHWM"))
+    return now, peak
+
+
 def _sample(process: int, began: float) -> Sample | None:
     """None where the process has ended."""
     try:
         # The name, in brackets, may hold anything.
         ticks = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
-        status = dict(line.partition(":")[::2] for line in Path(f"/proc/{process}/status").read_text().splitlines())
-        resident, peak = (int(status[key].split()[0]) / _MIB for key in ("VmRSS", "VmHWM"))
+        resident, peak = (size / _MIB for size in resident_set(process))
     except (OSError, KeyError):
         return None
     cpu = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
