@@ -53,7 +53,12 @@ def count_confusion(counts: Tensor, labels: Tensor, predicted: Tensor) -> None:
 
 
 def named_confusion(counts: Tensor, classes: Sequence[str]) -> dict[str, dict[str, int]]:
-    """A confusion matrix [K, K] as records have it: by true and predicted class the numbers that are not 0."""
+    """A confusion matrix [K, K] as records have it: by true and predicted class the numbers that are not 0.
+
+    Empty where classes have the same name, by which they cannot be told apart.
+    """
+    if len(set(classes)) < len(classes):
+        return {}
     rows = zip(classes, counts.tolist(), strict=True)
     return {true: {name: count for name, count in zip(classes, row, strict=True) if count} for true, row in rows}
 

@@ -259,6 +259,7 @@ class Trainer:
     def _result(self) -> dict[str, Any]:
         method, progress, executor, device = self._method, self._progress, self._engine.executor, self._context.device
         deployed, counts = self._deployed[0], progress.confusion
+        confusion = named_confusion(counts, self._dataset.classes) if counts is not None else {}
         exploits = [f"exploited from {taken['from']} at {taken['epoch']}" for taken in progress.lineage]
         return {
             "ended": "; ".join(exploits) or "completed",
@@ -270,7 +271,7 @@ class Trainer:
             "selection": self._selection,
             "last": progress.rows[-1],
             "best": progress.best,
-            **({} if counts is None else {"confusion": named_confusion(counts, self._dataset.classes)}),
+            **({"confusion": confusion} if confusion else {}),
             "classes": self._dataset.num_classes,
             "image_size": self._dataset.image_size,
             "parameters": {

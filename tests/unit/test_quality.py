@@ -10,11 +10,18 @@ from PIL import Image
 from rich.console import Console
 
 from ffsd_ray.mistakes import draw_mistakes, most_certain
-from ffsd_ray.quality import class_table, quality
+from ffsd_ray.quality import class_table, confusion_of, named_confusion, quality
 
 
 def logits_of(probabilities: list[list[float]]) -> torch.Tensor:
     return torch.tensor(probabilities, dtype=torch.float64).log()
+
+
+def test_a_recorded_confusion_is_read_again() -> None:
+    counts = torch.tensor([[2, 1, 0], [0, 1, 0], [0, 0, 0]])
+    assert confusion_of(named := named_confusion(counts, ["a", "b", "c"])).tolist() == counts.tolist()
+    assert named == {"a": {"a": 2, "b": 1}, "b": {"b": 1}, "c": {}}
+    assert named_confusion(counts, ["a", "b", "a"]) == {}, "whose rows would become one"
 
 
 def test_by_hand() -> None:
