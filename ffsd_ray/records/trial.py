@@ -3,8 +3,6 @@
 import contextlib
 import io
 import json
-import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -16,9 +14,10 @@ import torch
 from torch import nn
 
 from ffsd_ray.errors import DamagedRecords, MissingRecords
-from ffsd_ray.records.checkpoint import CHECKPOINT, fits
+from ffsd_ray.records.checkpoint import fits
+from ffsd_ray.records.checkpoint_folder import CheckpointFolder
 from ffsd_ray.records.schemas import ENVIRONMENT, FAILURE, HISTORY, RESULT, SKIPPED, SPEC
-from ffsd_ray.records.store import Store, is_unfinished
+from ffsd_ray.records.store import Store
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.stamp import KEY, blank, check_stamp, stamped, stamped_json, trial_owner, unstamped_json
 
@@ -27,16 +26,10 @@ State = Literal["completed", "failed", "unfinished"]
 #: The deployed network's weights at its best epoch and at the last.
 MODEL_BEST, MODEL_LAST = "model_best.safetensors", "model_last.safetensors"
 
-_CHECKPOINT = re.compile(r"epoch-\d{6}(-step-\d{6})?\.pt")
-
 
 def _history(content: bytes) -> Any:
     rows = pq.read_table(io.BytesIO(content)).to_pylist()
     return HISTORY.checked([{key: value for key, value in row.items() if value is not None} for row in rows])
-
-
-def _checkpoint(content: bytes) -> Any:
-    return CHECKPOINT.checked(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
 
 
 #: What reads each file, raising `SchemaError` where it is not as it should be; and what kind of file it is.
@@ -57,11 +50,6 @@ _FILES_OF_STOPPED = ("spec.json", "environment.json", "history.parquet")
 _FILES_OF_COMPLETED = (*_FILES_OF_STOPPED, MODEL_BEST, MODEL_LAST)
 
 
-def _checkpoint_name(epoch: int, steps: int = 0) -> str:
-    """The file name of a checkpoint after an epoch, or after some steps of it; names sort by progress."""
-    return f"epoch-{epoch:06d}-step-{steps:06d}.pt" if steps else f"epoch-{epoch:06d}.pt"
-
-
 class TrialRecords:
     """Spec, environment, skipped images, history, result or error (a file each), checkpoints/ and exported weights.
 
@@ -71,7 +59,7 @@ class TrialRecords:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._checkpoints = store.child("checkpoints")
+        self.checkpoints = CheckpointFolder(store.child("checkpoints"), self._owner)
 
     @property
     def identity(self) -> str:
@@ -215,41 +203,6 @@ class TrialRecords:
             writer.add_key_value_metadata({KEY: blank(self._owner)})
         self.store.write("history.parquet", stamped(content.getbuffer()))
 
-    def write_checkpoint(self, epoch: int, state: Mapping[str, Any], *, keep_earlier: bool, steps: int = 0) -> None:
-        """Write the training state after `epoch`, or after so many `steps` of it; the earlier ones are deleted then.
-
-        With `keep_earlier` those after whole epochs stay.
-        """
-        content = io.BytesIO()
-        torch.save(dict(state), content)
-        with zipfile.ZipFile(content, "a") as archive:
-            archive.comment = blank(self._owner).encode()
-        self._checkpoints.write(_checkpoint_name(epoch, steps), stamped(content.getbuffer()))
-        for name in self._checkpoints.names():
-            earlier = _CHECKPOINT.fullmatch(name) and name < _checkpoint_name(epoch, steps)
-            if (earlier and ("step" in name or not (keep_earlier or steps))) or is_unfinished(name):
-                self._checkpoints.delete(name)
-
-    def delete_checkpoints_after(self, epoch: int) -> None:
-        """Delete the checkpoints after an epoch: training has gone back to it, or to another trial's."""
-        for name in self._checkpoint_names():
-            if name > _checkpoint_name(epoch):
-                self._checkpoints.delete(name)
-
-    def latest_checkpoint(self) -> dict[str, Any] | None:
-        """The newest training state, tensors on the CPU; None where there is none. Nothing is unpickled but tensors."""
-        names = self._checkpoint_names()
-        return self._load(names[-1]) if names else None
-
-    def checkpoint(self, epoch: int) -> dict[str, Any]:
-        """The training state after an epoch, as `latest_checkpoint`. Raises MissingRecords."""
-        return self._load(_checkpoint_name(epoch))
-
-    def mismatch_error(self, epoch: int | None = None) -> DamagedRecords:
-        """The error for a checkpoint, the newest or the one after `epoch`, that holds other networks."""
-        name = self._checkpoint_names()[-1] if epoch is None else _checkpoint_name(epoch)
-        return self._checkpoints.damaged(name, "expected the state of this trial's networks and optimisers")
-
     def check(self, name: str) -> None:
         """Check that a file, by its path in the folder, is as it was written for this trial.
 
@@ -258,7 +211,7 @@ class TrialRecords:
         """
         folder, _, last = name.rpartition("/")
         if folder:
-            self._load(last)
+            self.checkpoints.load(last)
         else:
             self._read(last)
 
@@ -268,14 +221,12 @@ class TrialRecords:
         needed: tuple[str, ...] = ()
         with contextlib.suppress(DamagedRecords):
             needed = _FILES_OF_STOPPED if _stopped(self.result()) else _FILES_OF_COMPLETED
-        return [*dict.fromkeys([*existing, *needed]), *(f"checkpoints/{name}" for name in self._checkpoint_names())]
+        return [*dict.fromkeys([*existing, *needed]), *(f"checkpoints/{name}" for name in self.checkpoints.names())]
 
     def foreign_files(self) -> list[str]:
         """Paths of foreign files, and of files that a killed process left half written."""
         foreign = [name for name in self.store.names() if name not in _FORMATS and name != "checkpoints"]
-        return foreign + [
-            f"checkpoints/{name}" for name in self._checkpoints.names() if not _CHECKPOINT.fullmatch(name)
-        ]
+        return foreign + [f"checkpoints/{name}" for name in self.checkpoints.foreign_names()]
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         self.store.write(name, stamped_json(content, self._owner))
@@ -302,10 +253,6 @@ class TrialRecords:
 
         return self.store.parsed(name, unchanged, kind)
 
-    def _load(self, name: str) -> dict[str, Any]:
-        what = "a checkpoint of tensors and plain values"
-        return self._checkpoints.parsed(name, lambda content: _checkpoint(self._checked(content)), what)
-
     def _checked(self, content: bytes) -> bytes:
         """Check a file's content. Raises SchemaError where it is not what was written for this trial."""
         check_stamp(content, self._owner)
@@ -314,9 +261,6 @@ class TrialRecords:
     @property
     def _owner(self) -> str:
         return trial_owner(self.identity)
-
-    def _checkpoint_names(self) -> list[str]:
-        return [name for name in self._checkpoints.names() if _CHECKPOINT.fullmatch(name)]
 
 
 def _stopped(result: Mapping[str, Any]) -> bool:

@@ -103,7 +103,7 @@ def panels(
     absent = []
     for spec in [spec for spec in specs if not collected[spec.identity()].damaged]:
         try:
-            state = run.trial(spec.identity()).latest_checkpoint()
+            state = run.trial(spec.identity()).checkpoints.latest()
         except DamagedRecords as error:
             left_out.append(str(error))
             continue
@@ -129,7 +129,7 @@ def panels(
         state = states[spec.identity()]
         method = build_method(spec, dataset.num_classes, dataset.image_size)
         if not fits(method, state["method"]):
-            left_out.append(str(run.trial(spec.identity()).mismatch_error()))
+            left_out.append(str(run.trial(spec.identity()).checkpoints.mismatch_error()))
             continue
         method.load_state_dict(state["method"])
         method.eval()

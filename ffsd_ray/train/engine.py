@@ -37,7 +37,7 @@ class Engine:
         Raises:
             TrialError: see `build_method` and `load_starting_weights`.
         """
-        self._spec, self._device, self._rank = spec, device, rank
+        self._spec, self.device, self._rank = spec, device, rank
         use_device(device)
         dataset = dataset.to(device)
         self._classes = dataset.num_classes
@@ -92,7 +92,7 @@ class Engine:
         wrap = ddp_with_local_buffers if self._spec.scale.elastic else DistributedDataParallel
         return wrap(
             self.method,
-            device_ids=[self._device] if self._device.type == "cuda" else None,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
             find_unused_parameters=len(self.method.phases) > 1,
         )
@@ -172,11 +172,11 @@ class Engine:
 
     def meters(self) -> Meters:
         """New meters for a training epoch."""
-        return Meters(TermMeter(self._device), self._accuracy_meter())
+        return Meters(TermMeter(self.device), self._accuracy_meter())
 
     def _accuracy_meter(self, *, confusion: bool = False) -> AccuracyMeter:
         method = self.method
-        return AccuracyMeter(method.members, method.common, self._classes, self._device, confusion=confusion)
+        return AccuracyMeter(method.members, method.common, self._classes, self.device, confusion=confusion)
 
 
 def trained_parameters(module: nn.Module) -> int:

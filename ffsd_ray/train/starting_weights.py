@@ -9,7 +9,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import LIBRARIES, library_model
-from ffsd_ray.config.trial import BackboneSettings
+from ffsd_ray.config.backbone import BackboneSettings
 from ffsd_ray.data.fingerprint import file_sha256
 from ffsd_ray.deployed import some_names
 from ffsd_ray.errors import TrialError, summary

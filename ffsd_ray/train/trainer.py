@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from ffsd_ray.config.trial import TrialSpec
-from ffsd_ray.deployed import Card, pack
+from ffsd_ray.deployed import pack
 from ffsd_ray.errors import TrialError, summary
-from ffsd_ray.quality import named_confusion
 from ffsd_ray.records.checkpoint import fits
 from ffsd_ray.records.trial import MODEL_BEST, MODEL_LAST, TrialRecords
 from ffsd_ray.series import HistoryRow
@@ -19,11 +18,12 @@ from ffsd_ray.train.before_training import check_before_training
 from ffsd_ray.train.build import load_images
 from ffsd_ray.train.context import Context
 from ffsd_ray.train.distributed import random_states, set_random_state
-from ffsd_ray.train.engine import Engine, trained_parameters
+from ffsd_ray.train.engine import Engine
 from ffsd_ray.train.environment import environment
 from ffsd_ray.train.meters import Meters
 from ffsd_ray.train.mid_epoch import MidEpochState, Progress
 from ffsd_ray.train.optimisers import learning_rate_factor
+from ffsd_ray.train.outcome import card, result
 from ffsd_ray.train.similarity import similarity
 
 #: Steps between two questions whether the workers are about to be replaced.
@@ -82,8 +82,8 @@ class Trainer:
             }
             records.begin(spec.model_dump(), environment_record, self._dataset.skipped)
             if self._taken_over:
-                records.write_checkpoint(len(self._progress.rows), self._state(), keep_earlier=keep_checkpoints)
-                records.delete_checkpoints_after(len(self._progress.rows))
+                records.checkpoints.write(len(self._progress.rows), self._state(), keep_earlier=keep_checkpoints)
+                records.checkpoints.delete_after(len(self._progress.rows))
             if self._progress.rows:
                 records.write_history(self._progress.rows)
         for epoch in range(len(self._progress.rows) + 1, spec.train.epochs + 1):
@@ -98,7 +98,7 @@ class Trainer:
                 self._progress.best_weights = _copy(network.state_dict())
             if writes:
                 if epoch % spec.train.checkpoint_every == 0 or epoch == spec.train.epochs:
-                    records.write_checkpoint(epoch, self._state(), keep_earlier=keep_checkpoints)
+                    records.checkpoints.write(epoch, self._state(), keep_earlier=keep_checkpoints)
                 records.write_history(self._progress.rows)
                 if stoppable:
                     records.write_provisional(self._result())
@@ -146,7 +146,7 @@ class Trainer:
         random = random_states(self._context.device)
         if self._context.rank == 0:
             state = self._state() | {"within": asdict(mid_epoch), "random": random}
-            self._records.write_checkpoint(mid_epoch.epoch, state, keep_earlier=False, steps=mid_epoch.steps)
+            self._records.checkpoints.write(mid_epoch.epoch, state, keep_earlier=False, steps=mid_epoch.steps)
 
     def _continue_epoch(self, epoch: int, meters: Meters) -> tuple[int, float]:
         """Continue an unfinished epoch: restore the meters; return the steps that are done, and their seconds."""
@@ -171,10 +171,10 @@ class Trainer:
 
     def _resume(self) -> tuple[Progress, bool]:
         """Load this trial's last checkpoint or the donor's; return its progress and whether it is the donor's."""
-        state, donor = self._records.latest_checkpoint(), self._donor
+        state, donor = self._records.checkpoints.latest(), self._donor
         take_over = donor is not None and not (state and donor.taken_over(state["progress"]["lineage"]))
         if donor is not None and take_over:
-            state = donor.records.checkpoint(donor.epoch)
+            state = donor.records.checkpoints.after(donor.epoch)
             state["progress"]["lineage"] += [donor.note]
         teachers = zip(self._spec.prerequisites(), self._method.teachers, strict=False)
         self._method.load_teachers([self._teacher(spec, network) for spec, network in teachers])
@@ -182,9 +182,9 @@ class Trainer:
             return Progress(), False
         if not self._fits(state):
             raise (
-                donor.records.mismatch_error(donor.epoch)
+                donor.records.checkpoints.mismatch_error(donor.epoch)
                 if donor is not None and take_over
-                else self._records.mismatch_error()
+                else self._records.checkpoints.mismatch_error()
             )
         self._method.load_state_dict(state["method"])
         if self._engine.average is not None:
@@ -231,57 +231,14 @@ class Trainer:
     def _finish(self, similarities: dict[str, float]) -> None:
         name, network = self._deployed
         last, best = self._progress.rows[-1], self._progress.best[name]
-        weights = _copy(network.state_dict())
-        last_card = self._card(int(last["epoch"]), last[f"test/{name}/top1"])
-        best_card = self._card(int(best["epoch"]), best["top1"])
-        self._records.store.write(MODEL_LAST, pack(weights, last_card))
+        last_card = card(self._spec, self._method, self._dataset, name, int(last["epoch"]), last[f"test/{name}/top1"])
+        best_card = card(self._spec, self._method, self._dataset, name, int(best["epoch"]), best["top1"])
+        self._records.store.write(MODEL_LAST, pack(_copy(network.state_dict()), last_card))
         self._records.store.write(MODEL_BEST, pack(self._progress.best_weights, best_card))
         self._records.finish(self._result() | ({"similarity": similarities} if similarities else {}))
 
-    def _card(self, epoch: int, top1: float) -> Card:
-        dataset, spec, member = self._dataset, self._spec, self._deployed[0]
-        backbones = dict(zip(self._method.common, spec.method.student_backbones, strict=False))
-        return Card(
-            backbone=backbones.get(member, spec.backbone.name),
-            classes=dataset.classes,
-            mean=dataset.mean,
-            std=dataset.std,
-            image_size=dataset.image_size,
-            precision=spec.train.precision,
-            member=member,
-            epoch=epoch,
-            split="test",
-            top1=top1,
-            spec=spec.model_dump(),
-            trial=spec.identity(),
-        )
-
     def _result(self) -> dict[str, Any]:
-        method, progress, executor, device = self._method, self._progress, self._engine.executor, self._context.device
-        deployed, counts = self._deployed[0], progress.confusion
-        confusion = named_confusion(counts, self._dataset.classes) if counts is not None else {}
-        exploits = [f"exploited from {taken['from']} at {taken['epoch']}" for taken in progress.lineage]
-        return {
-            "ended": "; ".join(exploits) or "completed",
-            "epochs": self._spec.train.epochs,
-            "members": method.members,
-            "common": method.common,
-            "deployed": deployed,
-            "primary_series": self._spec.method.primary_series,
-            "selection": self._selection,
-            "last": progress.rows[-1],
-            "best": progress.best,
-            **({"confusion": confusion} if confusion else {}),
-            "classes": self._dataset.num_classes,
-            "image_size": self._dataset.image_size,
-            "parameters": {
-                "trained": trained_parameters(method),
-                "deployed": trained_parameters(method.networks[deployed]),
-            },
-            "peak_memory": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-            "seconds": sum(row["seconds"] for row in progress.rows),
-            "execution": {"as": executor.execution, "captured": executor.captured},
-        }
+        return result(self._spec, self._dataset, self._engine, self._progress, self._deployed[0], self._selection)
 
 
 def train(

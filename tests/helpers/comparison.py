@@ -36,14 +36,14 @@ def assert_equal(a: object, b: object, where: str = "") -> None:
 
 def latest_state(records: TrialRecords) -> dict[str, Any]:
     """The content of the latest checkpoint, which must be there."""
-    state = records.latest_checkpoint()
+    state = records.checkpoints.latest()
     assert state is not None
     return state
 
 
 def assert_same_end(a: TrialRecords, b: TrialRecords) -> None:
     """Weights, both optimisers, batch-norm statistics, best so far, rows and exported weights are the same."""
-    assert_equal(a.latest_checkpoint(), b.latest_checkpoint())
+    assert_equal(a.checkpoints.latest(), b.checkpoints.latest())
     assert measured(a.history()) == measured(b.history())
     for name in ("model_best.safetensors", "model_last.safetensors"):
         assert a.store.read(name) == b.store.read(name)

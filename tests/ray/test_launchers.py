@@ -73,7 +73,7 @@ def test_both_launchers_compute_the_same(job: Path) -> None:
         assert "ray" not in done.stderr.lower(), "Ray's own messages are silenced"
     for method, here in trials(job, "trial").items():
         there = trials(job, "trainer")[method]
-        assert_equal(here.latest_checkpoint(), there.latest_checkpoint())
+        assert_equal(here.checkpoints.latest(), there.checkpoints.latest())
         assert measured(here.history()) == measured(there.history())
         for name in (MODEL_BEST, MODEL_LAST):  # their cards tell the launcher
             assert_equal(load(here.store.read(name)), load(there.store.read(name)))

@@ -23,8 +23,8 @@ from pyarrow import fs
 from ffsd_ray import load_model, storage
 from ffsd_ray.data import Dataset, load
 from ffsd_ray.errors import DataError, RecordsError, StorageError, StorageFull
+from ffsd_ray.records.checkpoint_folder import CheckpointFolder
 from ffsd_ray.records.store import Store
-from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.report.__main__ import main as report
 from ffsd_ray.run import main
 
@@ -294,9 +294,9 @@ def test_what_does_not_pass_is_not_waited_for(small_disk: Path, monkeypatch: pyt
 def test_a_local_filesystem_fails_while_training(disk: Path, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes before the second checkpoint is written, and is back after three tries."""
     tries = trying(monkeypatch)
-    write, sleep = TrialRecords.write_checkpoint, time.sleep
+    write, sleep = CheckpointFolder.write, time.sleep
 
-    def goes(self: TrialRecords, epoch: int, *arguments: Any, **options: Any) -> None:
+    def goes(self: CheckpointFolder, epoch: int, *arguments: Any, **options: Any) -> None:
         if epoch == 2:
             remount(disk, "ro")
         write(self, epoch, *arguments, **options)
@@ -307,7 +307,7 @@ def test_a_local_filesystem_fails_while_training(disk: Path, job: Path, monkeypa
             remount(disk, "rw")
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrialRecords, "write_checkpoint", goes)
+        patch.setattr(CheckpointFolder, "write", goes)
         patch.setattr(time, "sleep", comes_back)
         settings = ["train.epochs=3", "search.grid={}", "method.name=ffsd", "context=local"]
         assert main(command(job, str(disk / "runs"), *settings)[3:]) == 0
@@ -402,7 +402,7 @@ def test_a_full_disk(context: str, small_disk: Path, job: Path) -> None:
     assert error["message"].startswith(f"{checkpoint}: cannot be written: No space left on device: ")
     assert f"MB free on the filesystem at {small_disk}" in error["message"]
     assert records.store.child("checkpoints").names() == ["epoch-000001.pt"], "whole, and nothing half-written"
-    state = records.latest_checkpoint()
+    state = records.checkpoints.latest()
     assert state is not None
     assert len(state["progress"]["rows"]) == 1
     assert full.stdout.count("epoch 1/2") == 1, "tried once"

@@ -84,7 +84,7 @@ search:
         if not lineage:
             continue
         note = lineage[-1]
-        donor, own = run.trial(note["from"]).checkpoint(note["epoch"]), records.checkpoint(note["epoch"])
+        donor, own = run.trial(note["from"]).checkpoints.after(note["epoch"]), records.checkpoints.after(note["epoch"])
         torch.testing.assert_close(own["method"], donor["method"], rtol=0, atol=0)
         momenta, theirs = ([each["state"] for each in state["optimisers"].values()] for state in (own, donor))
         torch.testing.assert_close(momenta, theirs, rtol=0, atol=0)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from ffsd_ray.config.backbone import BackboneSettings
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.keys import JOB_KEYS
-from ffsd_ray.config.trial import BackboneSettings
 from ffsd_ray.registry import by_name
 
 from helpers.paths import PACKAGE

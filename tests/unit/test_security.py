@@ -274,7 +274,7 @@ def test_resuming_unpickles_no_checkpoint(
     assert str(checkpoint) in output.out
     assert "Traceback" not in output.out + output.err
     with pytest.raises(DamagedRecords):  # as a population takes it over
-        TrialRecords(Store(str(student))).checkpoint(2)
+        TrialRecords(Store(str(student))).checkpoints.after(2)
     assert maps([str(folder / "runs" / "small"), "--out", str(folder / "maps.png")]) == 1
     assert str(checkpoint) in capsys.readouterr().err
     assert not flag.exists()
@@ -388,7 +388,7 @@ def write(records: TrialRecords, epoch: int) -> None:
     none_yet: dict[str, Any] = {"rows": [], "best": {}, "best_weights": {}, "lineage": []}
     weights = torch.full((50_000,), float(epoch))
     state = {"epoch": epoch, "method": {"weights": weights}, "optimisers": {}, "progress": none_yet}
-    records.write_checkpoint(epoch, state, keep_earlier=False)
+    records.checkpoints.write(epoch, state, keep_earlier=False)
 
 
 def assert_whole(records: TrialRecords, *epochs: int) -> None:

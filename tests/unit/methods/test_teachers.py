@@ -81,7 +81,7 @@ def test_teachers_are_trials_trained_once_and_first(taught: tuple[RunRecords, li
     assert all(ended[s.identity()] >= last_teacher for s in specs if s.method.name != "baseline")
     for spec in specs:
         records = run.trial(spec.identity())
-        checkpoint = records.latest_checkpoint()
+        checkpoint = records.checkpoints.latest()
         assert checkpoint is not None
         assert {key.partition(".")[0] for key in checkpoint["method"]} == {"student"}
         teachers = Trainer(spec, records, LocalContext(torch.device("cpu")), None)._method.teachers

@@ -366,7 +366,7 @@ def test_checkpoints(key: str, value: Any, said: str, folder: Path, capsys: pyte
     (own / "result.json").unlink()
     if "networks" not in said and key:  # told by the file alone, so in resuming as in any reading
         with pytest.raises(DamagedRecords) as refused:
-            TrialRecords(Store(str(own))).latest_checkpoint()
+            TrialRecords(Store(str(own))).checkpoints.latest()
         assert str(refused.value) == f"{file}: {said}; it is damaged, or from elsewhere"
         return
     assert resumed(folder) == 1

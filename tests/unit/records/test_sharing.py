@@ -115,7 +115,7 @@ def test_a_trial_goes_on_from_exactly_the_donors_checkpoint(tmp_path: Path) -> N
     trained(taker, taker_spec.model_copy(update={"train": taker_spec.train.model_copy(update={"epochs": 2})}))
     given = Donor("donor", donor, 2, {"method.lambda_fea": 100.0})
     trained(taker, taker_spec, given)
-    at_two, there = taker.checkpoint(2), donor.checkpoint(2)
+    at_two, there = taker.checkpoints.after(2), donor.checkpoints.after(2)
     torch.testing.assert_close(at_two["method"], there["method"], rtol=0, atol=0)
     torch.testing.assert_close(at_two["optimisers"], there["optimisers"], rtol=0, atol=0)
     assert at_two["progress"]["rows"] == there["progress"]["rows"]

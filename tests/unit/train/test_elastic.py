@@ -140,7 +140,7 @@ def test_checkpoints_every_few_steps(tmp_path: Path) -> None:
     records = train_with(spec, tmp_path / "a", stop_after=1)
     assert records.store.child("checkpoints").names() == ["epoch-000001.pt"]
     resumed = train_with(spec, tmp_path / "a")
-    assert_equal(whole.latest_checkpoint(), resumed.latest_checkpoint())
+    assert_equal(whole.checkpoints.latest(), resumed.checkpoints.latest())
     assert spec.identity() == digits_spec({"name": "baseline"}, epochs=2, steps_per_epoch=5).identity()
 
 

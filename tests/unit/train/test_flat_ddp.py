@@ -58,5 +58,5 @@ def test_two_captured_workers_compute_what_two_in_ddp_do(name: str, tmp_path: Pa
     ddp, captured = (TrialRecords(Store(str(tmp_path / how))) for how in ("ddp", "captured"))
     assert ddp.result()["execution"] == {"as": "eager", "captured": False}
     assert captured.result()["execution"] == {"as": "graph", "captured": True}
-    assert_equal(ddp.latest_checkpoint(), captured.latest_checkpoint())
+    assert_equal(ddp.checkpoints.latest(), captured.checkpoints.latest())
     assert measured(ddp.history()) == measured(captured.history())

@@ -80,7 +80,7 @@ def test_result_holds_the_similarity_of_the_last_networks(tmp_path: Path) -> Non
     records = train_with(spec, tmp_path)
     dataset = data.load(spec.data)
     method = build_method(spec, dataset.num_classes, dataset.image_size)
-    state = records.latest_checkpoint()
+    state = records.checkpoints.latest()
     assert state is not None
     method.load_state_dict(state["method"])
     batches = EvalBatches(dataset.test, dataset.mean, dataset.std, batch_size=100)

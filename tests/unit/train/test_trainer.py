@@ -398,7 +398,7 @@ def test_resumed_between_two_evaluations(stop_after: int, tmp_path: Path) -> Non
     spec = digits_spec({"name": "ffsd"}, epochs=4, evaluate_every=2, data={"validation": 0.2})
     whole = train_with(spec, tmp_path / "whole")
     stopped = train_with(spec, tmp_path / "stopped", stop_after=stop_after)
-    state = stopped.latest_checkpoint()
+    state = stopped.checkpoints.latest()
     assert state is not None
     assert bool(state["progress"]["best"]) == bool(state["progress"]["best_weights"]) == (stop_after == 2)
     assert_same_end(whole, train_with(spec, tmp_path / "stopped"))
@@ -408,10 +408,10 @@ def test_a_checkpoint_without_its_best_weights_is_refused(tmp_path: Path) -> Non
     """Where an earlier epoch was evaluated, they must be there, whether the last one was or not."""
     spec = digits_spec({"name": "baseline"}, epochs=4, evaluate_every=2)
     records = train_with(spec, tmp_path, stop_after=3)
-    state = records.latest_checkpoint()
+    state = records.checkpoints.latest()
     assert state is not None
     for key in ("best", "best_weights"):
         damaged = state | {"progress": state["progress"] | {key: {}}}
-        records.write_checkpoint(3, damaged, keep_earlier=False)
+        records.checkpoints.write(3, damaged, keep_earlier=False)
         with pytest.raises(DamagedRecords, match=rf"progress\.{key}"):
-            records.latest_checkpoint()
+            records.checkpoints.latest()

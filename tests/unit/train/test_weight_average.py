@@ -60,7 +60,7 @@ def test_resumed_and_deployed(tmp_path: Path) -> None:
 
     engine = Engine(spec, data.load(spec.data), torch.device("cpu"))
     assert engine.average is not None
-    state = whole.latest_checkpoint()
+    state = whole.checkpoints.latest()
     assert state is not None
     engine.average.group.load_state_dict(state["average"])
     deployed = load_model(str(tmp_path / "whole" / MODEL_LAST)).backbone.state_dict()
