@@ -48,6 +48,7 @@ def take(file: Path, folder: Path) -> Path:
     kind = _kind(content)
     if kind not in _TABLES:
         raise RecordsError(f"{file}: is of the kind {kind}; expected one of {', '.join(_TABLES)}")
+    content["command"] = re.sub(r" --out \S+", "", content["command"])
     for point in content["points"].values():
         for setting in point.get("settings", {}).values():
             train = setting["spec"]["train"]
@@ -81,8 +82,7 @@ def with_tables(text: str, folder: Path) -> str:
 
 def tables(content: Mapping[str, Any]) -> str:
     """The text that a record makes in the README, which ends with a line's end."""
-    command = re.sub(r" --out \S+", "", content["command"])
-    return f"`{command}`: {_TABLES[_kind(content)](content)}\n"
+    return f"`{content['command']}`: {_TABLES[_kind(content)](content)}\n"
 
 
 def _kind(content: Mapping[str, Any]) -> str:

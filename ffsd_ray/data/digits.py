@@ -1,16 +1,19 @@
 """scikit-learn's handwritten digits: 1,797 grey 8×8 images that need no download."""
 
+import math
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from ffsd_ray.base_settings import LARGEST_IMAGE
+from ffsd_ray.base_settings import ADDED_LATER, LARGEST_IMAGE
 from ffsd_ray.data.base import Dataset, DataSettings, channel_statistics, split
 from ffsd_ray.data.resident import Images
 
-#: Training images by class, 1,437 of 1,797: one fifth, rounded up, is the test split.
+_IMAGES, _FEWEST_OF_A_CLASS = 1797, 174
+_TEST_SHARE = 0.2
+#: Training images by class with that test share.
 _TRAIN_IMAGES = (142, 146, 142, 146, 145, 145, 145, 143, 139, 144)
 
 
@@ -25,6 +28,13 @@ class Digits(DataSettings):
         2, ge=0, lt=LARGEST_IMAGE, description=DataSettings.model_fields["crop_padding"].description
     )
     flip: bool = Field(False, description=DataSettings.model_fields["flip"].description)
+    test_share: float = Field(
+        _TEST_SHARE,
+        ge=0.05,
+        le=0.95,
+        json_schema_extra=ADDED_LATER,
+        description="Share of the images that are tested on, the same ones in every run.",
+    )
 
     @property
     def known_classes(self) -> int:
@@ -35,11 +45,17 @@ class Digits(DataSettings):
         return self.image_size
 
     @property
-    def known_train_images(self) -> int:
-        return self.kept_of(_TRAIN_IMAGES)
+    def known_train_images(self) -> int | None:
+        if self.test_share == _TEST_SHARE:
+            return self.kept_of(_TRAIN_IMAGES)
+        images = _IMAGES - math.ceil(self.test_share * _IMAGES)
+        if self.train_per_class is None:
+            return images
+        every_class_has = _FEWEST_OF_A_CLASS * images // _IMAGES
+        return 10 * self.train_per_class if self.train_per_class <= every_class_has else None
 
     def read(self, progress: bool) -> Dataset:
-        """Read the images; one fifth of each class is the test split, the same in every run."""
+        """Read the images and split them by class."""
         from sklearn.datasets import load_digits  # takes a second, and settings are checked without it
 
         digits = load_digits()
@@ -48,6 +64,6 @@ class Digits(DataSettings):
         grey = F.interpolate(grey, size=side, mode="bilinear", align_corners=False).round().to(torch.uint8)
         images = Images(grey.repeat(1, 3, 1, 1), torch.from_numpy(digits.target).long())
         classes = tuple(str(digit) for digit in range(10))
-        train, test = split(images, fraction=0.2, seed=0, key="digits", classes=classes)
+        train, test = split(images, fraction=self.test_share, seed=0, key="data.test_share", classes=classes)
         mean, std = channel_statistics(train.images)
         return Dataset(train, None, test, classes, mean, std)

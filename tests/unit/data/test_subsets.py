@@ -87,8 +87,26 @@ def test_validation_is_held_out_of_what_is_left() -> None:
         digits(train_per_class=1, validation=0.25)
 
 
-@pytest.mark.parametrize("settings", [{}, {"train_per_class": 20}, {"train_per_class": 145}, {"train_per_class": 9999}])
-def test_the_number_of_training_images_is_known_before(settings: dict[str, int]) -> None:
+def test_digits_with_a_larger_test_split() -> None:
+    few, default = digits(test_share=0.9), digits()
+    assert (len(few.train), len(few.test), len(default.test)) == (179, 1618, 360)
+    assert set(few.train.labels.bincount().tolist()) <= {17, 18, 19}
+    assert not images_in(few.train) & images_in(few.test)
+    assert data_settings("digits", test_share=0.9, train_per_class=18).known_train_images is None, "nobody has counted"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"train_per_class": 20},
+        {"train_per_class": 145},
+        {"train_per_class": 9999},
+        {"test_share": 0.9},
+        {"test_share": 0.9, "train_per_class": 17},
+    ],
+)
+def test_the_number_of_training_images_is_known_before(settings: dict[str, float]) -> None:
     assert data_settings("digits", **settings).known_train_images == len(digits(**settings).train)
 
 
