@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from ffsd_ray.config.trial import DataSection
 from ffsd_ray.data.batches import TrainBatches
 from ffsd_ray.data.streamable import StreamableSettings
 from ffsd_ray.terminal import Screen
+from ffsd_ray.train.environment import processor
 
 
 class _Section(Settings):
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_row(name, f"{rate:.0f}", f"{rate / max(processes, 1):.0f}", f"{per_cpu_second:.0f}")
     console = Screen()
     console.print(table)
-    console.print(f"{platform.machine()}, torch {torch.__version__}, batch {arguments.batch_size}")
+    console.print(f"{processor()}, torch {torch.__version__}, batch {arguments.batch_size}")
     return 0
 
 

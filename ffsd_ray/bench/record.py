@@ -2,8 +2,6 @@
 
 import json
 import os
-import platform
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,10 +14,7 @@ import torch
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.memory import machine_memory
 from ffsd_ray.records.measurement import read
-from ffsd_ray.train.environment import environment
-
-#: What Linux says of them.
-_PROCESSORS = Path("/proc/cpuinfo")
+from ffsd_ray.train.environment import environment, processor
 
 
 class Record:
@@ -74,9 +69,8 @@ class Record:
 
 def machine() -> dict[str, Any]:
     """This machine: its processor, cores, memory, and how many processes have wanted to run in the last minute."""
-    models = re.search(r"^model name\s*: (.*)", _PROCESSORS.read_text(), re.M) if _PROCESSORS.exists() else None
     return {
-        "processor": models[1] if models else platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(machine_memory() / 2**30, 1),
         "load": round(os.getloadavg()[0], 1),

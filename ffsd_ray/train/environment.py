@@ -1,6 +1,7 @@
 """The environment of a trial: versions, revision and device, for its records."""
 
 import platform
+import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -12,10 +13,13 @@ import torch
 
 from ffsd_ray import plugins
 
+#: What Linux says of its processors.
+_PROCESSORS = Path("/proc/cpuinfo")
+
 
 def environment(device: torch.device, workers: int) -> dict[str, Any]:
     """Versions, git revision, device and threads."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "versions": {
             "python": platform.python_version(),
@@ -26,6 +30,12 @@ def environment(device: torch.device, workers: int) -> dict[str, Any]:
         "device": {"type": device.type, "name": name, "workers": workers, "threads": torch.get_num_threads()},
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def processor() -> str:
+    """The model of this machine's processor, on which a training's last digits depend; its architecture elsewhere."""
+    models = re.search(r"^model name\s*: (.*)", _PROCESSORS.read_text(), re.M) if _PROCESSORS.exists() else None
+    return models[1] if models else platform.machine()
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import platform
 import resource
 import weakref
 from collections import Counter
@@ -22,6 +23,7 @@ from ffsd_ray.records.run import RunRecords
 from ffsd_ray.train.cuda_graph import WARM_UP
 from ffsd_ray.train.device import release_memory, use_device
 from ffsd_ray.train.engine import Engine
+from ffsd_ray.train.environment import environment
 from ffsd_ray.train.execution import Executor
 from ffsd_ray.train.gpu_memory import Reading, read_peak
 
@@ -47,6 +49,13 @@ def test_every_engine_prepares_its_device(monkeypatch: pytest.MonkeyPatch) -> No
     spec = digits_spec({"name": "baseline"})
     Engine(spec, data.load(spec.data), torch.device("cpu"))
     assert used == [torch.device("cpu")]
+
+
+def test_records_name_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ffsd_ray.train.environment._PROCESSORS", tmp_path / "cpuinfo")
+    assert environment(torch.device("cpu"), 1)["device"]["name"] == platform.machine()
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel\t\t: 17\nmodel name\t: Some Processor @ 2 GHz\n" * 2)
+    assert environment(torch.device("cpu"), 1)["device"]["name"] == "Some Processor @ 2 GHz"
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
