@@ -90,10 +90,10 @@ def panels(
 
 
 def legend(figure: "Figure", axes: "Sequence[Axes]") -> None:
-    """One for all panels."""
+    """One for all panels, beside them and clear of a long title."""
     handles = {label: handle for each in axes for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
     labels = [label for label in (*SERIES, TRAINING) if label in handles]
-    figure.legend([handles[label] for label in labels], labels, loc="outside right upper", frameon=False)
+    figure.legend([handles[label] for label in labels], labels, loc="outside right center", frameon=False)
 
 
 def dress(figure: "Figure", title: str, captions: Sequence[str]) -> None:
