@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.trial import MODEL_BEST
+from ffsd_ray.report.plots.style import INSTALL, missing
 from ffsd_ray.report.ranking import best, ranked_by
 from ffsd_ray.report.tables.table import Table
 from ffsd_ray.storage import is_uri
@@ -59,7 +60,8 @@ def outcome(run: RunRecords, found: Best | None) -> Iterator[str]:
     yield f"Records: {folder}"
     if found is not None:
         yield f"Best model: {folder}/{BEST_MODEL} ({found.label}: {found.chosen})"
-    yield f"Next: ffsd report {shlex.quote(folder)} --html {shlex.quote(f'{run.store.name}.html')}"
+    first = f"  (after {INSTALL})" if missing("plotly") else ""
+    yield f"Next: ffsd report {shlex.quote(folder)} --html {shlex.quote(f'{run.store.name}.html')}{first}"
     if found is not None and not is_uri(folder):
         model = shlex.quote(f"{folder}/{BEST_MODEL}")
         yield f"      ffsd classify {model} PICTURE"

@@ -105,6 +105,9 @@ def dress(figure: "Figure", title: str, captions: Sequence[str]) -> None:
     figure.supxlabel("\n".join(wrapped), x=0.01, ha="left", fontsize=8.5, color=MUTED)
 
 
+#: What installs the packages with which pictures are drawn.
+INSTALL = 'pip install "ffsd-ray[plot]"'
+
 #: Of a picture's file.
 ENDINGS = (".png", ".pdf", ".svg")
 
@@ -136,8 +139,13 @@ def check_installed(package: str) -> None:
     Raises:
         UserError: the package, with which pictures are drawn, is missing.
     """
-    if find_spec(package) is None:
-        raise UserError(f'pictures need {package}: pip install "ffsd-ray[plot]"')
+    if missing(package):
+        raise UserError(f"pictures need {package}: {INSTALL}")
+
+
+def missing(package: str) -> bool:
+    """Whether a package of those with which pictures are drawn is not installed."""
+    return find_spec(package) is None
 
 
 def write_picture(figure: "Figure", out: Path) -> None:

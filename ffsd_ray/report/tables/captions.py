@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from ffsd_ray.base_settings import ADDED_LATER
 from ffsd_ray.config.optimisation import TrainSettings
-from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.config.trial import TrialSpec, identifies
 from ffsd_ray.data import DataSettings
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.report.collect import Trial
@@ -106,9 +106,16 @@ def _each(specs: Iterable[TrialSpec], value: Callable[[TrialSpec], str]) -> str:
 
 
 def images_of(settings: DataSettings) -> str:
-    """A data source's name, what it must be told to find its images, and how many of them are used."""
-    required = [name for name, field in type(settings).model_fields.items() if field.is_required()]
-    told = ", ".join(str(getattr(settings, name)) for name in required)
+    """A data source's name, what it must be told to find its images, how many are used, and its own settings."""
+    fields = type(settings).model_fields
+    told = ", ".join(str(getattr(settings, name)) for name, field in fields.items() if field.is_required())
     limits = [f"{n} {part}" for part in ("train", "test") if (n := getattr(settings, f"{part}_per_class")) is not None]
     used = f", at most {' and '.join(limits)} images a class" if limits else ""
-    return (f"{settings.name} ({told})" if told else settings.name) + used
+    own = {name: getattr(settings, name) for name in fields if name not in DataSettings.model_fields}
+    changed = [
+        f", {name} {value}"
+        for name, value in own.items()
+        if isinstance(value, int | float) and identifies(fields[name])
+        if not fields[name].is_required() and value != fields[name].default
+    ]
+    return (f"{settings.name} ({told})" if told else settings.name) + used + "".join(changed)

@@ -205,10 +205,12 @@ def test_validation_images_chose_the_epoch(record: Any) -> None:
 
 def test_captions_say_what_was_not_used(record: Any) -> None:
     """Neither a part of the data set nor epochs that were not evaluated go without a word."""
-    job = BASE.replace("digits", "digits, train_per_class: 20, test_per_class: 5")
+    job = BASE.replace("digits", "digits, train_per_class: 20, test_per_class: 5, test_share: 0.9, image_size: 8")
     job = job.replace("epochs: 10,", "epochs: 10, evaluate_every: 5,")
     captions = result_table(record(job, lambda spec: result(spec, 96.0, 95.0))).captions
-    assert captions[0].startswith("digits, at most 20 train and 5 test images a class, resnet20, ")
+    assert captions[0].startswith(
+        "digits, at most 20 train and 5 test images a class, image_size 8, test_share 0.9, resnet20, "
+    )
     assert captions[2].endswith("as the paper did among those evaluated (train.evaluate_every 5)")
 
 

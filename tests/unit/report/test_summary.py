@@ -1,12 +1,15 @@
 """The summary of a run: one accuracy a configuration, its gain, its cost, and what is not noise."""
 
 import io
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 from scipy.stats import ttest_rel
 
+from ffsd_ray.report import best_model
 from ffsd_ray.report.__main__ import main as report
 from ffsd_ray.report.collect import collect
 from ffsd_ray.report.tables.summary import Summary
@@ -128,3 +131,16 @@ def test_of_one_epoch(record: Any) -> None:
     text = Summary(result_table(run, ["best"])).text()
     assert text.head == ("Configuration", "n", "Best", "Gain", "× work", "Deployed")
     assert text.sections[0].rows[0][2] == "91.50 ± 0.50"
+
+
+def test_the_next_command_works_or_says_what_it_needs(
+    record: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = record(JOB, outcome)
+    [_, line] = best_model.outcome(run, None)
+    monkeypatch.chdir(tmp_path)
+    assert report(shlex.split(line.removeprefix("Next: ffsd report "))) == 0
+    assert (tmp_path / f"{run.store.name}.html").exists()
+    monkeypatch.setattr("ffsd_ray.report.plots.style.find_spec", lambda package: None)
+    [_, again] = best_model.outcome(run, None)
+    assert again == f'{line}  (after pip install "ffsd-ray[plot]")'
