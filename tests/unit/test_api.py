@@ -3,6 +3,8 @@
 import doctest
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,11 @@ def test_errors_are_the_commands() -> None:
 def test_there_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RecordsError, match="no run here"):
         ffsd_ray.open_run(tmp_path)
+
+
+def test_a_folder_of_its_name_does_not_hide_the_package(tmp_path: Path) -> None:
+    """As where Python starts in the folder that a checkout is in."""
+    (tmp_path / "ffsd_ray").mkdir()
+    script = "import ffsd_ray; print(ffsd_ray.fit.__module__)"
+    found = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout == "ffsd_ray.api\n"
