@@ -254,6 +254,11 @@ def split_indices(
     return np.sort(train), np.sort(held_out)
 
 
+def held_out_of(images: int, fraction: float) -> int:
+    """How many of so many images `split` holds out."""
+    return math.ceil(fraction * images)
+
+
 def _check_share(labels: Sequence[int], fraction: float, key: str, classes: Sequence[str]) -> None:
     """Check that `split` can hold out the fraction of each class: scikit-learn's messages name neither key nor class.
 
@@ -261,7 +266,7 @@ def _check_share(labels: Sequence[int], fraction: float, key: str, classes: Sequ
         DataError: see `split`.
     """
     counts = Counter(labels)
-    images, held_out = len(labels), math.ceil(fraction * len(labels))
+    images, held_out = len(labels), held_out_of(len(labels), fraction)
     too_small = [f"{classes[label]} ({count})" for label, count in sorted(counts.items()) if count < 2]
     problem = f"{key} = {fraction:g}: cannot hold out this share of {images} images of {len(counts)} classes"
     if too_small:

@@ -1,6 +1,5 @@
 """scikit-learn's handwritten digits: 1,797 grey 8×8 images that need no download."""
 
-import math
 from typing import Literal
 
 import torch
@@ -8,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from ffsd_ray.base_settings import ADDED_LATER, LARGEST_IMAGE
-from ffsd_ray.data.base import Dataset, DataSettings, channel_statistics, split
+from ffsd_ray.data.base import Dataset, DataSettings, channel_statistics, held_out_of, split
 from ffsd_ray.data.resident import Images
 
 _IMAGES, _FEWEST_OF_A_CLASS = 1797, 174
@@ -48,7 +47,7 @@ class Digits(DataSettings):
     def known_train_images(self) -> int | None:
         if self.test_share == _TEST_SHARE:
             return self.kept_of(_TRAIN_IMAGES)
-        images = _IMAGES - math.ceil(self.test_share * _IMAGES)
+        images = _IMAGES - held_out_of(_IMAGES, self.test_share)
         if self.train_per_class is None:
             return images
         every_class_has = _FEWEST_OF_A_CLASS * images // _IMAGES

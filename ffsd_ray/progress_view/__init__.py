@@ -8,9 +8,9 @@ from ffsd_ray.job_progress import JobProgress
 from ffsd_ray.progress_view.live import LiveView
 from ffsd_ray.progress_view.notebook import NotebookView
 from ffsd_ray.progress_view.plain import PlainView
-from ffsd_ray.progress_view.view import View, measured
+from ffsd_ray.progress_view.view import View
 
-__all__ = ["LiveView", "NotebookView", "PlainView", "View", "measured", "open_view"]
+__all__ = ["LiveView", "NotebookView", "PlainView", "View", "open_view"]
 
 
 def open_view(

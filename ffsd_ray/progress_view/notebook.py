@@ -2,13 +2,9 @@
 
 import io
 import threading
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
-
-from ffsd_ray.job_progress import JobProgress
 from ffsd_ray.progress_view.live import LiveView
 from ffsd_ray.records.trial import State
 from ffsd_ray.terminal import Screen
@@ -23,17 +19,12 @@ class NotebookView(LiveView):
     The last trials that have completed are named in it; failures and warnings are outputs of their own, and stay.
     """
 
-    def __init__(
-        self, console: Console, labels: Mapping[str, str], primary_series: Mapping[str, str], progress: JobProgress
-    ) -> None:
-        super().__init__(console, labels, primary_series, progress)
-        self._completed: list[str] = []
-        self._over = threading.Event()
-        self._clock = threading.Thread(target=self._keep_showing, daemon=True)
-
     def __enter__(self) -> Self:
         from IPython.display import display  # of the notebook that this runs in
 
+        self._completed: list[str] = []
+        self._over = threading.Event()
+        self._clock = threading.Thread(target=self._keep_showing, daemon=True)
         self._output = display(self._html(), display_id=True)
         self._clock.start()
         return self

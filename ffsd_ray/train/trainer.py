@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -231,10 +232,12 @@ class Trainer:
     def _finish(self, similarities: dict[str, float]) -> None:
         name, network = self._deployed
         last, best = self._progress.rows[-1], self._progress.best[name]
-        last_card = card(self._spec, self._method, self._dataset, name, int(last["epoch"]), last[f"test/{name}/top1"])
-        best_card = card(self._spec, self._method, self._dataset, name, int(best["epoch"]), best["top1"])
+        card_of = partial(card, self._spec, self._method, self._dataset, name)
+        last_card = card_of(int(last["epoch"]), last[f"test/{name}/top1"])
         self._records.store.write(MODEL_LAST, pack(_copy(network.state_dict()), last_card))
-        self._records.store.write(MODEL_BEST, pack(self._progress.best_weights, best_card))
+        self._records.store.write(
+            MODEL_BEST, pack(self._progress.best_weights, card_of(int(best["epoch"]), best["top1"]))
+        )
         self._records.finish(self._result() | ({"similarity": similarities} if similarities else {}))
 
     def _result(self) -> dict[str, Any]:

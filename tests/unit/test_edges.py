@@ -15,7 +15,8 @@ from ffsd_ray.command import command
 from ffsd_ray.deployed import load_model
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.job_progress import JobProgress
-from ffsd_ray.progress_view import LiveView, PlainView, measured
+from ffsd_ray.progress_view import LiveView, PlainView
+from ffsd_ray.progress_view.view import measured
 from ffsd_ray.records.store import Store
 from ffsd_ray.run import main
 from ffsd_ray.storage import open_location

@@ -19,6 +19,7 @@ from ffsd_ray.config.load import Plan
 from ffsd_ray.config.search import Asha, MedianStopping, Pbt
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import DataSettings
+from ffsd_ray.data.base import held_out_of
 
 _CALIBRATION_SECONDS = 1.0
 
@@ -95,7 +96,7 @@ def training_flops(trial: TrialSpec) -> float | None:
 def known_train_images(data: DataSettings) -> int | None:
     """Number of training images, less those held out for validation, where it is known before any is read."""
     total = data.known_train_images
-    return None if total is None else total - math.ceil(data.validation * total)
+    return None if total is None else total - held_out_of(total, data.validation)
 
 
 def _steps(trial: TrialSpec) -> int | None:

@@ -36,7 +36,7 @@ def captions(trials: Sequence[Trial], epochs: Sequence[Epoch], averaged: Sequenc
     specs = [trial.spec for trial in trials]
     results = [trial.result for trial in trials if trial.result is not None]
     protocol = [
-        _each(specs, lambda spec: images_of(spec.data)),
+        _each(specs, lambda spec: images_of(spec.data) + _own_settings(spec.data, int)),
         _each(specs, lambda spec: spec.backbone.name),
         _each(specs, lambda spec: str(spec.train.epochs)) + " epochs",
         "batch size " + _each(specs, lambda spec: str(spec.train.batch_size)),
@@ -106,16 +106,19 @@ def _each(specs: Iterable[TrialSpec], value: Callable[[TrialSpec], str]) -> str:
 
 
 def images_of(settings: DataSettings) -> str:
-    """A data source's name, what it must be told to find its images, how many are used, and its own settings."""
-    fields = type(settings).model_fields
-    told = ", ".join(str(getattr(settings, name)) for name, field in fields.items() if field.is_required())
+    """A data source's name, what it must be told to find its images, and which and how many of them are used."""
+    required = [name for name, field in type(settings).model_fields.items() if field.is_required()]
+    told = ", ".join(str(getattr(settings, name)) for name in required)
     limits = [f"{n} {part}" for part in ("train", "test") if (n := getattr(settings, f"{part}_per_class")) is not None]
     used = f", at most {' and '.join(limits)} images a class" if limits else ""
-    own = {name: getattr(settings, name) for name in fields if name not in DataSettings.model_fields}
-    changed = [
-        f", {name} {value}"
-        for name, value in own.items()
-        if isinstance(value, int | float) and identifies(fields[name])
-        if not fields[name].is_required() and value != fields[name].default
-    ]
-    return (f"{settings.name} ({told})" if told else settings.name) + used + "".join(changed)
+    return (f"{settings.name} ({told})" if told else settings.name) + used + _own_settings(settings, float)
+
+
+def _own_settings(settings: DataSettings, kind: type[float]) -> str:
+    """The settings that this source alone has and that are set: shares, which are floats, or sizes, which are ints."""
+    return "".join(
+        f", {name} {getattr(settings, name)}"
+        for name, field in type(settings).model_fields.items()
+        if name not in DataSettings.model_fields and identifies(field) and not field.is_required()
+        if isinstance(getattr(settings, name), kind) and getattr(settings, name) != field.default
+    )

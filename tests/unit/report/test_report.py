@@ -209,7 +209,7 @@ def test_captions_say_what_was_not_used(record: Any) -> None:
     job = job.replace("epochs: 10,", "epochs: 10, evaluate_every: 5,")
     captions = result_table(record(job, lambda spec: result(spec, 96.0, 95.0))).captions
     assert captions[0].startswith(
-        "digits, at most 20 train and 5 test images a class, image_size 8, test_share 0.9, resnet20, "
+        "digits, at most 20 train and 5 test images a class, test_share 0.9, image_size 8, resnet20, "
     )
     assert captions[2].endswith("as the paper did among those evaluated (train.evaluate_every 5)")
 

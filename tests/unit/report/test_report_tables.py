@@ -496,6 +496,14 @@ def test_different_images_are_not_ranked(record: Any) -> None:
         best_job(run.job(), table(run), collect(run), by_test=False)
 
 
+def test_other_sizes_of_the_same_images_are_ranked_other_test_images_not(record: Any) -> None:
+    run = record(ONE.replace("{method: {name: dml}}", "{data.image_size: 8}"), outcome)
+    assert "ranked by" in best_job(run.job(), table(run), collect(run), by_test=False)
+    run = record(ONE.replace("{method: {name: dml}}", "{data.test_share: 0.5}"), outcome)
+    with pytest.raises(RecordsError, match=r"on different images do not compare: digits, digits, test_share 0\.5;"):
+        best_job(run.job(), table(run), collect(run), by_test=False)
+
+
 def test_nothing_to_choose_from(record: Any) -> None:
     run = record(ONE, lambda spec: ...)
     with pytest.raises(RecordsError, match="no trial of one has completed"):
