@@ -18,6 +18,9 @@ _CLASSES, _SIZE = 10, 224
 #: most is lost, and it is looked for at every epoch of every trial.
 _PIECES = 32
 
+#: Seconds of training before there is a time left: a first epoch of less is for the most part its first step's warm-up.
+_LEAST_SECONDS = 5.0
+
 
 def relative_work(specs: Sequence[TrialSpec]) -> dict[str, float]:
     """What each trial takes, in one unit, by identity: its operations.
@@ -119,11 +122,14 @@ class JobProgress:
             self._busy += trial.at - trial.began
 
     def seconds_left(self, identity: str | None = None) -> float | None:
-        """Until the job, or one of its trials, has ended; None before the first epoch has, and of what does not run."""
+        """Until the job, or one of its trials, has ended; None of what does not run, and while too little is known.
+
+        That is before the first epoch has ended, and before the job has trained for 5 s.
+        """
         worked = self._worked + sum(trial.done for trial in self._running.values())
         busy = self._busy + sum(trial.at - trial.began for trial in self._running.values())
         # A trial that went back to a checkpoint has for a while done less than nothing.
-        if worked <= 0 or busy <= 0 or (identity is not None and identity not in self._running):
+        if worked <= 0 or busy < _LEAST_SECONDS or (identity is not None and identity not in self._running):
             return None
         speed, now = worked / busy, self._clock()
 
