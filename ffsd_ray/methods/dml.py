@@ -32,6 +32,12 @@ class MutualSettings(MethodSettings):
         description="Epochs E over which the students' KL to each other rises as exp(−5 (1 − e/E)²), as ONE's does; "
         "0: at full weight from the start, as in DML and FFSD.",
     )
+    views: Literal["shared", "own"] = Field(
+        "shared",
+        json_schema_extra=ADDED_LATER,
+        description="shared: all networks are given the same augmented image, as in DML and FFSD; own: each, the "
+        "leader too, crops and flips of its own, as in KDCL.",
+    )
     formulation: Formulation = Field(
         "published",
         description="published: the losses as the authors' implementation computes them; paper: as the equations say.",
@@ -44,7 +50,7 @@ class MutualSettings(MethodSettings):
 
     def label(self) -> str:
         suffix = " (paper)" if self.formulation == "paper" else ""
-        return f"{self.name} n={self.students}{suffix}"
+        return f"{self.name} n={self.students}{suffix}{', own views' if self.views == 'own' else ''}"
 
 
 class DmlSettings(OptionalLeaderSettings, MutualSettings, MixedSettings):
@@ -84,6 +90,8 @@ class MutualGroup(Peers):
         self.leader_module = LeaderModule(settings, settings.students, blueprint, fuse=fuse) if leader else None
         self.warmup = warmup(settings, settings.formulation)
         self.mutual_ramp = Ramp(settings.mutual_ramp_epochs)
+        if settings.views == "own":
+            self.views = len(self.networks)
 
     def begin_epoch(self, epoch: int) -> None:
         self.warmup.begin(epoch)
@@ -99,9 +107,12 @@ class MutualGroup(Peers):
             terms[f"{name}/mutual_kl"] = self.mutual_ramp.factor * kl if settings.mutual_ramp_epochs else kl
         return terms
 
-    def forward_group(self, images: Tensor) -> tuple[list[Features], LeaderForward | None]:
-        """Features of the students for images [B, 3, S, S], and the leader's results; None without a leader."""
-        students = self.features_of_all(list(self.networks.values()), images)
+    def forward_group(self, views: list[Tensor]) -> tuple[list[Features], LeaderForward | None]:
+        """Features of the students for images [B, 3, S, S], and the leader's results; None without a leader.
+
+        `views`: one for all networks, or one for each, the leader's last.
+        """
+        students = self.features_of_all(list(self.networks.values()), views[0] if len(views) == 1 else views)
         if self.leader_module is None:
             return students, None
         leader = students.pop()
@@ -115,7 +126,7 @@ class MutualGroup(Peers):
         return logits
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        return self.logits(*self.forward_group(images))
+        return self.logits(*self.forward_group([images]))
 
     def roles(self) -> dict[Role, list[nn.Module]]:
         added = self.leader_module.roles() if self.leader_module is not None else {}
@@ -148,7 +159,7 @@ class Dml(MutualGroup):
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         settings = self.settings
-        students, leader_forward = self.forward_group(views[0])
+        students, leader_forward = self.forward_group(views)
         terms = self.mutual_terms(students, labels)
         if self.leader_module is not None and leader_forward is not None:
             weight = settings.lambda_fea * self.warmup.factor

@@ -156,7 +156,7 @@ class Ffsd(MutualGroup):
 
     def forward(self, views: list[Tensor], labels: Tensor, phase: str) -> Losses:
         settings = self.settings
-        students, leader_forward = self.forward_group(views[0])
+        students, leader_forward = self.forward_group(views)
         assert leader_forward is not None
         terms: dict[str, Tensor | _MapTerm] = {**self.mutual_terms(students, labels)}
         terms |= self._diversity(students)

@@ -391,6 +391,7 @@ report: {rows: train.lr}
         "leader_kl": 1.0,
         "leader_teacher": "fusion",
         "mutual_ramp_epochs": 0,
+        "views": "shared",
         "alpha": 0.5,
         "warmup_epochs": None,
         "diversity": "attention",

@@ -63,3 +63,19 @@ def test_the_students_kl_may_rise(method: dict[str, object]) -> None:
                 assert found.terms[name].item() == pytest.approx(factor * term.item(), rel=1e-5), (name, epoch)
             elif name.endswith("/ce"):
                 assert found.terms[name].item() == term.item(), name
+
+
+@pytest.mark.parametrize("method", [{"name": "ffsd"}, {"name": "dml", "students": 3}, {"name": "dml", "leader": True}])
+def test_every_network_may_be_given_a_view_of_its_own(method: dict[str, object]) -> None:
+    as_published, own, alike = (
+        build_method(digits_spec(method | views, backbone="resnet8"), 10, 12)
+        for views in ({}, {"views": "own"}, {"views": "own"})
+    )
+    labels = torch.arange(16) % 10
+    views = [torch.randn(16, 3, 12, 12, generator=torch.Generator().manual_seed(seed)) for seed in range(own.views)]
+    found = own(views, labels, "all")
+    for (member, network), view in zip(own.networks.items(), views, strict=True):
+        torch.testing.assert_close(found.logits[member], network(view).logits)
+    of_one_view = alike(views[:1] * own.views, labels, "all").terms
+    for name, term in as_published(views[:1], labels, "all").terms.items():
+        torch.testing.assert_close(of_one_view[name], term)
