@@ -33,9 +33,16 @@ def environment(device: torch.device, workers: int) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The model of this machine's processor, on which a training's last digits depend; its architecture elsewhere."""
-    models = re.search(r"^model name\s*: (.*)", _PROCESSORS.read_text(), re.M) if _PROCESSORS.exists() else None
-    return models[1] if models else platform.machine()
+    """The model of this machine's processor, on which a training's last digits depend; its architecture elsewhere.
+
+    With its numbers, for clouds call several generations by one name: `AMD EPYC (family 26, model 2)`.
+    """
+    text = _PROCESSORS.read_text() if _PROCESSORS.exists() else ""
+    said = {name.strip(): value.strip() for name, value in re.findall(r"^([^:\n]+):(.*)", text.split("\n\n")[0], re.M)}
+    if "model name" not in said:
+        return platform.machine()
+    numbers = [f"{key.removeprefix('cpu ')} {said[key]}" for key in ("cpu family", "model") if key in said]
+    return f"{said['model name']} ({', '.join(numbers)})" if numbers else said["model name"]
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -54,8 +54,12 @@ def test_every_engine_prepares_its_device(monkeypatch: pytest.MonkeyPatch) -> No
 def test_records_name_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ffsd_ray.train.environment._PROCESSORS", tmp_path / "cpuinfo")
     assert environment(torch.device("cpu"), 1)["device"]["name"] == platform.machine()
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel\t\t: 17\nmodel name\t: Some Processor @ 2 GHz\n" * 2)
-    assert environment(torch.device("cpu"), 1)["device"]["name"] == "Some Processor @ 2 GHz"
+    core = (
+        "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 17\nmodel name\t: Some Processor @ 2 GHz\nflags\t: fpu: vme\n\n"
+    )
+    (tmp_path / "cpuinfo").write_text(core * 2)
+    expected = "Some Processor @ 2 GHz (family 26, model 17)"
+    assert environment(torch.device("cpu"), 1)["device"]["name"] == expected
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
