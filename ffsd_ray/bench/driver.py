@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ import torch
 import yaml
 from rich.table import Table
 
-from ffsd_ray.bench.measure.process import Ended, Sample, observe
+from ffsd_ray.bench.measure.process import Ended, Sample, observe, timed
 from ffsd_ray.bench.record import Record, command_line, default_path
 from ffsd_ray.command import command
 from ffsd_ray.errors import UserError
@@ -107,15 +106,15 @@ def trained(trials: int, marks: Sequence[int], folder: Path) -> dict[str, Any]:
         "cpu_seconds_a_trial": round((last.cpu_seconds - first.cpu_seconds) / trials, 4),
         "seconds_a_trial": round((last.seconds - first.seconds) / trials, 4),
         "records": {"files": len(records), "bytes": sum(file.stat().st_size for file in records)},
-        "report": _timed("ffsd_ray.report", str(folder / "driver")),
-        "page": _timed("ffsd_ray.report", str(folder / "driver"), "--html", str(page)) | {"bytes": page.stat().st_size},
+        "report": timed("ffsd_ray.report", str(folder / "driver")),
+        "page": timed("ffsd_ray.report", str(folder / "driver"), "--html", str(page)) | {"bytes": page.stat().st_size},
     }
 
 
 def planned(trials: int, folder: Path) -> dict[str, Any]:
     """Plan a job of so many trials, and run it until a few have ended."""
     file = _job_file(trials, folder)
-    dry_run = _timed("ffsd_ray.run", str(file), "--dry-run")
+    dry_run = timed("ffsd_ray.run", str(file), "--dry-run")
     first, samples, _ = _run(trials, folder, [], _ENDED)
     last = samples[_ENDED]
     return {
@@ -145,7 +144,9 @@ def _run(trials: int, folder: Path, marks: Sequence[int], until: int) -> tuple[S
             samples[count] = sample
         return count < until or until == trials
 
-    ended = observe(_command("ffsd_ray.run", str(_job_file(trials, folder)), "--storage", str(folder)), told)
+    ended = observe(
+        [sys.executable, "-m", "ffsd_ray.run", str(_job_file(trials, folder)), "--storage", str(folder)], told
+    )
     if until not in samples:
         raise UserError(f"the run of {trials} trials ended with status {ended.status}:\n{ended.output[-2000:]}")
     return starts[0], samples, ended
@@ -155,18 +156,6 @@ def _job_file(trials: int, folder: Path) -> Path:
     file = folder / "driver.yaml"
     file.write_text(job(trials))
     return file
-
-
-def _timed(*module_and_arguments: str) -> dict[str, float]:
-    """What a command takes to its end; its memory when it wrote last."""
-    ended = observe(_command(*module_and_arguments), lambda line, sample: True)
-    if ended.status != 0 or ended.last is None:
-        raise UserError(f"{shlex.join(module_and_arguments)} ended with status {ended.status}:\n{ended.output[-2000:]}")
-    return ended.last.figures() | {"seconds": round(ended.seconds, 2)}
-
-
-def _command(module: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", module, *arguments]
 
 
 if __name__ == "__main__":

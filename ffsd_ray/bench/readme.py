@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ffsd_ray.bench.compare import best
+from ffsd_ray.bench.launch import rows as launch_rows
 from ffsd_ray.bench.suites import cpu_summary
 from ffsd_ray.command import command
 from ffsd_ray.errors import RecordsError
@@ -175,6 +176,14 @@ def _driver(content: Mapping[str, Any]) -> str:
     return f"ResNet-8, digits at 8 × 8, two steps a trial, {_when(content)}.\n\n" + "\n\n".join(parts)
 
 
+def _launch(content: Mapping[str, Any]) -> str:
+    heading, lines = launch_rows(content["points"])
+    return (
+        f"seconds of a whole run by the number of its trials, two steps each, Ray started and stopped each time; "
+        f"ResNet-20, digits at 8 × 8, {_when(content)}.\n\n{_table(heading, lines)}"
+    )
+
+
 def _seconds(figures: Mapping[str, float]) -> str:
     return f"{figures['seconds']:.1f} ({figures['cpu_seconds']:.1f})"
 
@@ -184,6 +193,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "operations": _operations,
     "cpu-suite": _cpu_suite,
     "driver": _driver,
+    "launch": _launch,
 }
 
 

@@ -15,7 +15,7 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 
 from ffsd_ray.config.job import JobSpec
-from ffsd_ray.config.search import Asha, MedianStopping, Optuna, Pbt
+from ffsd_ray.config.search import Asha, EveryTrial, MedianStopping, Optuna, Pbt
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import ClusterLost
 from ffsd_ray.interruption import postponed
@@ -128,10 +128,7 @@ class Driver:
                 scheduler=scheduler(job.search.scheduler, trials),
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,
-                # A process that watches workers cannot be taken away from a trial that is stopped. Which trials have
-                # such a one is not known where their scale is still to be chosen.
-                reuse_actors=all(trains_here({"trial": config}) for config in configs)
-                and not any(map(_is_of_scale, job.search.random)),
+                reuse_actors=self._reuses_processes(configs),
             ),
             run_config=tune.RunConfig(
                 name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
@@ -149,6 +146,17 @@ class Driver:
                 ],
             ),
         )
+
+    def _reuses_processes(self, configs: Sequence[dict[str, Any]]) -> bool:
+        """Whether a process that a trial leaves takes another one: starting one costs seconds.
+
+        One that watches workers cannot be taken away from a trial that a scheduler stops. Which trials have such a one
+        is not known where their scale is still to be chosen.
+        """
+        search = self.job.search
+        if isinstance(search.scheduler, EveryTrial):
+            return True
+        return all(trains_here({"trial": config}) for config in configs) and not any(map(_is_of_scale, search.random))
 
     def _config(self, spec: TrialSpec, cluster: Cluster, mutable: list[str], ray_storage: str) -> dict[str, Any]:
         """A Tune trial's configuration, see `run_trial`."""

@@ -4,14 +4,14 @@ from typing import Any
 
 from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.launch.causes import cause_of
 from ffsd_ray.launch.cluster.capacity import worker_resources
 from ffsd_ray.launch.cluster.connection import ON_HEAD
-from ffsd_ray.launch.ray_internals import NamedPlacementGroups
+from ffsd_ray.launch.ray_internals import NamedPlacementGroups, PlainTorchTrainer
 from ffsd_ray.launch.search.optuna_search import spec_of
 from ffsd_ray.launch.worker import train_here, train_worker
 from ffsd_ray.records.store import Store
@@ -66,7 +66,7 @@ def run_trial(config: dict[str, Any]) -> None:
 def _watch(config: dict[str, Any]) -> None:
     scale = ScaleSettings.model_validate(config["spec"]["scale"])
     workers = (scale.fewest_workers, scale.most_workers) if scale.elastic else scale.most_workers
-    trainer = TorchTrainer(
+    trainer = PlainTorchTrainer(
         train_worker,
         train_loop_config=config,
         torch_config=TorchConfig(backend=backend(scale)),
@@ -76,7 +76,7 @@ def _watch(config: dict[str, Any]) -> None:
             resources_per_worker=worker_resources(scale),
             elastic_resize_monitor_interval_s=_RESIZE_SECONDS,  # type: ignore[call-arg]
         ),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[arg-type]
             name=f"train-{tune.get_context().get_trial_id()}",
             storage_path=config["ray_storage"],
             failure_config=FailureConfig(max_failures=config["max_retries"]),

@@ -80,8 +80,11 @@ def test_both_launchers_compute_the_same(job: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_trains_one_trial_after_another(job: Path) -> None:
-    process = start(job, "--set", "scale.trials_at_once=1", "--set", "train.epochs=5", "--set", "seed=[0,1]")
+@pytest.mark.parametrize("launcher", ["trial", "trainer"])
+def test_a_process_takes_one_trial_after_another(job: Path, launcher: str) -> None:
+    """Which it trains, or whose workers it watches."""
+    settings = (f"scale.launcher={launcher}", "scale.trials_at_once=1", "train.epochs=5", "seed=[0,1]")
+    process = start(job, *(argument for setting in settings for argument in ("--set", setting)))
     seen: set[int] = set()
     output = []
     assert process.stdout is not None

@@ -1,7 +1,9 @@
 """CPU time and memory of another process, from /proc."""
 
 import os
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,6 +59,19 @@ def observe(command: Sequence[str], told: Callable[[str, Sample], bool], **optio
                     break
         lines += process.stdout
     return Ended(process.returncode, time.monotonic() - began, last, "".join(lines))
+
+
+def timed(module: str, *arguments: str) -> dict[str, float]:
+    """What one of the package's commands takes to its end; its memory when it wrote last.
+
+    Raises:
+        UserError: it ends with another status than 0.
+    """
+    ended = observe([sys.executable, "-m", module, *arguments], lambda line, sample: True)
+    if ended.status != 0 or ended.last is None:
+        called = shlex.join([module, *arguments])
+        raise UserError(f"{called} ended with status {ended.status}:\n{ended.output[-2000:]}")
+    return ended.last.figures() | {"seconds": round(ended.seconds, 2)}
 
 
 def resident_set(process: int | str) -> tuple[int, int]:

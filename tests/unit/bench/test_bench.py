@@ -16,6 +16,7 @@ from PIL import Image
 from ffsd_ray import data
 from ffsd_ray.bench.__main__ import main
 from ffsd_ray.bench.compare import TimingBudget, _extrapolated_epoch, compare
+from ffsd_ray.bench.launch import rows
 from ffsd_ray.bench.measure.linearity import fit, linear_cost
 from ffsd_ray.bench.measure.roofline import bytes_per_image
 from ffsd_ray.bench.measure.timing import Timing
@@ -245,6 +246,20 @@ def test_a_record_is_taken_into_the_readme(tmp_path: Path) -> None:
     assert with_tables(shown, folder) == shown
     with pytest.raises(RecordsError, match="records: speed: expected one of"):
         with_tables("<!-- records: speed -->\n<!-- end -->\n", folder)
+
+
+def test_a_trial_more_is_what_jobs_differ_by() -> None:
+    seconds = {"local": (4, 6), "trial": (16, 18), "trainer": (24, 100)}
+    points = {
+        f"{launcher} {trials}": {"trials": trials, "seconds": of}
+        for launcher, both in seconds.items()
+        for trials, of in zip((1, 11), both, strict=True)
+    }
+    heading, lines = rows(points)
+    assert heading == ["", "1", "11", "a further trial"]
+    assert [line[-1] for line in lines] == ["0.20", "0.20", "7.60"]
+    alone = {name: point for name, point in points.items() if point["trials"] == 1}
+    assert rows(alone)[1][0] == ["local", "4.0", ""]
 
 
 def test_what_was_not_measured_is_no_speed() -> None:
