@@ -1,6 +1,7 @@
 """What of a job is still to be trained, by the records of its run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.load import Plan
@@ -8,6 +9,7 @@ from ffsd_ray.config.search import SearchSettings
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, MissingRecords
 from ffsd_ray.records.run import RunRecords
+from ffsd_ray.records.store import of_each
 
 
 def untrained(run: RunRecords, plan: Plan) -> list[TrialSpec]:
@@ -23,17 +25,18 @@ def untrained(run: RunRecords, plan: Plan) -> list[TrialSpec]:
             return True
         return bool(trial.missing_weights()) and (identity in needed or not trial.was_stopped())
 
-    return [spec for spec in plan.trials if is_untrained(spec.identity())]
+    found = of_each(lambda spec: is_untrained(spec.identity()), plan.trials)
+    return [spec for spec, is_so in zip(plan.trials, found, strict=True) if is_so]
 
 
-def pending(run: RunRecords, plan: Plan) -> list[TrialSpec]:
-    """The trials still to be trained; of those that are chosen one after the other, what they are made from."""
-    return [*untrained(run, plan), *([plan.template] if plan.template is not None else [])]
+def with_template(plan: Plan, trials: Sequence[TrialSpec]) -> list[TrialSpec]:
+    """The trials, and what those are made from that are chosen one after the other."""
+    return [*trials, *([plan.template] if plan.template is not None else [])]
 
 
 def to_train(run: RunRecords, plan: Plan) -> list[TrialSpec]:
     """The trials that neither this run nor another that may be reused has completed."""
-    specs = pending(run, plan)
+    specs = with_template(plan, untrained(run, plan))
     if not plan.job.records.reuse:
         return specs
     reusable = run.completed_elsewhere([spec.identity() for spec in specs])
@@ -52,23 +55,32 @@ def waves(plan: Plan, trials: Sequence[TrialSpec]) -> list[tuple[list[TrialSpec]
 def completed_before(run: RunRecords, specs: Sequence[TrialSpec]) -> int:
     """How many trials have completed, those that a searcher chose among them."""
     again = {spec.identity() for spec in specs}
-    return sum(name not in again and run.trial(name).state() == "completed" for name in run.trials())
+    others = [name for name in run.trials() if name not in again]
+    return of_each(lambda name: run.trial(name).state(), others).count("completed")
 
 
-def damaged_results(run: RunRecords) -> Iterator[str]:
+def damaged_results(run: RunRecords) -> list[str]:
     """Messages on damaged results, which do not count, each naming the file."""
-    for identity in run.trials():
+
+    def damage(identity: str) -> str | None:
         try:
             run.trial(identity).result()
         except MissingRecords:
-            pass
-        except DamagedRecords as damage:
-            yield str(damage)
+            return None
+        except DamagedRecords as error:
+            return str(error)
+        return None
+
+    return [message for message in of_each(damage, run.trials()) if message is not None]
 
 
-def missing_weights(run: RunRecords, plan: Plan) -> Iterator[str]:
-    """The weights files that completed trials lack."""
-    for spec in untrained(run, plan):
+def missing_weights(run: RunRecords, specs: Sequence[TrialSpec]) -> list[str]:
+    """The weights files that those of the trials lack which have completed."""
+
+    def missing(spec: TrialSpec) -> list[str]:
         trial = run.trial(spec.identity())
-        if trial.state() == "completed" and not trial.was_stopped():
-            yield from (f"{trial.store.location}/{name}, which is missing" for name in trial.missing_weights())
+        if trial.state() != "completed" or trial.was_stopped():
+            return []
+        return [f"{trial.store.location}/{name}, which is missing" for name in trial.missing_weights()]
+
+    return list(chain.from_iterable(of_each(missing, specs)))

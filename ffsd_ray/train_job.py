@@ -22,7 +22,15 @@ from ffsd_ray.progress_view import open_view
 from ffsd_ray.records.driver_lock import sole_driver
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
-from ffsd_ray.remaining import completed_before, damaged_results, missing_weights, pending, to_train, untrained, waves
+from ffsd_ray.remaining import (
+    completed_before,
+    damaged_results,
+    missing_weights,
+    to_train,
+    untrained,
+    waves,
+    with_template,
+)
 from ffsd_ray.train.before_training import check_before_training
 
 
@@ -66,11 +74,12 @@ def train_job(
             _begin(run, plan)
             for damage in damaged_results(run):
                 say(f"To be trained again: {damage}")
-            for missing in missing_weights(run, plan):
+            left = untrained(run, plan)
+            for missing in missing_weights(run, left):
                 say(f"To be made again: {missing}")
             if plan.job.records.reuse:
-                _reuse(run, plan, say)
-            _train(run, plan, console, verbose=verbose)
+                left = _reuse(run, left, len(plan.trials), say)
+            _train(run, plan, left, console, verbose=verbose)
     except KeyboardInterrupt:
         raise Interrupted(_how_far(run, plan)) from None
     return run
@@ -117,16 +126,17 @@ def _begin(run: RunRecords, plan: Plan) -> None:
     run.begin(plan.text, plan.job.model_dump(), plan.overrides, specs)
 
 
-def _reuse(run: RunRecords, plan: Plan, say: Callable[[str], None]) -> None:
-    wanted = [spec.identity() for spec in untrained(run, plan)]
-    reused = run.reuse(wanted, lambda message: say(f"Not reused: {message}"))
+def _reuse(run: RunRecords, specs: Sequence[TrialSpec], total: int, say: Callable[[str], None]) -> list[TrialSpec]:
+    """Take over those of the trials that other runs have completed; return the others. `total`: trials of the job."""
+    reused = run.reuse([spec.identity() for spec in specs], lambda message: say(f"Not reused: {message}"))
     for name, count in Counter(reused.values()).items():
-        say(f"Reused from run {name}: {count} of {len(plan.trials)} trials.")
+        say(f"Reused from run {name}: {count} of {total} trials.")
+    return [spec for spec in specs if spec.identity() not in reused]
 
 
-def _train(run: RunRecords, plan: Plan, console: Console, *, verbose: bool) -> None:
+def _train(run: RunRecords, plan: Plan, trials: Sequence[TrialSpec], console: Console, *, verbose: bool) -> None:
     console.print(f"Records: {run.store.location}", markup=False, highlight=False, soft_wrap=True)
-    specs = pending(run, plan)
+    specs = with_template(plan, trials)
     if not specs:
         return
     names = trial_labels(plan.trials, plan.job.report.rows)

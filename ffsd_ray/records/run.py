@@ -12,7 +12,7 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, RecordsError
 from ffsd_ray.file_schema import SchemaError, described
 from ffsd_ray.records.schemas import FORMAT, RUN
-from ffsd_ray.records.store import Store
+from ffsd_ray.records.store import Store, of_each
 from ffsd_ray.records.trial import State, TrialRecords
 from ffsd_ray.stamp import check_stamp, stamped_json, unstamped_json
 
@@ -116,8 +116,9 @@ class RunRecords:
 
     def completed_elsewhere(self, identities: Sequence[str]) -> set[str]:
         """The trials of which other runs in the same storage have a result."""
-        elsewhere = self._elsewhere(identities)
-        return {identity for identity, other in elsewhere if other.trial(identity).state() == "completed"}
+        elsewhere = list(self._elsewhere(identities))
+        states = of_each(lambda found: found[1].trial(found[0]).state(), elsewhere)
+        return {identity for (identity, _), state in zip(elsewhere, states, strict=True) if state == "completed"}
 
     def _elsewhere(self, identities: Sequence[str]) -> Iterator[tuple[str, "RunRecords"]]:
         """Each of the trials with each other run in the same storage that has records of it."""
@@ -131,7 +132,7 @@ class RunRecords:
 
     def states(self) -> list[State]:
         """Of each planned trial, in the job's order."""
-        return [self.trial(identity).state() for identity in self.trials()]
+        return of_each(lambda identity: self.trial(identity).state(), self.trials())
 
     def trial(self, identity: str) -> TrialRecords:
         return TrialRecords(self.store.child("trials").child(identity))

@@ -1,7 +1,6 @@
 """Reading a run's records into trials."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, MissingRecords
 from ffsd_ray.records.run import RunRecords
+from ffsd_ray.records.store import of_each
 from ffsd_ray.records.trial import State, TrialRecords
 from ffsd_ray.series import HistoryRow
 
@@ -55,9 +55,7 @@ def collect(run: RunRecords, *needs: Need) -> list[Trial]:
         RecordsError: job.json is damaged, or of another version.
     """
     planned = run.specs()
-    # One small file after another would be slow on an object store.
-    with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(lambda spec: _trial(spec, run.trial(spec.identity()), needs), planned.values()))
+    return of_each(lambda spec: _trial(spec, run.trial(spec.identity()), needs), planned.values())
 
 
 def damages(trials: Sequence[Trial]) -> tuple[str, ...]:
