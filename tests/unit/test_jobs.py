@@ -57,7 +57,7 @@ def rows(plan: Plan) -> set[str]:
 def configured(spec: TrialSpec) -> tuple[object, ...]:
     """What the jobs vary, seeds apart."""
     varied = {"precision", "schedule", "weight_decay", "random_erasing", "label_smoothing", "ema"}
-    return spec.method, spec.backbone, spec.train.model_dump(include=varied)
+    return spec.variant, spec.method, spec.backbone, spec.train.model_dump(include=varied)
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
