@@ -54,14 +54,14 @@ def take(file: Path, folder: Path) -> Path:
         for setting in point.get("settings", {}).values():
             train = setting["spec"]["train"]
             setting["spec"] = {"train": {key: value for key, value in train.items() if key in _TRAIN}}
-    taken = folder / f"{kind}-{content['date'][:10].replace('-', '')}.json"
+    taken = folder / f"{kind}-{datetime.fromisoformat(content['date']):%Y%m%dT%H%M}.json"
     taken.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return taken
 
 
 def newest(kind: str, folder: Path) -> Path | None:
     """The newest record of a kind; None where there is none."""
-    return max(folder.glob(f"{kind}-????????.json"), default=None)
+    return max(folder.glob(f"{kind}-????????T????.json"), default=None)
 
 
 def with_tables(text: str, folder: Path) -> str:

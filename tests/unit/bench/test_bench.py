@@ -236,7 +236,7 @@ def test_a_record_is_taken_into_the_readme(tmp_path: Path) -> None:
     assert with_tables(text, folder) == text
     taken = take(out, folder)
     assert '"lr"' not in taken.read_text()
-    assert re.fullmatch(r"cpu-suite-20\d{6}\.json", taken.name)
+    assert re.fullmatch(r"cpu-suite-20\d{6}T\d{4}\.json", taken.name)
     shown = with_tables(text, folder)
     assert "| a step | 600 ms, 2.50 × the reference's speed |" in shown
     assert "| at most possible, were every operation as fast as a matrix product | 15.00 × |" in shown
