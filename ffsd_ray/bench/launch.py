@@ -68,26 +68,26 @@ def launched(launcher: str, trials: int, folder: Path) -> dict[str, float]:
     return timed("ffsd_ray.run", str(file), "--storage", str(folder))
 
 
-def further(points: Mapping[str, Any], launcher: str) -> float | None:
-    """Seconds that a trial more takes: by the smallest and the largest job."""
-    seconds: dict[int, float] = {
-        point["trials"]: point["seconds"] for name, point in points.items() if name.split()[0] == launcher
-    }
-    if len(seconds) < 2:
-        return None
-    fewest, most = min(seconds), max(seconds)
-    return (seconds[most] - seconds[fewest]) / (most - fewest)
-
-
 def rows(points: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """A heading, and a row for each launcher: seconds by the number of trials."""
-    numbers = sorted({point["trials"] for point in points.values()})
+    """A heading, and a row for each launcher: seconds by the number of trials, of those that all launchers have run.
+
+    A further trial: by the smallest and the largest job.
+    """
+    measured = {launcher: _seconds(points, launcher) for launcher in LAUNCHERS}
+    numbers = sorted(set.intersection(*map(set, measured.values())))
     lines = []
-    for launcher in LAUNCHERS:
-        seconds = [points[f"{launcher} {number}"]["seconds"] for number in numbers]
-        more = further(points, launcher)
-        lines.append([launcher, *(f"{each:.1f}" for each in seconds), "" if more is None else f"{more:.2f}"])
+    for launcher, seconds in measured.items():
+        further = ""
+        if len(numbers) > 1:
+            fewest, most = numbers[0], numbers[-1]
+            further = f"{(seconds[most] - seconds[fewest]) / (most - fewest):.2f}"
+        lines.append([launcher, *(f"{seconds[number]:.1f}" for number in numbers), further])
     return ["", *map(str, numbers), "a further trial"], lines
+
+
+def _seconds(points: Mapping[str, Any], launcher: str) -> dict[int, float]:
+    """A launcher's seconds by the number of trials."""
+    return {point["trials"]: point["seconds"] for name, point in points.items() if name.split()[0] == launcher}
 
 
 def table(points: Mapping[str, Any]) -> Table:

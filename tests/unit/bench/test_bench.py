@@ -258,6 +258,8 @@ def test_a_trial_more_is_what_jobs_differ_by() -> None:
     heading, lines = rows(points)
     assert heading == ["", "1", "11", "a further trial"]
     assert [line[-1] for line in lines] == ["0.20", "0.20", "7.60"]
+    interrupted = points | {"local 24": {"trials": 24, "seconds": 9}}
+    assert rows(interrupted) == (heading, lines)
     alone = {name: point for name, point in points.items() if point["trials"] == 1}
     assert rows(alone)[1][0] == ["local", "4.0", ""]
 
