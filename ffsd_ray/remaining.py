@@ -9,7 +9,7 @@ from ffsd_ray.config.search import SearchSettings
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, MissingRecords
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.records.store import of_each
+from ffsd_ray.records.store import parallel_map
 
 
 def untrained(run: RunRecords, plan: Plan) -> list[TrialSpec]:
@@ -25,8 +25,8 @@ def untrained(run: RunRecords, plan: Plan) -> list[TrialSpec]:
             return True
         return bool(trial.missing_weights()) and (identity in needed or not trial.was_stopped())
 
-    found = of_each(lambda spec: is_untrained(spec.identity()), plan.trials)
-    return [spec for spec, is_so in zip(plan.trials, found, strict=True) if is_so]
+    results = parallel_map(lambda spec: is_untrained(spec.identity()), plan.trials)
+    return [spec for spec, still_untrained in zip(plan.trials, results, strict=True) if still_untrained]
 
 
 def with_template(plan: Plan, trials: Sequence[TrialSpec]) -> list[TrialSpec]:
@@ -56,7 +56,7 @@ def completed_before(run: RunRecords, specs: Sequence[TrialSpec]) -> int:
     """How many trials have completed, those that a searcher chose among them."""
     again = {spec.identity() for spec in specs}
     others = [name for name in run.trials() if name not in again]
-    return of_each(lambda name: run.trial(name).state(), others).count("completed")
+    return parallel_map(lambda name: run.trial(name).state(), others).count("completed")
 
 
 def damaged_results(run: RunRecords) -> list[str]:
@@ -71,7 +71,7 @@ def damaged_results(run: RunRecords) -> list[str]:
             return str(error)
         return None
 
-    return [message for message in of_each(damage, run.trials()) if message is not None]
+    return [message for message in parallel_map(damage, run.trials()) if message is not None]
 
 
 def missing_weights(run: RunRecords, specs: Sequence[TrialSpec]) -> list[str]:
@@ -83,4 +83,4 @@ def missing_weights(run: RunRecords, specs: Sequence[TrialSpec]) -> list[str]:
             return []
         return [f"{trial.store.location}/{name}, which is missing" for name in trial.missing_weights()]
 
-    return list(chain.from_iterable(of_each(missing, specs)))
+    return list(chain.from_iterable(parallel_map(missing, specs)))

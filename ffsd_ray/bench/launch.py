@@ -17,7 +17,7 @@ from ffsd_ray.bench.record import Record, command_line, default_path
 from ffsd_ray.command import command
 from ffsd_ray.terminal import Screen
 
-#: What launches trials, and the settings that choose it.
+#: Settings of a job by the launcher that they choose.
 LAUNCHERS: dict[str, dict[str, Any]] = {
     "local": {"context": "local"},
     "trial": {"context": "ray", "scale": {"launcher": "trial"}},
@@ -92,12 +92,12 @@ def _seconds(points: Mapping[str, Any], launcher: str) -> dict[int, float]:
 
 def table(points: Mapping[str, Any]) -> Table:
     heading, lines = rows(points)
-    shown = Table(title="seconds of a run by its trials", title_justify="left")
+    overview = Table(title="seconds of a run by its trials", title_justify="left")
     for name in heading:
-        shown.add_column(name, justify="right")
+        overview.add_column(name, justify="right")
     for line in lines:
-        shown.add_row(*line)
-    return shown
+        overview.add_row(*line)
+    return overview
 
 
 if __name__ == "__main__":

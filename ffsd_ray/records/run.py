@@ -12,7 +12,7 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, RecordsError
 from ffsd_ray.file_schema import SchemaError, described
 from ffsd_ray.records.schemas import FORMAT, RUN
-from ffsd_ray.records.store import Store, of_each
+from ffsd_ray.records.store import Store, parallel_map
 from ffsd_ray.records.trial import State, TrialRecords
 from ffsd_ray.stamp import check_stamp, stamped_json, unstamped_json
 
@@ -117,7 +117,7 @@ class RunRecords:
     def completed_elsewhere(self, identities: Sequence[str]) -> set[str]:
         """The trials of which other runs in the same storage have a result."""
         elsewhere = list(self._elsewhere(identities))
-        states = of_each(lambda found: found[1].trial(found[0]).state(), elsewhere)
+        states = parallel_map(lambda pair: pair[1].trial(pair[0]).state(), elsewhere)
         return {identity for (identity, _), state in zip(elsewhere, states, strict=True) if state == "completed"}
 
     def _elsewhere(self, identities: Sequence[str]) -> Iterator[tuple[str, "RunRecords"]]:
@@ -132,7 +132,7 @@ class RunRecords:
 
     def states(self) -> list[State]:
         """Of each planned trial, in the job's order."""
-        return of_each(lambda identity: self.trial(identity).state(), self.trials())
+        return parallel_map(lambda identity: self.trial(identity).state(), self.trials())
 
     def trial(self, identity: str) -> TrialRecords:
         return TrialRecords(self.store.child("trials").child(identity))

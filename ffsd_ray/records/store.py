@@ -23,8 +23,8 @@ from ffsd_ray.storage import is_uri, open_location, patiently, shown
 S = TypeVar("S")
 T = TypeVar("T")
 
-#: Looks into a storage at the same time.
-_AT_ONCE = 16
+#: Requests to a storage at the same time.
+_THREADS = 16
 
 #: A file that is not whole yet, by its name and the process that writes it.
 _PART = re.compile(r"\..+\.\d+\.part")
@@ -35,10 +35,10 @@ def is_unfinished(name: str) -> bool:
     return _PART.fullmatch(name) is not None
 
 
-def of_each(look: Callable[[S], T], things: Iterable[S]) -> list[T]:
-    """What `look` finds of each, in their order, at several at once: reading from an object store is mostly waiting."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(look, things))
+def parallel_map(read: Callable[[S], T], items: Iterable[S]) -> list[T]:
+    """Apply `read` to the items in several threads, for object stores are slow to answer; the results in order."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(read, items))
 
 
 class Store:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import DamagedRecords, MissingRecords
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.records.store import of_each
+from ffsd_ray.records.store import parallel_map
 from ffsd_ray.records.trial import State, TrialRecords
 from ffsd_ray.series import HistoryRow
 
@@ -55,7 +55,7 @@ def collect(run: RunRecords, *needs: Need) -> list[Trial]:
         RecordsError: job.json is damaged, or of another version.
     """
     planned = run.specs()
-    return of_each(lambda spec: _trial(spec, run.trial(spec.identity()), needs), planned.values())
+    return parallel_map(lambda spec: _trial(spec, run.trial(spec.identity()), needs), planned.values())
 
 
 def damages(trials: Sequence[Trial]) -> tuple[str, ...]:

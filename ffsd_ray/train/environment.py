@@ -38,11 +38,13 @@ def processor() -> str:
     With its numbers, for clouds call several generations by one name: `AMD EPYC (family 26, model 2)`.
     """
     text = _PROCESSORS.read_text() if _PROCESSORS.exists() else ""
-    said = {name.strip(): value.strip() for name, value in re.findall(r"^([^:\n]+):(.*)", text.split("\n\n")[0], re.M)}
-    if "model name" not in said:
+    fields = {
+        name.strip(): value.strip() for name, value in re.findall(r"^([^:\n]+):(.*)", text.split("\n\n")[0], re.M)
+    }
+    if "model name" not in fields:
         return platform.machine()
-    numbers = [f"{key.removeprefix('cpu ')} {said[key]}" for key in ("cpu family", "model") if key in said]
-    return f"{said['model name']} ({', '.join(numbers)})" if numbers else said["model name"]
+    numbers = [f"{key.removeprefix('cpu ')} {fields[key]}" for key in ("cpu family", "model") if key in fields]
+    return f"{fields['model name']} ({', '.join(numbers)})" if numbers else fields["model name"]
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -62,7 +62,7 @@ def observe(command: Sequence[str], told: Callable[[str, Sample], bool], **optio
 
 
 def timed(module: str, *arguments: str) -> dict[str, float]:
-    """What one of the package's commands takes to its end; its memory when it wrote last.
+    """Run one of the package's commands to its end: its seconds, CPU seconds, and memory when it wrote last.
 
     Raises:
         UserError: it ends with another status than 0.

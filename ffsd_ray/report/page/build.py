@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.records.store import Store, of_each
+from ffsd_ray.records.store import Store, parallel_map
 from ffsd_ray.report.collect import Trial
 from ffsd_ray.report.page.charts import charts_of_classes, charts_of_epochs, charts_of_settings
 from ffsd_ray.report.page.trials import About
@@ -49,7 +49,7 @@ def _page(run: RunRecords, table: Table, trials: Sequence[Trial], watched: bool)
     from plotly.offline import get_plotlyjs
 
     names = run.labels(trial.spec for trial in trials)
-    abouts = of_each(lambda trial: About.read(run, trial, names[trial.spec.identity()]), trials)
+    abouts = parallel_map(lambda trial: About.read(run, trial, names[trial.spec.identity()]), trials)
     drawn, glance, part = table.first_epoch, Summary(table), files(__package__)
     scripts = [get_plotlyjs(), (part / "page.js").read_text("utf-8")]
     environment = Environment(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.records.run import RunRecords
-from ffsd_ray.records.store import of_each
+from ffsd_ray.records.store import parallel_map
 from ffsd_ray.report.collect import histories
 from ffsd_ray.report.columns import columns_of
 from ffsd_ray.report.plots.style import ACCURACY, SERIES, STYLES, TRAINING, legend, panels
@@ -66,7 +66,7 @@ def training_curves(run: RunRecords, table: Table) -> TrainingCurves:
 def curves_so_far(run: RunRecords, table: Table) -> TrainingCurves:
     """The same of every configuration that has an epoch behind it; there may be none."""
     rows = [row for row in table.first_epoch.rows if any(not trial.error for trial in row.group.trials)]
-    panels = of_each(lambda row: _panel(run, row), rows[:MOST_SHOWN])
+    panels = parallel_map(lambda row: _panel(run, row), rows[:MOST_SHOWN])
     captions = list(table.captions_without("gain", "best epoch", "deployed"))
     captions.append(f"{TRAINING}: the method’s primary column, measured on augmented images while they are trained on")
     if any(not trial.error and trial.result is None for row in rows for trial in row.group.trials):
