@@ -3,6 +3,7 @@
 The versions of Ray that the package accepts (pyproject.toml) are those that this was tried with.
 """
 
+import asyncio
 import functools
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import ray
 from ray._private.state import state as _cluster_state
+from ray.train import Result
 from ray.train.v2._internal.callbacks import DatasetsCallback as _DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import (
     PlacementGroupCleanerCallback as _PlacementGroupCleanerCallback,
 )
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback as _WorkerGroupCallback
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.controller import TrainController as _TrainController
 from ray.train.v2._internal.execution.worker_group import worker_group as _worker_group
 from ray.train.v2.torch.torch_trainer import TorchTrainer as _TorchTrainer
 from ray.tune.execution import class_cache as _class_cache
@@ -31,6 +35,7 @@ __all__ = [
     "NamedPlacementGroups",
     "PlacementGroupName",
     "PlainTorchTrainer",
+    "TrainRunContext",
     "Trial",
     "WandbLoggingActor",
     "actor_is_dead",
@@ -72,7 +77,7 @@ class PlacementGroupName(NamedTuple):
     """The parts of the name that `NamedPlacementGroups` gives."""
 
     trial: str
-    #: The ID of the actor that made the placement group: Ray Train's controller.
+    #: The ID of the actor that made the placement group: the one that runs Ray Train's controller.
     owner: str
     #: Tells the groups of one owner apart.
     unique: str
@@ -111,15 +116,21 @@ class NamedPlacementGroups(_WorkerGroupCallback):
 
 
 class PlainTorchTrainer(_TorchTrainer):
-    """A TorchTrainer without two processes that no trial needs and each waits for: their imports take a second each.
+    """A TorchTrainer without three processes that every trial would wait for: their imports take one to three seconds.
 
-    One hands out data sets of Ray Data, of which there are none. The other removes the placement groups of dead
-    controllers, which `OrphanedPlacementGroups` does by `NamedPlacementGroups`.
+    One would run the controller, which runs in the thread that calls `fit` here. One hands out data sets of Ray Data,
+    of which there are none. One removes the placement groups of dead controllers, which `OrphanedPlacementGroups` does
+    by `NamedPlacementGroups`.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         left_out = _DatasetsCallback | _PlacementGroupCleanerCallback
         return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, left_out)]
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> Result:
+        controller = _TrainController(**arguments)
+        asyncio.run(controller.run())
+        return controller.get_result()
 
 
 class ListedTrials(BasicVariantGenerator):

@@ -3,15 +3,14 @@
 from typing import Any
 
 from ray import tune
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
 from ray.train.torch import TorchConfig
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.launch.causes import cause_of
 from ffsd_ray.launch.cluster.capacity import worker_resources
 from ffsd_ray.launch.cluster.connection import ON_HEAD
-from ffsd_ray.launch.ray_internals import NamedPlacementGroups, PlainTorchTrainer
+from ffsd_ray.launch.ray_internals import NamedPlacementGroups, PlainTorchTrainer, TrainRunContext
 from ffsd_ray.launch.search.optuna_search import spec_of
 from ffsd_ray.launch.worker import train_here, train_worker
 from ffsd_ray.records.store import Store
@@ -63,7 +62,20 @@ def run_trial(config: dict[str, Any]) -> None:
     (train_here if trains_here(config) else _watch)(config["trial"] | trial_config)
 
 
+class _ReportToTune(UserCallback):
+    """Hands what the first worker reports on to Tune, in whose process Ray Train's controller runs.
+
+    Ray's own `TuneReportCallback` is for a controller elsewhere, with one more process in between.
+    """
+
+    def after_report(
+        self, run_context: TrainRunContext, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+    ) -> None:
+        tune.report(metrics[0])
+
+
 def _watch(config: dict[str, Any]) -> None:
+    """Have Ray Train run the trial's workers, until they have ended."""
     scale = ScaleSettings.model_validate(config["spec"]["scale"])
     workers = (scale.fewest_workers, scale.most_workers) if scale.elastic else scale.most_workers
     trainer = PlainTorchTrainer(
@@ -80,7 +92,7 @@ def _watch(config: dict[str, Any]) -> None:
             name=f"train-{tune.get_context().get_trial_id()}",
             storage_path=config["ray_storage"],
             failure_config=FailureConfig(max_failures=config["max_retries"]),
-            callbacks=[TuneReportCallback(), NamedPlacementGroups(config["identity"])],  # type: ignore[list-item]
+            callbacks=[_ReportToTune(), NamedPlacementGroups(config["identity"])],  # type: ignore[list-item]
         ),
     )
     records = TrialRecords(Store(config["records"]))

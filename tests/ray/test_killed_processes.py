@@ -26,10 +26,8 @@ JOB = small_job(
 #: What is trained goes on without them, or with new ones.
 REPLACED = {
     "trial": "ray::(run_trial|ImplicitFunc)",
-    "controller": "ray::TrainController",
     "worker": "ray::RayTrainWorker",
     "synchronisation": "ray::SynchronizationActor",
-    "cleaner": "ray::PlacementGroupCleaner",
     "log monitor": r"log_monitor\.py",
 }
 #: The cluster goes with them.

@@ -137,8 +137,13 @@ def connected(trials: Sequence[ResourceRequest], *, verbose: bool) -> Iterator[C
         ClusterError: the cluster cannot be reached.
     """
     address = os.environ.get("RAY_ADDRESS")
+    environment = {name: os.environ[name] for name in _FORWARDED_VARIABLES if name in os.environ}
     with contextlib.ExitStack() as at_the_end:
-        options = {} if address else _local_cluster_options(trials, at_the_end)
+        options: dict[str, Any] = {"runtime_env": {"env_vars": environment}}
+        if not address:
+            options |= _local_cluster_options(trials, at_the_end)
+            # a process for each trial that looks whether its nodes are about to be taken back
+            environment["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
         at_the_end.enter_context(_ray_running(options, verbose=verbose))
         with contextlib.suppress(OSError):  # Ray lets everybody read the token that it makes, and run code as this user
             _TOKEN.expanduser().chmod(0o600)
@@ -169,13 +174,12 @@ def _ray_running(options: Mapping[str, Any], *, verbose: bool) -> Iterator[None]
         ClusterError: Ray cannot be started, or reached.
     """
     level = logging.INFO if verbose else logging.ERROR
-    environment = {name: os.environ[name] for name in _FORWARDED_VARIABLES if name in os.environ}
     started, over = Future[None](), threading.Event()
     logging.getLogger("ray").setLevel(level)  # it warns of the handler that it does not replace
 
     def hold() -> None:
         try:
-            ray.init(log_to_driver=verbose, logging_level=level, runtime_env={"env_vars": environment}, **options)
+            ray.init(log_to_driver=verbose, logging_level=level, **options)
         except BaseException as error:
             started.set_exception(error)
         else:
