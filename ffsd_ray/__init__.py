@@ -17,9 +17,10 @@ __all__ = ["Run", "Trial", "__version__", "build", "fit", "load_model", "open_ru
 
 # Python imports this package before the module of a command (`python -m ffsd_ray.run`), whose imports take seconds.
 if sys.argv[:1] == ["-m"] and any(word.removeprefix("-m").startswith(f"{__name__}.") for word in sys.orig_argv):
-    from ffsd_ray.interruption import end_at_once
+    from ffsd_ray import garbage, interruption
 
-    end_at_once()
+    interruption.end_at_once()
+    garbage.pause()
 
 
 def __getattr__(name: str) -> Any:

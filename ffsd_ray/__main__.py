@@ -8,15 +8,16 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
+from ffsd_ray import garbage, interruption
 from ffsd_ray.command import COMMANDS
 from ffsd_ray.errors import UserError
-from ffsd_ray.interruption import end_at_once
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: the command's own, see its module; 2 where there is no such command."""
     if argv is None:
-        end_at_once()
+        interruption.end_at_once()
+        garbage.pause()
     arguments = _parser().parse_args(argv)
     if arguments.command is None:
         _parser().print_help()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol, TextIO
 
-from ffsd_ray import interruption
+from ffsd_ray import garbage, interruption
 from ffsd_ray.errors import UserError
 from ffsd_ray.terminal import plain_streams
 
@@ -60,6 +60,8 @@ def command(main: Main) -> Main:
         with plain_streams(restore=argv is not None):
             try:
                 interruption.raise_interrupted()
+                if argv is None:
+                    garbage.resume()
                 status = main(argv)
                 sys.stdout.flush()
                 interruption.ignore()

@@ -23,13 +23,14 @@ JOB = small_job(
     "scale: {threads: 1, launcher: trainer}",
     "records: {reuse: false}",
 )
-#: What is trained goes on without them, or with new ones.
+#: What is trained goes on with new ones.
 REPLACED = {
     "trial": "ray::(run_trial|ImplicitFunc)",
     "worker": "ray::RayTrainWorker",
     "synchronisation": "ray::SynchronizationActor",
-    "log monitor": r"log_monitor\.py",
 }
+#: It goes on without, and nothing takes their place.
+DISPENSABLE = {"log monitor": r"log_monitor\.py"}
 #: The cluster goes with them.
 LOST = {"raylet": "raylet/raylet ", "head": "gcs_server"}
 
@@ -68,6 +69,19 @@ def test_a_run_goes_on(kind: str, workers: int, job: Path, hold: Hold) -> None:
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "Traceback" not in output
+    [records] = trials(job).values()
+    assert_same_end(records, undisturbed(records, job.parent / "whole"))
+
+
+@pytest.mark.parametrize("kind", DISPENSABLE)
+def test_a_run_goes_on_without(kind: str, job: Path, hold: Hold) -> None:
+    held = hold.at("ffsd", epoch=2)
+    process = start(job)
+    wait_for(held, "the second epoch")
+    kill_one(process.pid, DISPENSABLE[kind])
+    hold.release()
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
     [records] = trials(job).values()
     assert_same_end(records, undisturbed(records, job.parent / "whole"))
 

@@ -1,5 +1,6 @@
 """The command `ffsd`: its words lead to the modules' commands."""
 
+import gc
 import subprocess
 import sys
 from importlib import import_module
@@ -86,3 +87,25 @@ def test_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["bench", "--help"])
     assert capsys.readouterr().out.startswith("usage: ffsd bench ")
+
+
+def test_a_command_searches_for_garbage_though_its_imports_did_not() -> None:
+    code = (
+        "import gc\n"
+        "from ffsd_ray import garbage\n"
+        "from ffsd_ray.command import command\n"
+        "garbage.pause()\n"
+        "assert not gc.isenabled()\n"
+        "@command\n"
+        "def main(argv=None):\n"
+        "    return 7 if gc.isenabled() and gc.get_freeze_count() else 1\n"
+        "raise SystemExit(main())\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7
+
+
+def test_a_command_called_from_python_leaves_garbage_to_the_process() -> None:
+    before = gc.get_freeze_count()
+    main(["completion", "bash"])
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == before

@@ -30,7 +30,7 @@ def imports(file: Path) -> Iterator[str]:
 
 #: The parts of the package in order: each imports from those of earlier lines alone, inside functions too.
 ORDER = (
-    "base_settings credentials errors interruption losses memory meta_device quality registry series terminal",
+    "base_settings credentials errors garbage interruption losses memory meta_device quality registry series terminal",
     "backbones command file_schema mistakes storage",
     "backbone_name data nets stamp",
     "deployed",

@@ -9,10 +9,9 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from torch.utils.flop_counter import FlopCounterMode
 
 from ffsd_ray.backbones import backbone
-from ffsd_ray.config.inspection.flops import flops_per_image
+from ffsd_ray.config.inspection.flops import FlopCounter, flops_per_image
 from ffsd_ray.config.inspection.memory import estimate_memory
 from ffsd_ray.config.labels import trial_labels
 from ffsd_ray.config.load import Plan
@@ -21,7 +20,7 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import DataSettings
 from ffsd_ray.data.base import held_out_of
 
-_CALIBRATION_SECONDS = 1.0
+_CALIBRATION_SECONDS = 0.3
 
 
 def describe(plan: Plan) -> Group:
@@ -29,7 +28,7 @@ def describe(plan: Plan) -> Group:
 
     The cost is the floating point operations of training: those of one step of the whole group, forward and backward,
     counted by torch on its meta device, times images and epochs; evaluation comes on top. Where neither the number of
-    images nor their size is known before they are read, it is unknown. Takes a second to time this machine.
+    images nor their size is known before they are read, it is unknown. Times this machine for a moment.
     Trials that Optuna chooses have no rows; the keys that it chooses have one each.
     """
     if plan.template is not None:
@@ -165,7 +164,7 @@ def _totals(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
         hours = sum(cost for _, cost in on_cpu) / rate / 3600
         lines.append(
             f"On the CPU: {at_most}about {hours:.2g} hours of one thread, at the {rate / 1e9:.3g} GFLOP/s this machine "
-            f"reaches on one thread (a second of {on_cpu[0][0].backbone.name}, fp32)."
+            f"reaches on one thread with {on_cpu[0][0].backbone.name} in fp32."
         )
     if len(on_cpu) < len(known_costs):
         where = "not timed beforehand" if torch.cuda.is_available() else "no GPU here to measure on"
@@ -188,8 +187,8 @@ def cpu_rate(trial: TrialSpec) -> float:
     try:
         net = backbone(trial.backbone.name)(classes).to(memory_format=torch.channels_last)
         images = torch.randn(min(trial.train.batch_size, 32), 3, size, size).to(memory_format=torch.channels_last)
-        net(images).logits.sum().backward()  # the first pass also sets things up
-        with FlopCounterMode(display=False) as counter:
+        counter = FlopCounter()
+        with counter:  # the first pass, which also sets things up
             net(images).logits.sum().backward()
         passes, start = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - start) < _CALIBRATION_SECONDS:
@@ -197,7 +196,7 @@ def cpu_rate(trial: TrialSpec) -> float:
             passes += 1
     finally:
         torch.set_num_threads(threads)
-    return float(counter.get_total_flops()) * passes / elapsed
+    return counter.total * passes / elapsed
 
 
 def _count(number: float, noun: str) -> str:

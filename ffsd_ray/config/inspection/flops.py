@@ -1,14 +1,16 @@
-"""Floating point operations, counted by torch on its meta device: nothing is computed or allocated.
+"""Floating point operations, counted on torch's meta device: nothing is computed or allocated.
 
-Of convolutions and matrix products, as `FlopCounterMode` counts: a multiplication and an addition each.
+Of convolutions and matrix products, as torch's `FlopCounterMode` counts: a multiplication and an addition each.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.meta_device import meta_device
@@ -18,6 +20,28 @@ from ffsd_ray.nets.fusion import Decoder, Fusion
 from ffsd_ray.nets.self_distillation import SelfDistillation
 
 _COUNTED_IMAGES = 4
+
+
+class FlopCounter(TorchDispatchMode):
+    """Counts by the formulas of torch's `FlopCounterMode`, in half its time: that one counts by module too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total: int = 0
+
+    def __torch_dispatch__(
+        self,
+        function: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        result = function(*args, **given)
+        formula: Callable[..., int] | None = flop_registry.get(function.overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **given, out_val=result)
+        return result
 
 
 def flops_per_image(method: MethodSettings, name: str, classes: int, size: int) -> float:
@@ -45,10 +69,11 @@ def _counted(method: MethodSettings, name: str, classes: int, size: int) -> floa
                 layer.forward = Tensor.clone  # type: ignore[method-assign, assignment]
         views = [torch.empty(_COUNTED_IMAGES, 3, size, size) for _ in range(group.views)]
         labels = torch.empty(_COUNTED_IMAGES, dtype=torch.long)
-        with FlopCounterMode(display=False) as counter:
-            for phase in group.phases:
-                group(views, labels, phase.name).total.backward()
-    return float(counter.get_total_flops()) / _COUNTED_IMAGES
+    counter = FlopCounter()
+    with counter:  # no longer with the meta device as the default, which slows every call down
+        for phase in group.phases:
+            group(views, labels, phase.name).total.backward()
+    return counter.total / _COUNTED_IMAGES
 
 
 class Component(NamedTuple):
@@ -100,9 +125,10 @@ def _branched(branches: Branches, name: str, size: int) -> tuple[Component, Comp
 
 
 def _macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    counter = FlopCounter()
+    with torch.no_grad(), counter:
         network(torch.empty(1, *shape, device="meta"))
-    return int(counter.get_total_flops()) // 2
+    return counter.total // 2
 
 
 def meta_group(method: MethodSettings, name: str, classes: int, size: int) -> Method:

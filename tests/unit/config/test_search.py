@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
 
 from ffsd_ray.backbones import BACKBONES
 from ffsd_ray.config.inspection.dry_run import describe, training_flops
-from ffsd_ray.config.inspection.flops import flops_per_image
+from ffsd_ray.config.inspection.flops import FlopCounter, flops_per_image, meta_group
 from ffsd_ray.config.load import value_at, varying
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import load as read_images
 from ffsd_ray.errors import JobError
+from ffsd_ray.meta_device import meta_device
 from ffsd_ray.methods import METHODS
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.methods.dml import DmlSettings
@@ -229,6 +232,15 @@ def test_flops_are_counted_forward_and_backward() -> None:
     assert flops_per_image(DmlSettings(students=3), build, 10, 32) == 3 * baseline
     ffsd = [flops_per_image(FfsdSettings(students=n), build, 10, 32) for n in (2, 3)]
     assert 3 * baseline < ffsd[0] < ffsd[1]
+
+
+def test_flops_are_those_of_torch() -> None:
+    with meta_device():
+        group = meta_group(FfsdSettings(), "resnet8", 10, 16)
+        images, labels = torch.empty(2, 3, 16, 16), torch.empty(2, dtype=torch.long)
+    with FlopCounterMode(display=False) as theirs, FlopCounter() as counter:
+        group([images], labels, group.phases[0].name).total.backward()
+    assert counter.total == theirs.get_total_flops() > 0
 
 
 def test_dry_run_shows_trials_and_totals(load: LoadJob) -> None:
