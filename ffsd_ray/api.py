@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from ffsd_ray.config.load import load_job, parse_job, value_at, varying
+from ffsd_ray.config.load import load_job, parse_job
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.config.varying import value_at, varying
 from ffsd_ray.deployed import DeployedModel, load_model
 from ffsd_ray.errors import MissingRecords, RecordsError
 from ffsd_ray.records.run import RunRecords

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from ffsd_ray.config.load import value_at, varying
 from ffsd_ray.config.optimisation import RECIPE
 from ffsd_ray.config.source.problems import format_value
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.config.varying import value_at, varying
 
 
 def trial_labels(specs: Sequence[TrialSpec], keys: Sequence[str] | None) -> dict[str, str]:

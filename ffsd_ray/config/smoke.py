@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.load import Plan
-from ffsd_ray.config.search import Asha, MedianStopping, Pbt
+from ffsd_ray.config.searchers import Asha, MedianStopping, Pbt
 from ffsd_ray.config.trial import TrialSpec
 
 #: What a smoke form sets; images are made no larger than this, where that is large enough for every network.

@@ -15,7 +15,7 @@ from ffsd_ray.base_settings import ADDED_LATER, NOT_IDENTITY, Name, Problem, Set
 from ffsd_ray.config.backbone import BackboneSettings
 from ffsd_ray.config.optimisation import TrainSettings, can_capture, resolve_execution
 from ffsd_ray.config.scale import ScaleSettings
-from ffsd_ray.config.search import SCHEDULERS, SEARCHERS
+from ffsd_ray.config.searchers import SCHEDULERS, SEARCHERS
 from ffsd_ray.config.union import by_name, short_form
 from ffsd_ray.data import SOURCES, DataSettings
 from ffsd_ray.data.streamable import StreamableSettings

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from types import ModuleType
 
-from ffsd_ray.data.base import Dataset, DataSettings, Split, at_most_per_class, check_padding, list_names, split
+from ffsd_ray.data.base import Dataset, DataSettings, Split, check_padding, list_names
 from ffsd_ray.data.resident import Images
+from ffsd_ray.data.subsets import at_most_per_class, split
 from ffsd_ray.errors import DataError
 from ffsd_ray.registry import by_name, modules
 

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from ffsd_ray.base_settings import ADDED_LATER, LARGEST_IMAGE
-from ffsd_ray.data.base import Dataset, DataSettings, channel_statistics, held_out_of, split
+from ffsd_ray.data.base import Dataset, DataSettings, channel_statistics
 from ffsd_ray.data.resident import Images
+from ffsd_ray.data.subsets import held_out_of, split
 
 _IMAGES, _FEWEST_OF_A_CLASS = 1797, 174
 _TEST_SHARE = 0.2

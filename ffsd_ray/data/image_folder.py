@@ -9,12 +9,13 @@ from typing import Literal, Self
 from pydantic import Field
 
 from ffsd_ray.base_settings import LARGEST_IMAGE, LOCATION, Location
-from ffsd_ray.data.base import Dataset, split_indices
+from ffsd_ray.data.base import Dataset
 from ffsd_ray.data.class_folders import check_several_classes, labelled_paths, missing_classes_note, scan, split_folders
 from ffsd_ray.data.decode import read_decoded
 from ffsd_ray.data.listing import Encoded, Listing, Span
 from ffsd_ray.data.remote import local_copy
 from ffsd_ray.data.streamable import StreamableSettings
+from ffsd_ray.data.subsets import split_indices
 from ffsd_ray.errors import DataError, DataMissing
 from ffsd_ray.storage import is_uri
 

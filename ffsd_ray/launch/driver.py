@@ -15,7 +15,7 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 
 from ffsd_ray.config.job import JobSpec
-from ffsd_ray.config.search import Asha, EveryTrial, MedianStopping, Optuna, Pbt
+from ffsd_ray.config.searchers import Asha, EveryTrial, MedianStopping, Optuna, Pbt
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import ClusterLost
 from ffsd_ray.interruption import postponed

@@ -7,11 +7,11 @@ from pydantic import BaseModel
 
 from ffsd_ray.config.keys import TRIAL_KEYS, did_you_mean
 from ffsd_ray.config.labels import has
-from ffsd_ray.config.load import value_at
 from ffsd_ray.config.source.located import same
 from ffsd_ray.config.source.problems import Place, Problems, format_value
 from ffsd_ray.config.source.yaml_file import parse
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.config.varying import value_at
 from ffsd_ray.errors import JobError, RecordsError
 
 

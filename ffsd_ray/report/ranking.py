@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ffsd_ray.config.keys import TRIAL_KEYS, did_you_mean
-from ffsd_ray.config.load import value_at
+from ffsd_ray.config.varying import value_at
 from ffsd_ray.errors import JobError, RecordsError
 from ffsd_ray.report.filters import trial_key
 from ffsd_ray.report.tables.captions import Caption

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from ffsd_ray.config.load import Plan, load_job, value_at
+from ffsd_ray.config.load import Plan, load_job
+from ffsd_ray.config.varying import value_at
 
 #: YAML of six lines whose aliases stand for a million values.
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -8,7 +8,7 @@ from ffsd_ray.config.inspection.group_info import columns
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.keys import NOT_IDENTITY_KEYS, did_you_mean
 from ffsd_ray.config.optimisation import RECIPE
-from ffsd_ray.config.search import MUTABLE, Asha, EveryTrial, GridSearcher, MedianStopping, Optuna, Pbt, Ranking
+from ffsd_ray.config.searchers import MUTABLE, Asha, EveryTrial, GridSearcher, MedianStopping, Optuna, Pbt, Ranking
 from ffsd_ray.config.source.located import LocatedValue
 from ffsd_ray.config.source.problems import Problems, format_value
 from ffsd_ray.config.trial import TrialSpec

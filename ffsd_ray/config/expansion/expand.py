@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+from ffsd_ray.config.distributions import Distribution
 from ffsd_ray.config.expansion.constraints import constrained
 from ffsd_ray.config.expansion.sampling import as_nodes, distributions, sample_values
 from ffsd_ray.config.keys import TRIAL_KEYS, did_you_mean, split
-from ffsd_ray.config.search import MUTABLE, Distribution
+from ffsd_ray.config.searchers import MUTABLE
 from ffsd_ray.config.source.located import LocatedValue, merge, put
 from ffsd_ray.config.source.problems import Place, Problems, format_value
 from ffsd_ray.config.trial import SEEDS, TrialSpec

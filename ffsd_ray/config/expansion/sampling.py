@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from ffsd_ray.config.search import Distribution, DistributionOrChoices
+from ffsd_ray.config.distributions import Distribution, DistributionOrChoices
 from ffsd_ray.config.source.located import LocatedValue
 
 _DIGITS = 4

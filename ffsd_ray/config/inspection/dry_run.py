@@ -15,10 +15,10 @@ from ffsd_ray.config.inspection.flops import FlopCounter, flops_per_image
 from ffsd_ray.config.inspection.memory import estimate_memory
 from ffsd_ray.config.labels import trial_labels
 from ffsd_ray.config.load import Plan
-from ffsd_ray.config.search import Asha, MedianStopping, Pbt
+from ffsd_ray.config.searchers import Asha, MedianStopping, Pbt
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import DataSettings
-from ffsd_ray.data.base import held_out_of
+from ffsd_ray.data.subsets import held_out_of
 
 _CALIBRATION_SECONDS = 0.3
 

@@ -7,9 +7,11 @@ from typing import Any
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from ffsd_ray.config.load import resolved, value_at, with_values
-from ffsd_ray.config.search import Optuna, SearchSettings
+from ffsd_ray.config.load import resolved, with_values
+from ffsd_ray.config.search import SearchSettings
+from ffsd_ray.config.searchers import Optuna
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.config.varying import value_at
 from ffsd_ray.errors import UserError
 from ffsd_ray.launch.search.schedulers import RANKED, domain
 from ffsd_ray.records.run import RunRecords

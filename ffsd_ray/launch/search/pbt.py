@@ -13,8 +13,8 @@ from typing import Any
 
 from ray import tune
 
-from ffsd_ray.config.load import value_at
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.config.varying import value_at
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.train.trainer import Donor

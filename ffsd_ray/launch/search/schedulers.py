@@ -12,7 +12,9 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from ffsd_ray.config.search import Asha, Distribution, EveryTrial, MedianStopping, Ranking, Scheduler, SearchSettings
+from ffsd_ray.config.distributions import Distribution
+from ffsd_ray.config.search import SearchSettings
+from ffsd_ray.config.searchers import Asha, EveryTrial, MedianStopping, Ranking, Scheduler
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.launch.ray_internals import Trial
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ffsd_ray.config.labels import has
-from ffsd_ray.config.load import varying
+from ffsd_ray.config.varying import varying
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.page import confusion, over_epochs, over_settings

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ffsd_ray.config.load import value_at
+from ffsd_ray.config.varying import value_at
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.paper.pairs import Pair, gains, numbers
 from ffsd_ray.report.paper.protocol import differences

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ffsd_ray.config.load import value_at
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.config.varying import value_at
 from ffsd_ray.report.tables.rows import Cell
 
 _NUMBER = re.compile(r"(?P<mean>\d+(\.(?P<decimals>\d+))?)%?( ± (?P<std>\d+\.\d+))?")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ffsd_ray.config.keys import TRIAL_KEYS, did_you_mean
 from ffsd_ray.config.labels import has
-from ffsd_ray.config.load import value_at, varying
 from ffsd_ray.config.source.problems import format_value
 from ffsd_ray.config.trial import TrialSpec, identifying
+from ffsd_ray.config.varying import value_at, varying
 from ffsd_ray.errors import JobError, RecordsError
 from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.report.tables.rows import Row

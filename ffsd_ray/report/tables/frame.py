@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from ffsd_ray.config.load import value_at, varying
 from ffsd_ray.config.source.problems import format_value
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.config.varying import value_at, varying
 from ffsd_ray.report.tables.rows import Cell
 
 #: Types of columns, any of which may have missing values; the plural ones hold a list a line.

@@ -6,8 +6,8 @@ from typing import Any
 
 from ffsd_ray.config.keys import TRIAL_KEYS
 from ffsd_ray.config.labels import labels, values
-from ffsd_ray.config.load import value_at, varying
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.config.varying import value_at, varying
 from ffsd_ray.report.collect import Trial
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from ffsd_ray.config.labels import labels
-from ffsd_ray.config.load import load_job, varying
+from ffsd_ray.config.load import load_job
 from ffsd_ray.config.optimisation import RECIPES, TrainSettings
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.config.varying import varying
 from ffsd_ray.errors import JobError
 
 SMALL = "name: j\ndata: digits\nbackbone: resnet8\nmethod: ffsd\n"

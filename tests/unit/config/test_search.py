@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ffsd_ray.backbones import BACKBONES
 from ffsd_ray.config.inspection.dry_run import describe, training_flops
 from ffsd_ray.config.inspection.flops import FlopCounter, flops_per_image, meta_group
-from ffsd_ray.config.load import value_at, varying
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.config.varying import value_at, varying
 from ffsd_ray.data import load as read_images
 from ffsd_ray.errors import JobError
 from ffsd_ray.meta_device import meta_device

@@ -12,14 +12,16 @@ import pytest
 import yaml
 from rich.console import Console
 
+from ffsd_ray.config.distributions import Distribution
 from ffsd_ray.config.expansion.sampling import draw
 from ffsd_ray.config.inspection.dry_run import describe
 from ffsd_ray.config.labels import trial_labels
-from ffsd_ray.config.load import Plan, load_job, value_at, varying, with_values
+from ffsd_ray.config.load import Plan, load_job, with_values
 from ffsd_ray.config.scale import ScaleSettings
-from ffsd_ray.config.search import Distribution, Optuna, Ranking
+from ffsd_ray.config.searchers import Optuna, Ranking
 from ffsd_ray.config.smoke import smoke
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.config.varying import value_at, varying
 from ffsd_ray.errors import JobError
 from ffsd_ray.launch.driver import Driver
 from ffsd_ray.run import main

@@ -11,8 +11,8 @@ from torchvision import datasets
 
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, Images, load
-from ffsd_ray.data.base import at_most_per_class
 from ffsd_ray.data.streaming import Stream
+from ffsd_ray.data.subsets import at_most_per_class
 from ffsd_ray.errors import DataError
 
 from helpers.images import assert_same, data_settings, images_of, png, write_parquet

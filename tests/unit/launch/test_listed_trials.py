@@ -5,7 +5,7 @@ from typing import Any
 
 from ray.tune.experiment import Experiment, Trial
 
-from ffsd_ray.config.search import EveryTrial
+from ffsd_ray.config.searchers import EveryTrial
 from ffsd_ray.launch.ray_internals import ListedTrials
 from ffsd_ray.launch.search.schedulers import scheduler
 

@@ -14,8 +14,9 @@ from scipy.optimize import brentq
 from scipy.stats import t, ttest_ind_from_stats
 
 from ffsd_ray.backbones import BACKBONES
-from ffsd_ray.config.load import load_job, varying
+from ffsd_ray.config.load import load_job
 from ffsd_ray.config.trial import TrialSpec, identifies
+from ffsd_ray.config.varying import varying
 from ffsd_ray.methods import METHODS
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.__main__ import main
