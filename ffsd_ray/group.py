@@ -128,7 +128,7 @@ def build(
         shapes = map_shapes(new, image_size)
     except ValidationError as error:
         raise JobError(f"build: {method}: {described(error)}") from error
-    except (ValueError, RuntimeError) as error:  # of a backbone, and of images too small for it
+    except ValueError as error:  # of a backbone, and of images that it does not take
         raise JobError(f"build: {backbone} on {image_size}×{image_size}: {error}") from error
     if chosen.teachers:
         raise JobError(f"build: {method} learns from networks that are trained before; `fit` trains them first")

@@ -26,6 +26,7 @@ def relative_work(specs: Sequence[TrialSpec]) -> dict[str, float]:
     """What each trial takes, in one unit, by identity: its operations.
 
     Those are not known of images that are counted only when they are read: then it is as if all trials had as many.
+    Where a method's are not known, it is as if all methods had as many.
     """
     operations = {spec.identity(): training_flops(spec) for spec in specs}
     known = {identity: flops for identity, flops in operations.items() if flops is not None}
@@ -34,7 +35,10 @@ def relative_work(specs: Sequence[TrialSpec]) -> dict[str, float]:
     work = {}
     for spec in specs:
         classes, size = spec.data.known_classes or _CLASSES, spec.data.known_size or _SIZE
-        work[spec.identity()] = flops_per_image(spec.method, spec.backbone.name, classes, size) * spec.train.epochs
+        per_image = flops_per_image(spec.method, spec.backbone.name, classes, size)
+        if per_image is None:
+            return {spec.identity(): float(spec.train.epochs) for spec in specs}
+        work[spec.identity()] = per_image * spec.train.epochs
     return work
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from ffsd_ray.backbones import timm_models, torchvision_models
-from ffsd_ray.backbones.base import Builder, Features, ModelLibrary, UnknownBackbone, map_shapes
+from ffsd_ray.backbones.base import Builder, Features, ModelLibrary, UnfitImages, UnknownBackbone, map_shapes
 from ffsd_ray.registry import by_name, modules
 
 
@@ -52,6 +52,7 @@ __all__ = [
     "LIBRARIES",
     "Builder",
     "Features",
+    "UnfitImages",
     "UnknownBackbone",
     "backbone",
     "found_in",

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ffsd_ray.errors import summary
 from ffsd_ray.meta_device import meta_device
 
 
@@ -65,6 +66,10 @@ def initialise_convolutions(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
+class UnfitImages(ValueError):
+    """A backbone does not take images of a size."""
+
+
 @lru_cache
 def map_shapes(build: Builder, image_size: int) -> tuple[tuple[int, int, int], ...]:
     """Shapes (C, H, W) of a backbone's feature maps, shallow to deep, for square images of `image_size` pixels.
@@ -72,8 +77,18 @@ def map_shapes(build: Builder, image_size: int) -> tuple[tuple[int, int, int], .
     Computed on the meta device, so nothing is allocated.
 
     Raises:
-        RuntimeError: the images are too small for the backbone.
+        UnfitImages: the images are too small for the backbone, or it does not run there, see the message.
     """
     with meta_device():
-        features = build(10).eval()(torch.empty(1, 3, image_size, image_size))
+        network = build(10).eval()
+        try:
+            features = network(torch.empty(1, 3, image_size, image_size))
+        except Exception as error:  # of any kind: the backbone may be a user's own
+            size = f"Images of {image_size}×{image_size}"
+            if isinstance(error, RuntimeError) and "meta tensor" not in str(error):
+                raise UnfitImages(f"{size} are too small for this backbone") from error
+            raise UnfitImages(
+                f"{size} do not pass through this backbone where only shapes are computed, on torch's meta device: "
+                f"{summary(error)}"
+            ) from error
     return tuple((m.shape[1], m.shape[2], m.shape[3]) for m in features.maps)

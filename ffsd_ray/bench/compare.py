@@ -55,12 +55,18 @@ class _Subject:
     literal: bool = False
     peak: int | None = None
     error: str | None = None
+    #: Operations of a step, for each of its images.
+    flops: float = 0.0
 
     def build(self, device: torch.device, *, measure: bool) -> Workload | Reference | None:
         """Ready to be timed, one step done at least. What fails leaves its error."""
         try:
+            dataset = self.dataset
+            flops = flops_per_image(self.spec.method, self.spec.backbone.name, dataset.num_classes, dataset.image_size)
+            if flops is None:
+                raise TrialError("this method looks at values, so that its operations cannot be counted beforehand")
+            self.flops = flops
             if measure and device.type == "cpu":
-                dataset = self.dataset
                 self.peak = memory.on_cpu(self.spec, dataset.num_classes, dataset.image_size, literal=self.literal)
             self.dataset = self.dataset.to(device)  # before, since images are no part of a step's memory
             if device.type == "cuda":
@@ -192,7 +198,7 @@ def _step_figures(subject: _Subject, timing: Timing, ceiling: Mapping[str, float
     spec, dataset = subject.spec, subject.dataset
     classes, size, batch = dataset.num_classes, dataset.image_size, spec.train.batch_size
     images = min(batch, len(dataset.train))
-    flops = images * flops_per_image(spec.method, spec.backbone.name, classes, size)
+    flops = images * subject.flops
     least = images * bytes_per_image(spec, classes, size, device)
     compute, copying = flops / ceiling[spec.train.precision], least / ceiling["copy"]
     return {

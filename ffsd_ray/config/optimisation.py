@@ -45,7 +45,8 @@ RECIPES: dict[str, dict[str, object]] = {
 def resolve_execution(requested: RequestedExecution, *, cuda: bool, one_worker: bool) -> Execution:
     """Resolve `auto`: a CUDA graph on a GPU with one worker, eager elsewhere.
 
-    On CPUs, compiling takes a minute or two, for a fifth of a step.
+    Compiling for a CPU takes one to two minutes; steps then were 7 and 11 % faster on one kind of processor, and slower
+    on another (bench/README.md), so that is left to whoever has measured it.
     """
     if requested != "auto":
         return requested

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from ffsd_ray import plugins
-from ffsd_ray.backbones import backbone, map_shapes
+from ffsd_ray.backbones import UnfitImages, backbone, map_shapes
 from ffsd_ray.base_settings import ADDED_LATER, NOT_IDENTITY, Name, Problem, Settings, refuse
 from ffsd_ray.config.backbone import BackboneSettings
 from ffsd_ray.config.optimisation import TrainSettings, can_capture, resolve_execution
@@ -19,7 +19,7 @@ from ffsd_ray.config.searchers import SCHEDULERS, SEARCHERS
 from ffsd_ray.config.union import by_name, short_form
 from ffsd_ray.data import SOURCES, DataSettings
 from ffsd_ray.data.streamable import StreamableSettings
-from ffsd_ray.methods import METHODS, MapShapes, MethodSettings
+from ffsd_ray.methods import METHODS, MethodSettings
 from ffsd_ray.methods.shared.with_teacher import TeacherSettings
 from ffsd_ray.nets.branches import can_branch
 
@@ -133,20 +133,20 @@ class TrialSpec(Settings):
 
     def _size_problems(self, size: int) -> Iterator[Problem]:
         """Problems of the settings with images of this side length."""
-        too_small = f"Images of {size}×{size} are too small for this backbone"
-        shapes = _shapes(self.backbone.name, size)
-        if shapes is None:
-            yield Problem(("backbone", "name"), self.backbone.name, too_small)
-        else:
-            for key, value, expected in self.method.problems(shapes):
-                yield Problem(("method", *key), value, expected)
+        named: list[tuple[tuple[str, ...], str]] = [(("backbone", "name"), self.backbone.name)]
         # Of all prerequisites no other has a backbone of its own; a teacher from a file has it too.
-        for name in self.method.other_backbones:
-            if _shapes(name, size) is None:
-                yield Problem(("method", "backbones"), name, too_small)
-        teacher = self.method.teacher if isinstance(self.method, TeacherSettings) else None
-        if teacher is not None and _shapes(teacher, size) is None:
-            yield Problem(("method", "teacher"), teacher, too_small)
+        named += [(("method", "backbones"), name) for name in self.method.other_backbones]
+        if isinstance(self.method, TeacherSettings) and self.method.teacher is not None:
+            named.append((("method", "teacher"), self.method.teacher))
+        for key, name in named:
+            try:
+                shapes = map_shapes(backbone(name), size)
+            except UnfitImages as error:
+                yield Problem(key, name, str(error))
+            else:
+                if key == ("backbone", "name"):
+                    for of_method, value, expected in self.method.problems(shapes):
+                        yield Problem(("method", *of_method), value, expected)
 
     def schedule_warnings(self) -> list[str]:
         """Parts of the method's schedule that do not end before the last epoch.
@@ -223,14 +223,6 @@ class TrialSpec(Settings):
         if isinstance(self.method, TeacherSettings):
             content["method"]["teacher_weights"] = self.method.teacher_sha256
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _shapes(name: str, size: int) -> MapShapes | None:
-    """Shapes of a backbone's feature maps for images of this side length; None where they are too small for it."""
-    try:
-        return map_shapes(backbone(name), size)
-    except RuntimeError:
-        return None
 
 
 def identifying(model: BaseModel) -> dict[str, Any]:

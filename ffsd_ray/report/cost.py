@@ -42,7 +42,7 @@ class Cost:
 
     @property
     def step(self) -> float | None:
-        """FLOP of one image's share of a training step: all phases, forward and backward."""
+        """FLOP of one image's share of a training step: all phases, forward and backward; None where not known."""
         spec = self.row.spec
         return None if self.images is None else flops_per_image(spec.method, spec.backbone.name, *self.images)
 

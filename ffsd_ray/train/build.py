@@ -6,15 +6,15 @@ from functools import cache
 import torch
 
 from ffsd_ray import data
-from ffsd_ray.backbones import LIBRARIES, backbone, library_model, map_shapes
-from ffsd_ray.config.inspection.flops import meta_group, structure
+from ffsd_ray.backbones import LIBRARIES, UnfitImages, backbone, library_model, map_shapes
+from ffsd_ray.config.inspection.flops import structure
+from ffsd_ray.config.inspection.group_info import phase_losses
 from ffsd_ray.config.optimisation import TrainSettings
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
 from ffsd_ray.data.batches import TrainBatches, last_batch
 from ffsd_ray.data.regularisation import Regularisation
 from ffsd_ray.errors import TrialError
-from ffsd_ray.meta_device import meta_device
 from ffsd_ray.methods import METHODS, Blueprint, MapShapes, Method, MethodSettings, TrainedOn
 from ffsd_ray.series import ANY, LOGITS, MEAN
 from ffsd_ray.train import optimisers
@@ -42,15 +42,12 @@ def checked_shapes(spec: TrialSpec, size: int) -> MapShapes:
     """Shapes of the backbone's feature maps for images of this side length.
 
     Raises:
-        TrialError: they are too small for it, or its maps do not suit the method.
+        TrialError: it does not take them, or its maps do not suit the method.
     """
     try:
         shapes = map_shapes(backbone(spec.backbone.name), size)
-    except RuntimeError as error:
-        raise TrialError(
-            f"backbone.name = {spec.backbone.name}: images of {size}×{size} are too small for it; data.image_size "
-            "scales them"
-        ) from error
+    except UnfitImages as error:
+        raise TrialError(f"backbone.name = {spec.backbone.name}: {error}; data.image_size scales them") from error
     for problem in spec.method.problems(shapes):
         raise TrialError(f"method.{'.'.join(problem.key)} = {problem.value}: {problem.expected}")
     return shapes
@@ -127,13 +124,5 @@ def joins_last_batch(spec: TrialSpec, images: int, classes: int, size: int) -> b
 
 @cache
 def _trains_on_one_image(method: MethodSettings, name: str, classes: int, size: int) -> bool:
-    """Whether a group's losses of a single image exist. Tried on torch's meta device, where nothing is computed."""
-    with meta_device():
-        group = meta_group(method, name, classes, size)
-        views, labels = [torch.empty(1, 3, size, size) for _ in range(group.views)], torch.empty(1, dtype=torch.long)
-        try:
-            for phase in group.phases:
-                group(views, labels, phase.name)
-        except ValueError:  # batch norm's own refusal
-            return False
-    return True
+    """Whether a group's losses of a single image exist, as far as is known without training."""
+    return phase_losses(method, name, classes, size, 1) is not None

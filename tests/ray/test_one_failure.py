@@ -51,7 +51,8 @@ class Failing(Baseline):
     Settings = FailingSettings
 
     def forward(self, *arguments: Any) -> Any:
-        exec(self.settings.way)
+        if not arguments[1].is_meta:  # in training, not where the driver counts operations
+            exec(self.settings.way)
         return super().forward(*arguments)
 '''
 JOB = small_job(

@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from ffsd_ray.config.inspection.dry_run import training_flops
-from ffsd_ray.config.inspection.flops import flops_per_image
 from ffsd_ray.config.job import JobSpec
 from ffsd_ray.config.labels import trial_labels
 from ffsd_ray.config.load import Plan, load_job
@@ -20,6 +19,7 @@ from ffsd_ray.run import main
 
 from helpers import paths
 from helpers.families import DIFFERENT
+from helpers.flops import flops_per_image
 from helpers.tiers import often
 
 JOBS = paths.JOB_FILES

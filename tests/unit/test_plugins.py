@@ -50,6 +50,7 @@ class Squared(Baseline):
 
     def forward(self, views, labels, phase):
         losses = super().forward(views, labels, phase)
+        assert not any(torch.isnan(term) for term in losses.terms.values())  # so its operations are not counted
         return Losses({name: term.square() for name, term in losses.terms.items()}, losses.logits)
 
 
@@ -108,6 +109,23 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.thorough
+def test_a_step_that_looks_at_values_has_an_unknown_cost(folder: Path) -> None:
+    done = ffsd(folder, "--plugin", "my_parts", "run", "local.yaml", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "Cost of 1 trial unknown" in done.stdout
+
+
+@pytest.mark.thorough
+def test_a_backbone_that_looks_at_values_is_refused_with_the_reason(folder: Path) -> None:
+    looking = MODULE.replace("        maps = [F", "        assert torch.isfinite(images).all()\n        maps = [F")
+    (folder / "looking.py").write_text(looking)
+    done = ffsd(folder, "--plugin", "looking", "run", "local.yaml", "--dry-run")
+    assert done.returncode == 2
+    assert "do not pass through this backbone where only shapes are computed" in done.stderr
+    assert "meta tensors" in done.stderr
+
+
+@pytest.mark.thorough
 def test_one_of_each(folder: Path) -> None:
     done = ffsd(folder, "--plugin", "my_parts", "run", "local.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -118,6 +136,9 @@ def test_one_of_each(folder: Path) -> None:
     assert len(environment["versions"]["plugin my_parts"]) == 16
     report = ffsd(folder, "report", "runs/j", **{VARIABLE: "my_parts"})
     assert "squared" in report.stdout, report.stderr
+    for command in ("cost", "methods"):
+        shown = ffsd(folder, "--plugin", "my_parts", command, "runs/j")
+        assert shown.returncode == 0, shown.stderr
     model = "runs/j/best.safetensors"
     refused = ffsd(folder, "classify", model, "nothing.png")
     assert "unknown backbone tiny" in refused.stderr

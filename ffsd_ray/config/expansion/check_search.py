@@ -97,7 +97,7 @@ def _check_metric(ranking: Ranking, trials: Sequence[TrialSpec], section: _Secti
         section.add("metric", "No images are held out to rank by: set data.validation or by_test: true")
     for trial in trials if metric is not None else ():
         known = columns(trial)
-        if metric not in known:
+        if known is not None and metric not in known:
             combination = f"{trial.method.name} on {trial.backbone.name}"
             section.add("metric", f"A trial of {combination} has no such column.{did_you_mean(metric, known)}")
             break

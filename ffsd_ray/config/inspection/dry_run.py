@@ -27,9 +27,9 @@ def describe(plan: Plan) -> Group:
     """A row a trial (identity, name in tables, resources, length, cost), then totals; for a rich console.
 
     The cost is the floating point operations of training: those of one step of the whole group, forward and backward,
-    counted by torch on its meta device, times images and epochs; evaluation comes on top. Where neither the number of
-    images nor their size is known before they are read, it is unknown. Times this machine for a moment.
-    Trials that Optuna chooses have no rows; the keys that it chooses have one each.
+    counted by torch on its meta device, times images and epochs; evaluation comes on top. Where the number of images or
+    their size is not known before they are read, or a method does not run there, it is unknown. This machine is timed
+    for a moment. Trials that Optuna chooses have no rows; the keys that it chooses have one each.
     """
     if plan.template is not None:
         chosen = [_most_expensive(plan)] * _samples(plan)
@@ -80,7 +80,7 @@ def _most_expensive(plan: Plan) -> TrialSpec:
 
 
 def training_flops(trial: TrialSpec) -> float | None:
-    """Floating point operations of a trial's training; None where the data settings alone do not say.
+    """Floating point operations of a trial's training; None where settings alone do not say, see `flops_per_image`.
 
     Convolutions and matrix products, a multiplication and an addition each counted, as `FlopCounterMode` does.
     """
@@ -89,7 +89,8 @@ def training_flops(trial: TrialSpec) -> float | None:
     if steps is None or size is None or classes is None or images is None:
         return None
     images_per_epoch = min(images, steps * trial.train.batch_size)
-    return flops_per_image(trial.method, trial.backbone.name, classes, size) * images_per_epoch * trial.train.epochs
+    per_image = flops_per_image(trial.method, trial.backbone.name, classes, size)
+    return None if per_image is None else per_image * images_per_epoch * trial.train.epochs
 
 
 def known_train_images(data: DataSettings) -> int | None:
@@ -151,7 +152,7 @@ def _totals(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
     if len(known_costs) < len(costs):
         lines.append(
             f"Cost of {_count(len(costs) - len(known_costs), 'trial')} unknown: the number, size or classes of the "
-            "images are known only once they are read."
+            "images are known only once they are read, or the method looks at values, of which there are none yet."
         )
     if not known_costs:
         return lines

@@ -44,8 +44,11 @@ class FlopCounter(TorchDispatchMode):
         return result
 
 
-def flops_per_image(method: MethodSettings, name: str, classes: int, size: int) -> float:
-    """Operations of a training step per image, in all networks and phases, backward too. `name`: the backbone's."""
+def flops_per_image(method: MethodSettings, name: str, classes: int, size: int) -> float | None:
+    """Operations of a training step per image, in all networks and phases, backward too. `name`: the backbone's.
+
+    None where the step cannot be followed on the meta device: an added method may look at values, which has none.
+    """
     return _counted(structure(method), name, classes, size)
 
 
@@ -61,7 +64,8 @@ def structure(method: MethodSettings) -> MethodSettings:
 
 
 @cache
-def _counted(method: MethodSettings, name: str, classes: int, size: int) -> float:
+def _counted(method: MethodSettings, name: str, classes: int, size: int) -> float | None:
+    counter = FlopCounter()
     with meta_device():
         group = meta_group(method, name, classes, size)
         for layer in group.modules():
@@ -69,10 +73,12 @@ def _counted(method: MethodSettings, name: str, classes: int, size: int) -> floa
                 layer.forward = Tensor.clone  # type: ignore[method-assign, assignment]
         views = [torch.empty(_COUNTED_IMAGES, 3, size, size) for _ in range(group.views)]
         labels = torch.empty(_COUNTED_IMAGES, dtype=torch.long)
-    counter = FlopCounter()
-    with counter:  # no longer with the meta device as the default, which slows every call down
-        for phase in group.phases:
-            group(views, labels, phase.name).total.backward()
+        try:
+            with counter:
+                for phase in group.phases:
+                    group(views, labels, phase.name).total.backward()
+        except Exception:  # of any kind: it is the code of others that runs here
+            return None
     return counter.total / _COUNTED_IMAGES
 
 

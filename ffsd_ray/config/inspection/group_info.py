@@ -10,7 +10,7 @@ import torch
 from ffsd_ray.config.inspection.flops import meta_group, structure
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.meta_device import meta_device
-from ffsd_ray.methods import MethodSettings
+from ffsd_ray.methods import Losses, MethodSettings
 from ffsd_ray.series import ANY, LOGITS, MEAN, TOP5_FROM
 
 #: Where the images are not known: neither decides how many networks a group has, or what its terms are called.
@@ -23,8 +23,11 @@ def networks(trial: TrialSpec) -> int:
     return _networks(structure(trial.method), trial.backbone.name, *_images(trial))
 
 
-def columns(trial: TrialSpec) -> frozenset[str]:
-    """The history's columns of accuracies, losses and terms; of validation too, whether images are held out or not."""
+def columns(trial: TrialSpec) -> frozenset[str] | None:
+    """The history's columns of accuracies, losses and terms; of validation too, whether images are held out or not.
+
+    None where terms are not known before training, see `phase_losses`.
+    """
     return _columns(structure(trial.method), trial.backbone.name, *_images(trial))
 
 
@@ -38,13 +41,29 @@ def _networks(method: MethodSettings, name: str, classes: int, size: int) -> int
         return len(meta_group(method, name, classes, size).networks)
 
 
-@cache
-def _columns(method: MethodSettings, name: str, classes: int, size: int) -> frozenset[str]:
+def phase_losses(method: MethodSettings, name: str, classes: int, size: int, images: int) -> list[Losses] | None:
+    """The losses of each phase of a group for so many images, all on torch's meta device. `name`: the backbone's.
+
+    None where there are none: batch norm refuses a single value, and an added method may look at values.
+    """
     with meta_device():
         group = meta_group(method, name, classes, size)
-        views = [torch.empty(_IMAGES, 3, size, size) for _ in range(group.views)]
-        labels = torch.empty(_IMAGES, dtype=torch.long)
-        terms = [f"term/{term}" for phase in group.phases for term in group(views, labels, phase.name).terms]
+        views = [torch.empty(images, 3, size, size) for _ in range(group.views)]
+        labels = torch.empty(images, dtype=torch.long)
+        try:
+            return [group(views, labels, phase.name) for phase in group.phases]
+        except Exception:  # of any kind: it is the code of others that runs here
+            return None
+
+
+@cache
+def _columns(method: MethodSettings, name: str, classes: int, size: int) -> frozenset[str] | None:
+    losses = phase_losses(method, name, classes, size, _IMAGES)
+    if losses is None:
+        return None
+    terms = [f"term/{term}" for of_phase in losses for term in of_phase.terms]
+    with meta_device():
+        group = meta_group(method, name, classes, size)
     series = [*group.members, *([MEAN, ANY, LOGITS] if group.common else [])]
     measures = ["top1", "loss", *(["top5"] if classes >= TOP5_FROM else [])]
     accuracies = [

@@ -50,7 +50,7 @@ def estimate_memory(trial: TrialSpec) -> MemoryEstimate | None:
     names = [trial.backbone.name] * (networks - len(others)) + [*others]
     try:
         weights, saved = (sum(sizes) for sizes in zip(*(_network_bytes(n, classes, size) for n in names), strict=True))
-    except RuntimeError:  # too small for the backbone, which is told with the images
+    except Exception:  # of a user's own backbone of any kind; what does not pass through is told with the images
         return None
     batch = trial.train.batch_size if train_images is None else min(trial.train.batch_size, train_images)
     if trial.train.precision == "bf16":

@@ -184,13 +184,15 @@ def _gain_text(gain: Gain) -> str:
 
 
 def _work(row: Row) -> str:
-    """Operations of a training step, relative to the baseline's; '' where images are not known."""
+    """Operations of a training step, relative to the baseline's; '' where they are not known."""
     spec, result = row.spec, next((result for _, result in row.group.completed), {})
     classes, size = result.get("classes"), result.get("image_size")
     if classes is None or size is None:
         return ""
-    work = flops_per_image(spec.method, spec.backbone.name, classes, size)
-    return f"{work / flops_per_image(spec.baseline().method, spec.backbone.name, classes, size):.2f}"
+    work, alone = (
+        flops_per_image(method, spec.backbone.name, classes, size) for method in (spec.method, spec.baseline().method)
+    )
+    return "" if work is None or alone is None else f"{work / alone:.2f}"
 
 
 def _millions(parameters: int) -> str:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ffsd_ray.backbones import BACKBONES
 from ffsd_ray.config.inspection.dry_run import describe, training_flops
-from ffsd_ray.config.inspection.flops import FlopCounter, flops_per_image, meta_group
+from ffsd_ray.config.inspection.flops import FlopCounter, meta_group
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.config.varying import value_at, varying
 from ffsd_ray.data import load as read_images
@@ -23,6 +23,7 @@ from ffsd_ray.methods.baseline import BaselineSettings
 from ffsd_ray.methods.dml import DmlSettings
 from ffsd_ray.methods.ffsd import FfsdSettings
 
+from helpers.flops import flops_per_image
 from helpers.plans import LoadJob, values
 from helpers.specs import digits_spec
 

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ffsd_ray.config.inspection.flops import components, flops_per_image
+from ffsd_ray.config.inspection.flops import components
 from ffsd_ray.config.inspection.memory import estimate_memory
 from ffsd_ray.config.load import load_job
 from ffsd_ray.deployed import load_model
 from ffsd_ray.errors import JobError
 from ffsd_ray.train.build import build_method
 
+from helpers.flops import flops_per_image
 from helpers.specs import digits_spec
 from helpers.workers import train_with
 

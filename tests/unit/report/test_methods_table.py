@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from ffsd_ray.bench.record import Record
-from ffsd_ray.config.inspection.flops import flops_per_image
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.report.methods import MethodsTable, main, methods_table
 
+from helpers.flops import flops_per_image
 from helpers.synthetic_records import Outcome, result, write_run
 
 JOB = """

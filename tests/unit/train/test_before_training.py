@@ -174,7 +174,9 @@ def test_one_batch_that_cannot_be_trained_is_refused(tmp_path: Path, capsys: pyt
 
 def test_images_too_small_for_a_backbone_are_known_once_they_are_read() -> None:
     dataset = data.load(data_settings("digits", image_size=8))
-    with pytest.raises(DataError, match=r"backbone\.name = vgg-16: images of 8×8 are too small for it"):
+    with pytest.raises(
+        DataError, match=r"backbone\.name = vgg-16: Images of 8×8 are too small for this backbone; data.image_size"
+    ):
         check_before_training(spec({"name": "baseline"}, "vgg-16", 32, 16), dataset)
 
 
