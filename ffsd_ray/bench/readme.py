@@ -116,7 +116,11 @@ def _cpu_suite(content: Mapping[str, Any]) -> str:
     table = _table(
         ["", *fastest],
         [
-            *([name, *map(_step, of_precision.values())] for name, of_precision in rows.items() if of_precision),
+            *(
+                [name, *(_step(measured.get(precision)) for precision in fastest)]
+                for name, measured in rows.items()
+                if measured
+            ),
             ["peak memory", *(f"{setting['memory_of_literal']:.2f} × the reference's" for setting in fastest.values())],
             [
                 "at most possible, were every operation as fast as a matrix product",
@@ -143,7 +147,9 @@ def _by_precision(settings: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any
     return {precision: setting for precision, setting in found.items() if setting is not None}
 
 
-def _step(setting: Mapping[str, Any]) -> str:
+def _step(setting: Mapping[str, Any] | None) -> str:
+    if setting is None:
+        return ""
     return f"{1e3 * setting['step']['median']:,.0f} ms, {setting['times_literal']:.2f} × the reference's speed"
 
 

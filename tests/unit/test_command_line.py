@@ -108,4 +108,4 @@ def test_a_command_called_from_python_leaves_garbage_to_the_process() -> None:
     before = gc.get_freeze_count()
     main(["completion", "bash"])
     assert gc.isenabled()
-    assert gc.get_freeze_count() == before
+    assert gc.get_freeze_count() <= before  # one that is no longer referred to goes

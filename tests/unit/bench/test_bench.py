@@ -177,10 +177,13 @@ def written(out: Path, times_literal: float) -> Record:
     """The record of a CPU suite in which everything was measured, with made-up figures."""
     record = Record(out, "cpu suite, smoke", "as a test has it", CPU)
 
-    def setting(precision: str, *, literal: bool = False) -> dict[str, Any]:
+    def setting(precision: str, execution: str = "eager", *, literal: bool = False) -> dict[str, Any]:
         step = {"n": 9, "median": 1.5 if literal else 1.5 / times_literal, "quartiles": [0.1, 2.0]}
         return {
-            "spec": {"train": {"precision": precision, "batch_size": 128, "lr": 0.1}, "seed": 0},
+            "spec": {
+                "train": {"precision": precision, "execution": execution, "batch_size": 128, "lr": 0.1},
+                "seed": 0,
+            },
             "literal": literal,
             "step": step,
             "images_per_second": 1.0,
@@ -193,7 +196,10 @@ def written(out: Path, times_literal: float) -> Record:
 
     settings = {"literal": setting("fp32", literal=True), "fp32": setting("fp32"), "bf16": setting("bf16")}
     steps = {name: {"step": {"n": 9, "median": 1.0, "quartiles": [1.0, 1.0]}} for name in ("1", "2")}
-    record.add("resnet32 n=2", {"settings": settings, "ceiling": {"copy": 1e9, "fp32": 1e9, "bf16": 1e9}})
+    ceiling = {"copy": 1e9, "fp32": 1e9, "bf16": 1e9}
+    record.add("resnet32 n=2", {"settings": settings, "ceiling": ceiling})
+    compiled = {"bf16 compiled": setting("bf16", "compiled")}
+    record.add("resnet32 n=2 compiled", {"settings": compiled, "ceiling": ceiling})
     record.add("workers", {"workers": steps})
     students = {str(n): steps["1"]["step"] for n in range(2, 9)}
     record.add("n = 2 to 8", {"students": students, "fit": fit({n: float(n) for n in range(2, 9)})})
@@ -239,6 +245,7 @@ def test_a_record_is_taken_into_the_readme(tmp_path: Path) -> None:
     assert re.fullmatch(r"cpu-suite-20\d{6}T\d{4}\.json", taken.name)
     shown = with_tables(text, folder)
     assert "| a step | 600 ms, 2.50 × the reference's speed |" in shown
+    assert "| a step, `execution: compiled` |  | 600 ms, 2.50 × the reference's speed |" in shown
     assert "| at most possible, were every operation as fast as a matrix product | 15.00 × |" in shown
     assert "ResNet-32, batch 128, 32 px, " in shown
     assert "old" not in shown
