@@ -21,7 +21,8 @@ def cause_of(error: BaseException) -> str:
     elif isinstance(error, RayTaskError):
         inner = error.cause
     elif not isinstance(error, RayError | TrainingFailedError):
-        inner = getattr(error, "_base_exc", None)  # what Ray Train wraps a worker's exception in
+        # What Ray Train wraps a worker's exception in, and the end of a worker that no longer answers.
+        inner = getattr(error, "_base_exc", None) or getattr(error, "health_check_failure", None)
     if isinstance(inner, BaseException) and inner is not error:
         return cause_of(inner)
     return summary(error)

@@ -9,6 +9,7 @@ import torch
 from ray import cloudpickle
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from torch import Tensor
 
 import ffsd_ray
@@ -47,6 +48,8 @@ def test_the_exception_inside_those_of_ray() -> None:
     wrapped = RuntimeError("a traceback")
     wrapped._base_exc = inner  # type: ignore[attr-defined]
     assert cause_of(wrapped) == told
+    dead = WorkerHealthCheckFailedError("A worker health check failed.", RayActorError(error_msg="The actor died"))
+    assert cause_of(WorkerGroupError("[Rank 0]\nTraceback", {0: dead})).endswith("The actor died")
 
 
 def test_the_exception_in_a_text() -> None:
