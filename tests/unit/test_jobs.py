@@ -107,7 +107,7 @@ def cost_line(job: Path) -> str:
     return f"# Cost: {trials}, {total / unit:,.{decimals}f} {name} of training (counted, not timed)."
 
 
-@pytest.mark.parametrize("job", COSTLY)
+@pytest.mark.parametrize("job", ALL)
 def test_header_says_what_the_job_costs(job: Path) -> None:
     """Where it does not, the message has the line that the header should have."""
     said = [line for line in job.read_text().splitlines() if line.startswith("# Cost:")]
