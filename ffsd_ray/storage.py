@@ -97,7 +97,7 @@ def open_location(location: str) -> tuple[fs.FileSystem, str]:
         )
     anonymous = _names_a_stranger(parts)
     try:
-        filesystem, root = _open_root(parts.scheme, parts.netloc, parts.query, anonymous)
+        filesystem, root = _open_root(parts.scheme, parts.netloc, parts.query, anonymous, _client_environment())
     except Exception as error:  # whatever the filesystems' own packages raise
         raise ValueError(f"{shown(location)}: {_why_not(parts.scheme, error)}") from error
     path = f"{root.rstrip('/')}{urllib.parse.unquote(parts.path)}"
@@ -202,8 +202,16 @@ def _names_a_stranger(parts: urllib.parse.SplitResult) -> bool:
     return True
 
 
+def _client_environment() -> tuple[tuple[str, str], ...]:
+    """The environment variables that object stores' clients read, when they are made."""
+    return tuple(sorted(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_"))))
+
+
 @functools.cache  # a client of its own for every folder would connect, and sign in, anew
-def _open_root(scheme: str, host: str, query: str, anonymous: bool) -> tuple[fs.FileSystem, str]:
+def _open_root(
+    scheme: str, host: str, query: str, anonymous: bool, environment: tuple[tuple[str, str], ...]
+) -> tuple[fs.FileSystem, str]:
+    """`environment`: of this process; with another one there is another client."""
     if scheme in ("gs", "gcs"):
         query = f"retry_limit_seconds={PATIENCE}"
     filesystem, root = fs.FileSystem.from_uri(f"{scheme}://{host}{'/' if not host else ''}{query and '?' + query}")

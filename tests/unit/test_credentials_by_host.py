@@ -16,6 +16,7 @@ from ffsd_ray.evaluate import main as evaluate
 from ffsd_ray.launch.tracking.setup import check_services
 from ffsd_ray.records.store import Store
 from ffsd_ray.run import main as run
+from ffsd_ray.storage import open_location
 
 from helpers.images import data_settings
 from helpers.small_run import local_job, train, trial
@@ -214,3 +215,12 @@ def test_mlflow_where_no_credential_can_be_lost(
 )
 def test_one_server_or_two(address: str, named: str | None, same: bool) -> None:
     assert same_server(address, named) is same
+
+
+def test_with_another_environment_there_is_another_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (AWS | {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).items():
+        monkeypatch.setenv(name, value)
+    client, _ = open_location("s3://bucket/runs")
+    assert open_location("s3://bucket/others")[0] is client, "one for all folders"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:10")
+    assert not open_location("s3://bucket/runs")[0].equals(client)
