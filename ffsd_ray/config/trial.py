@@ -133,20 +133,22 @@ class TrialSpec(Settings):
 
     def _size_problems(self, size: int) -> Iterator[Problem]:
         """Problems of the settings with images of this side length."""
-        named: list[tuple[tuple[str, ...], str]] = [(("backbone", "name"), self.backbone.name)]
+        try:
+            shapes = map_shapes(backbone(self.backbone.name), size)
+        except UnfitImages as error:
+            yield Problem(("backbone", "name"), self.backbone.name, str(error))
+        else:
+            for key, value, expected in self.method.problems(shapes):
+                yield Problem(("method", *key), value, expected)
         # Of all prerequisites no other has a backbone of its own; a teacher from a file has it too.
-        named += [(("method", "backbones"), name) for name in self.method.other_backbones]
+        others = [("backbones", name) for name in self.method.other_backbones]
         if isinstance(self.method, TeacherSettings) and self.method.teacher is not None:
-            named.append((("method", "teacher"), self.method.teacher))
-        for key, name in named:
+            others.append(("teacher", self.method.teacher))
+        for setting, name in others:
             try:
-                shapes = map_shapes(backbone(name), size)
+                map_shapes(backbone(name), size)
             except UnfitImages as error:
-                yield Problem(key, name, str(error))
-            else:
-                if key == ("backbone", "name"):
-                    for of_method, value, expected in self.method.problems(shapes):
-                        yield Problem(("method", *of_method), value, expected)
+                yield Problem(("method", setting), name, str(error))
 
     def schedule_warnings(self) -> list[str]:
         """Parts of the method's schedule that do not end before the last epoch.

@@ -7,14 +7,14 @@ import torch
 
 from ffsd_ray import data
 from ffsd_ray.backbones import LIBRARIES, UnfitImages, backbone, library_model, map_shapes
-from ffsd_ray.config.inspection.flops import structure
-from ffsd_ray.config.inspection.group_info import phase_losses
+from ffsd_ray.config.inspection.flops import meta_group, phase_losses, structure
 from ffsd_ray.config.optimisation import TrainSettings
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
 from ffsd_ray.data.batches import TrainBatches, last_batch
 from ffsd_ray.data.regularisation import Regularisation
 from ffsd_ray.errors import TrialError
+from ffsd_ray.meta_device import meta_device
 from ffsd_ray.methods import METHODS, Blueprint, MapShapes, Method, MethodSettings, TrainedOn
 from ffsd_ray.series import ANY, LOGITS, MEAN
 from ffsd_ray.train import optimisers
@@ -125,4 +125,6 @@ def joins_last_batch(spec: TrialSpec, images: int, classes: int, size: int) -> b
 @cache
 def _trains_on_one_image(method: MethodSettings, name: str, classes: int, size: int) -> bool:
     """Whether a group's losses of a single image exist, as far as is known without training."""
-    return phase_losses(method, name, classes, size, 1) is not None
+    with meta_device():
+        group = meta_group(method, name, classes, size)
+    return phase_losses(group, 1, size) is not None

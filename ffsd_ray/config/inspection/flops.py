@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from ffsd_ray.backbones import backbone, map_shapes
 from ffsd_ray.meta_device import meta_device
-from ffsd_ray.methods import METHODS, Blueprint, Method, MethodSettings
+from ffsd_ray.methods import METHODS, Blueprint, Losses, Method, MethodSettings
 from ffsd_ray.nets.branches import Branches
 from ffsd_ray.nets.fusion import Decoder, Fusion
 from ffsd_ray.nets.self_distillation import SelfDistillation
@@ -65,21 +65,34 @@ def structure(method: MethodSettings) -> MethodSettings:
 
 @cache
 def _counted(method: MethodSettings, name: str, classes: int, size: int) -> float | None:
-    counter = FlopCounter()
     with meta_device():
         group = meta_group(method, name, classes, size)
         for layer in group.modules():
             if isinstance(layer, nn.BatchNorm2d):  # counts for nothing, and is slow there
                 layer.forward = Tensor.clone  # type: ignore[method-assign, assignment]
-        views = [torch.empty(_COUNTED_IMAGES, 3, size, size) for _ in range(group.views)]
-        labels = torch.empty(_COUNTED_IMAGES, dtype=torch.long)
+    counter = FlopCounter()
+    with counter:
+        losses = phase_losses(group, _COUNTED_IMAGES, size, backward=True)
+    return None if losses is None else counter.total / _COUNTED_IMAGES
+
+
+def phase_losses(group: Method, images: int, size: int, *, backward: bool = False) -> list[Losses] | None:
+    """The losses of each phase of a group from `meta_group`, for so many images; with `backward` their gradients too.
+
+    None where there are none: batch norm refuses a single value, and an added method may look at values.
+    """
+    losses = []
+    with meta_device():
+        views = [torch.empty(images, 3, size, size) for _ in range(group.views)]
+        labels = torch.empty(images, dtype=torch.long)
         try:
-            with counter:
-                for phase in group.phases:
-                    group(views, labels, phase.name).total.backward()
+            for phase in group.phases:
+                losses.append(group(views, labels, phase.name))
+                if backward:
+                    losses[-1].total.backward()
         except Exception:  # of any kind: it is the code of others that runs here
             return None
-    return counter.total / _COUNTED_IMAGES
+    return losses
 
 
 class Component(NamedTuple):

@@ -5,12 +5,10 @@ The group is built on torch's meta device, where nothing is computed or allocate
 
 from functools import cache
 
-import torch
-
-from ffsd_ray.config.inspection.flops import meta_group, structure
+from ffsd_ray.config.inspection.flops import meta_group, phase_losses, structure
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.meta_device import meta_device
-from ffsd_ray.methods import Losses, MethodSettings
+from ffsd_ray.methods import MethodSettings
 from ffsd_ray.series import ANY, LOGITS, MEAN, TOP5_FROM
 
 #: Where the images are not known: neither decides how many networks a group has, or what its terms are called.
@@ -41,29 +39,14 @@ def _networks(method: MethodSettings, name: str, classes: int, size: int) -> int
         return len(meta_group(method, name, classes, size).networks)
 
 
-def phase_losses(method: MethodSettings, name: str, classes: int, size: int, images: int) -> list[Losses] | None:
-    """The losses of each phase of a group for so many images, all on torch's meta device. `name`: the backbone's.
-
-    None where there are none: batch norm refuses a single value, and an added method may look at values.
-    """
-    with meta_device():
-        group = meta_group(method, name, classes, size)
-        views = [torch.empty(images, 3, size, size) for _ in range(group.views)]
-        labels = torch.empty(images, dtype=torch.long)
-        try:
-            return [group(views, labels, phase.name) for phase in group.phases]
-        except Exception:  # of any kind: it is the code of others that runs here
-            return None
-
-
 @cache
 def _columns(method: MethodSettings, name: str, classes: int, size: int) -> frozenset[str] | None:
-    losses = phase_losses(method, name, classes, size, _IMAGES)
+    with meta_device():
+        group = meta_group(method, name, classes, size)
+    losses = phase_losses(group, _IMAGES, size)
     if losses is None:
         return None
     terms = [f"term/{term}" for of_phase in losses for term in of_phase.terms]
-    with meta_device():
-        group = meta_group(method, name, classes, size)
     series = [*group.members, *([MEAN, ANY, LOGITS] if group.common else [])]
     measures = ["top1", "loss", *(["top5"] if classes >= TOP5_FROM else [])]
     accuracies = [

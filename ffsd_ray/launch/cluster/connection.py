@@ -138,12 +138,11 @@ def connected(trials: Sequence[ResourceRequest], *, verbose: bool) -> Iterator[C
     """
     address = os.environ.get("RAY_ADDRESS")
     environment = {name: os.environ[name] for name in _FORWARDED_VARIABLES if name in os.environ}
+    if not address:  # where a process for each trial would look whether this machine is about to be taken back
+        environment["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     with contextlib.ExitStack() as at_the_end:
-        options: dict[str, Any] = {"runtime_env": {"env_vars": environment}}
-        if not address:
-            options |= _local_cluster_options(trials, at_the_end)
-            # a process for each trial that looks whether its nodes are about to be taken back
-            environment["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
+        options = {} if address else _local_cluster_options(trials, at_the_end)
+        options["runtime_env"] = {"env_vars": environment}
         at_the_end.enter_context(_ray_running(options, verbose=verbose))
         with contextlib.suppress(OSError):  # Ray lets everybody read the token that it makes, and run code as this user
             _TOKEN.expanduser().chmod(0o600)
