@@ -26,6 +26,7 @@ from ffsd_ray.data.streaming import eval_resize
 from ffsd_ray.errors import RecordsError
 from ffsd_ray.file_schema import SchemaError, described, expected
 from ffsd_ray.meta_device import meta_device
+from ffsd_ray.nets.precision import Precision
 from ffsd_ray.stamp import KEY, blank, check_stamp, stamped, trial_owner
 from ffsd_ray.storage import check_regular
 
@@ -68,7 +69,7 @@ class Card:
     std: tuple[Deviation, Deviation, Deviation]
     #: Side of the square images in pixels.
     image_size: Annotated[int, Field(ge=1, le=LARGEST_IMAGE)]
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     #: The member of the group whose weights these are.
     member: _Word
     epoch: Annotated[int, Field(ge=0, lt=2**31)]

@@ -106,7 +106,6 @@ def compare(
     runs |= {f"ceiling {name}": probe.run for name, probe in probed.items()}
     steps = time_interleaved(runs, warm_up=1, repeats=effort.repeats, device=device)
     ceiling = {name: probe.amount / steps[f"ceiling {name}"].median for name, probe in probed.items()}
-    launched_kernels = {label: kernels(work.step, device) for label, work in working.items()}
     epochs = _time_epochs(working, steps, effort, device)
     by_label: dict[str, Figures] = {}
     for subject in subjects:
@@ -116,13 +115,15 @@ def compare(
             by_label[label]["error"] = subject.error
             continue
         figures = by_label[label] | _step_figures(subject, steps[label], ceiling, device)
-        figures |= {"peak_bytes": subject.peak, "kernels": launched_kernels[label], **epochs.get(label, {})}
+        figures |= {"peak_bytes": subject.peak, **epochs.get(label, {})}
         if isinstance(work, Workload):
             figures |= {"captured": work.captured, "networks": work.networks, "parameters": work.parameters}
             figures |= _evaluation(work, effort, device)
             figures |= _relative_to_reference(figures, by_label.get(subject.reference or "", {}))
             figures |= _loader_figures(subject, figures, device)
         by_label[label] = figures
+    for label, work in working.items():  # last: what a profiler leaves behind may slow down what follows
+        by_label[label]["kernels"] = kernels(work.step, device)
     _add_ratios_to_baseline(subjects, by_label)
     failed = {label: figures["error"] for label, figures in by_label.items() if "error" in figures}
     return {"settings": by_label, "ceiling": ceiling} | ({"error": "; ".join(failed.values())} if failed else {})

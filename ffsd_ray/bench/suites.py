@@ -63,7 +63,7 @@ class Scope(NamedTuple):
 
     def effort(self, **changes: Any) -> TimingBudget:
         cuda = self.device.type == "cuda"
-        full = TimingBudget(repeats=30 if cuda else 10, seconds=5.0 if cuda else 15.0)
+        full = TimingBudget(repeats=5, seconds=3.0) if cuda else TimingBudget(repeats=10, seconds=15.0)
         chosen = TimingBudget(repeats=2, seconds=0.1) if self.smoke else full
         return TimingBudget(**{**vars(chosen), **changes})
 
@@ -120,20 +120,16 @@ def gpu_points(scope: Scope, *, compiled: bool, stream: DataSettings | None = No
     """In the order in which they matter. `stream`: images that are decoded while ResNet-18 trains on them."""
     # On the CPU, to try the suite, nothing is captured.
     graph = "graph" if scope.device.type == "cuda" else "eager"
-    executions = [graph, "eager", *(["compiled"] if compiled else [])]
 
-    def point(name: str, *shape: Any, first: bool = False, **train: object) -> Point:
+    def point(name: str, *shape: Any, **train: object) -> Point:
         label = f"{name}, {train['precision']} {train['execution']}"
-        effort = scope.effort(memory=False, reference_epoch=first)
         return Point(label, partial(compare, {label: scope.spec(*shape, **train)}, scope.images, scope.device, effort))  # type: ignore[arg-type]
 
-    points = [
-        point(_MAIN, first=precision == "bf16" and execution == graph, precision=precision, execution=execution)
-        for execution in dict.fromkeys(executions)
-        for precision in ("bf16", "fp32")
-    ]
+    effort = scope.effort(memory=False, reference_epoch=False)
+    points = [point(_MAIN, precision="bf16", execution=graph)]
     if graph == "graph":
-        points.insert(1, _member_streams(scope))
+        points += [_member_streams(scope), point(_MAIN, precision="tf32", execution=graph)]
+    points.append(point(_MAIN, precision="fp32", execution=graph))
     for name, backbone, students in (
         ("wrn-16-2 n=2", "wrn-16-2", 2),
         ("resnet56 n=2", "resnet56", 2),
@@ -142,6 +138,9 @@ def gpu_points(scope: Scope, *, compiled: bool, stream: DataSettings | None = No
     ):
         points.append(point(name, backbone, students, precision="bf16", execution=graph))
     points.append(_linear(scope, repeats=scope.repeats, precision="bf16"))
+    for execution in ("eager", "compiled") if compiled else ("eager",):
+        if execution != graph:
+            points += [point(_MAIN, precision=precision, execution=execution) for precision in ("bf16", "fp32")]
     if graph == "graph" and torch.cuda.device_count() > 1:
         points.append(_gpu_workers(scope))
     if stream is not None:

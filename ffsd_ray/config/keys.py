@@ -97,6 +97,7 @@ NOT_IDENTITY_KEYS = {key for key, field in _fields(TrialSpec).items() if not ide
 
 #: What other tools call our keys.
 SYNONYMS = {
+    "allow_tf32": "train.precision",
     "amp": "train.precision",
     "arch": "backbone",
     "architecture": "backbone",
@@ -130,7 +131,7 @@ SYNONYMS = {
 
 
 #: What to write there, where other tools have other values.
-_VALUES = {"amp": "bf16", "device": "1", "mixed_precision": "bf16"}
+_VALUES = {"allow_tf32": "tf32", "amp": "bf16", "device": "1", "mixed_precision": "bf16"}
 
 
 def did_you_mean(wrong: object, here: Iterable[str], elsewhere: Iterable[str] = ()) -> str:

@@ -18,6 +18,7 @@ from ffsd_ray.base_settings import (
     Share,
     refuse,
 )
+from ffsd_ray.nets.precision import Precision
 
 Execution = Literal["eager", "graph", "compiled"]
 RequestedExecution = Literal["auto", Execution]
@@ -153,10 +154,11 @@ class TrainSettings(Settings):
         description="Decay of a moving average of every member's weights, taken after each step (0.99 looks back over "
         "about 100 steps); evaluations, best epoch and deployed model are the average's. null: none.",
     )
-    precision: Literal["fp32", "bf16"] = Field(
+    precision: Precision = Field(
         "fp32",
-        description="fp32: float32 throughout, on GPUs too, without TF32; bf16: networks under bfloat16 autocast, "
-        "losses, normalisations and weights in float32.",
+        description="fp32: float32 throughout, on GPUs too; tf32, on GPUs: convolutions in TF32, which is torch's own "
+        "default there, all else in float32; bf16: networks under bfloat16 autocast, losses, normalisations and "
+        "weights in float32.",
     )
     batch_norm: Literal["local", "sync"] = Field(
         "local",
@@ -170,10 +172,10 @@ class TrainSettings(Settings):
         "compiled: by torch.compile, after minutes of compiling; auto: graph on GPUs with one worker, otherwise eager.",
     )
     member_streams: bool = Field(
-        False,
+        True,
         json_schema_extra=NOT_IDENTITY,
-        description="On a GPU, with one worker or execution: graph: forward and backward passes of networks that do "
-        "not depend on each other overlap, each on a CUDA stream of its own. No GPU has run it yet.",
+        description="Inside of a CUDA graph, forward and backward passes of networks that do not depend on each other "
+        "overlap, each on a CUDA stream of its own; what is run otherwise has one stream.",
     )
     eval_batch_size: int = Field(
         500,
@@ -251,7 +253,5 @@ class TrainSettings(Settings):
             )
         if self.warmup_from and not self.warmup_epochs:
             yield Problem(("warmup_from",), self.warmup_from, "Needs warmup_epochs above 0: there is no warm-up")
-        if self.member_streams and self.execution == "compiled":
-            yield Problem(("member_streams",), True, "What is compiled runs on one stream: leave it out")
         if self.nesterov and self.momentum == 0:
             yield Problem(("nesterov",), True, "Nesterov momentum needs a momentum above 0")

@@ -114,6 +114,8 @@ class TrialSpec(Settings):
             yield Problem(
                 ("train", "batch_norm"), "sync", "With elastic workers each part of a batch has its own: local"
             )
+        if self.train.precision == "tf32" and not self.scale.uses_gpu:
+            yield Problem(("train", "precision"), "tf32", "TF32 needs GPUs (scale.gpus_per_worker); use fp32")
         if self.train.batch_norm == "sync" and not self.scale.uses_gpu:
             yield Problem(
                 ("train", "batch_norm"), "sync", "Synchronised batch norm needs GPUs (scale.gpus_per_worker); use local"
@@ -127,9 +129,6 @@ class TrialSpec(Settings):
                 "without for_networks and with batch_norm: local; use auto or eager"
             )
             yield Problem(("train", "execution"), "graph", expected)
-        if self.train.member_streams and not (one_gpu or (several_gpus and self.train.execution == "graph")):
-            expected = "CUDA streams of the networks' own need a GPU and one worker, or execution: graph; leave it out"
-            yield Problem(("train", "member_streams"), True, expected)
 
     def _size_problems(self, size: int) -> Iterator[Problem]:
         """Problems of the settings with images of this side length."""

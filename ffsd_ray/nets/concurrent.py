@@ -9,6 +9,7 @@ promises them for one stream only). The tests follow what is computed, and which
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -17,11 +18,20 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+@cache
+def side_stream(number: int) -> torch.cuda.Stream:
+    """One of the process's CUDA streams beside its first.
+
+    Trials of one process share them: cuBLAS keeps 32 MiB for every stream that it has been used on, to the end of the
+    process.
+    """
+    return torch.cuda.Stream()
+
+
 class MemberStreams:
-    """The streams of a group's networks; made when first needed, by a plain step, since a capture follows those."""
+    """The streams of a group's networks, one each; `side_stream(0)` is left to what captures their step."""
 
     def __init__(self) -> None:
-        self._streams: list[torch.cuda.Stream] = []
         #: How many of them the pass has used so far: a capture must not wait for a stream that has no part in it.
         self._used = 0
         #: Inputs and results of the networks. The allocator knows a tensor's first stream alone: what is freed while
@@ -47,11 +57,10 @@ class MemberStreams:
     def run(self, calls: Sequence[Callable[[Tensor], T]], inputs: Sequence[Tensor]) -> list[T]:
         """See `concurrently`."""
         current = torch.cuda.current_stream()
-        while len(self._streams) < len(calls):
-            self._streams.append(torch.cuda.Stream())
         self._used = max(self._used, len(calls))
         results = []
-        for stream, (call, x) in zip(self._streams, zip(calls, inputs, strict=True), strict=False):
+        for number, (call, x) in enumerate(zip(calls, inputs, strict=True), start=1):
+            stream = side_stream(number)
             stream.wait_stream(current)
             with torch.cuda.stream(stream):
                 results.append(call(x))
@@ -60,8 +69,8 @@ class MemberStreams:
         return results
 
     def _join(self, current: torch.cuda.Stream) -> None:
-        for stream in self._streams[: self._used]:
-            current.wait_stream(stream)
+        for number in range(1, self._used + 1):
+            current.wait_stream(side_stream(number))
 
 
 _in_use: MemberStreams | None = None

@@ -1,4 +1,4 @@
-"""Mixed precision: networks run under bfloat16 autocast, losses are computed in float32."""
+"""Precision of networks: in bf16 they run under autocast; losses are computed in float32 in each."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from ffsd_ray.backbones import Features
 from ffsd_ray.nets.concurrent import concurrently
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 class _Converted(torch.autograd.Function):
@@ -49,7 +49,7 @@ def full_precision(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def forward(net: nn.Module, x: Tensor, precision: Precision) -> Any:
     """What a network gives for x [B, ...] under the precision; its maps and logits may be in bfloat16."""
-    if precision == "fp32":
+    if precision != "bf16":
         return net(x)
     # Autocast by itself converts weight by weight, two small kernels for each of a hundred in every step.
     weights = {

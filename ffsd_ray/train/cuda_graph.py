@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ffsd_ray.errors import TrialError, summary
+from ffsd_ray.nets.concurrent import side_stream
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ class Replay(Generic[T]):
         self._plain_calls = Counter[tuple[torch.Size, ...]]()
         self._graphs: dict[tuple[torch.Size, ...], _Graph[T]] = {}
         # One stream for plain calls and captures: autograd accumulates a gradient on the stream of its first use.
-        self._stream = torch.cuda.Stream()
+        self._stream = side_stream(0)
         self._memory_pool = torch.cuda.graph_pool_handle()
 
     @property

@@ -6,19 +6,22 @@ from collections.abc import Callable
 
 import torch
 
+from ffsd_ray.nets.precision import Precision
+
 #: Parameters of glibc's `mallopt`, numbered as in malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
-def use_device(device: torch.device) -> None:
-    """Prepare a process for computing on a device."""
+def use_device(device: torch.device, precision: Precision) -> None:
+    """Prepare a process for computing on a device, with the convolutions of the precision."""
     if device.type == "cpu":
         _keep_freed_memory()
     if device.type != "cuda":
         return
     if device.index is not None:  # what is said of a GPU by its number raises until torch has started using it
         torch.cuda.set_device(device)
-    torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions; off for matrix products already
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"  # of convolutions; matrix products never are
+    torch.backends.cudnn.deterministic = True  # or two trainings in fp32 differ, and so does one that is resumed
 
 
 def release_memory() -> None:

@@ -38,7 +38,7 @@ class Engine:
             TrialError: see `build_method` and `load_starting_weights`.
         """
         self._spec, self.device, self._rank = spec, device, rank
-        use_device(device)
+        use_device(device, spec.train.precision)
         dataset = dataset.to(device)
         self._classes = dataset.num_classes
         method = build_method(spec, dataset.num_classes, dataset.image_size, dataset)

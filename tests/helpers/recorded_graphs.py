@@ -106,7 +106,8 @@ def record_graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
     monkeypatch.setattr("torch.cuda.CUDAGraph", new_graph)
     monkeypatch.setattr("torch.cuda.graph", capture)
     monkeypatch.setattr("torch.cuda.graph_pool_handle", tuple)
-    monkeypatch.setattr("torch.cuda.Stream", _Stream)
+    monkeypatch.setattr("ffsd_ray.train.cuda_graph.side_stream", lambda number: _Stream())
+    monkeypatch.setattr("ffsd_ray.nets.concurrent.side_stream", lambda number: _Stream())
     monkeypatch.setattr("torch.cuda.stream", contextlib.nullcontext)
     monkeypatch.setattr("torch.cuda.current_stream", _Stream)
     return graphs

@@ -75,7 +75,8 @@ def _addresses(tree: object) -> set[int]:
 def follow_streams(monkeypatch: pytest.MonkeyPatch) -> StreamOrder:
     """Put streams that only keep order in the place of CUDA's; it is kept inside of `with` the result."""
     order = StreamOrder()
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    streams: dict[int, Stream] = {}
+    monkeypatch.setattr("ffsd_ray.nets.concurrent.side_stream", lambda number: streams.setdefault(number, Stream()))
     monkeypatch.setattr(torch.cuda, "stream", order.on)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: order.current)
     return order

@@ -45,7 +45,12 @@ def _product(device: torch.device, precision: Precision) -> RooflineProbe:
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b, c = (torch.randn(side, side, device=device).to(kind) for _ in range(3))
 
-    return RooflineProbe(lambda: torch.mm(a, b, out=c), 2.0 * side**3)
+    def run() -> None:
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.mm(a, b, out=c)
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+    return RooflineProbe(run, 2.0 * side**3)
 
 
 def bytes_per_image(spec: TrialSpec, classes: int, size: int, device: torch.device) -> float:

@@ -7,13 +7,12 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
-from ffsd_ray.bench.measure.workload import EPOCH, use_threads, with_train
+from ffsd_ray.bench.measure.workload import EPOCH, prepare, with_train
 from ffsd_ray.bench.reference.algorithm1 import LiteralAlgorithm1
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, Images
 from ffsd_ray.methods.ffsd import Ffsd, FfsdSettings
 from ffsd_ray.train.build import build_method, train_batches
-from ffsd_ray.train.device import use_device
 
 _LOADER_PROCESSES = 2
 
@@ -34,8 +33,7 @@ class Reference:
 
     def __init__(self, spec: TrialSpec, dataset: Dataset, device: torch.device) -> None:
         """`spec`: as `reference_spec` returns it."""
-        use_threads(spec)
-        use_device(device)
+        prepare(spec, device)
         self._spec, self._dataset, self._device = spec, dataset, device
         group = build_method(spec, dataset.num_classes, dataset.image_size).to(device)
         assert isinstance(group, Ffsd)
@@ -51,12 +49,12 @@ class Reference:
 
     def step(self) -> object:
         """One iteration of Algorithm 1 on a batch that is on the device already."""
-        use_threads(self._spec)
+        prepare(self._spec, self._device)
         return self._algorithm.step(*self._resident, EPOCH)
 
     def epoch(self, steps: int) -> None:
         """The first `steps` of an epoch. No accuracy is measured, which costs the authors' code more."""
-        use_threads(self._spec)
+        prepare(self._spec, self._device)
         for images, labels in islice(self._loader(), steps):
             self._algorithm.step(images.to(self._device), labels.to(self._device), EPOCH)
 

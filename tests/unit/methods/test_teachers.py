@@ -169,7 +169,7 @@ def test_a_resumed_student_needs_its_teacher(tmp_path: Path) -> None:
 
 def test_a_teacher_that_failed_is_named(tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
-    text = JOB.replace("{epochs: 1,", "{epochs: 2, lr: 1e+12,").partition("seed:")[0]
+    text = JOB.replace("{epochs: 1,", "{epochs: 2, lr: 1e+12, weight_decay: 100,").partition("seed:")[0]
     job.write_text(text + "method: {name: kd}\n")
     assert main([str(job), "--storage", str(tmp_path / "runs")]) == 1
     run = RunRecords.open(str(tmp_path / "runs" / "taught"))

@@ -35,17 +35,20 @@ def test_a_process_uses_the_gpu_that_it_is_given(monkeypatch: pytest.MonkeyPatch
     used: list[torch.device] = []
     monkeypatch.setattr("torch.cuda.set_device", used.append)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    use_device(torch.device("cpu"))
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    use_device(torch.device("cpu"), "fp32")
     assert torch.backends.cudnn.allow_tf32
-    use_device(torch.device("cuda"))
-    use_device(torch.device("cuda:1"))
+    use_device(torch.device("cuda"), "tf32")
+    assert torch.backends.cudnn.allow_tf32
+    use_device(torch.device("cuda:1"), "fp32")
     assert used == [torch.device("cuda:1")], "without a number it is the current one"
     assert not torch.backends.cudnn.allow_tf32, "fp32 is float32"
+    assert torch.backends.cudnn.deterministic, "or a resumed trial is another one"
 
 
 def test_every_engine_prepares_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[torch.device] = []
-    monkeypatch.setattr("ffsd_ray.train.engine.use_device", used.append)
+    monkeypatch.setattr("ffsd_ray.train.engine.use_device", lambda device, precision: used.append(device))
     spec = digits_spec({"name": "baseline"})
     Engine(spec, data.load(spec.data), torch.device("cpu"))
     assert used == [torch.device("cpu")]
