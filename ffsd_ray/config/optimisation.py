@@ -168,7 +168,7 @@ class TrainSettings(Settings):
     execution: RequestedExecution = Field(
         "auto",
         description="How a step is run. eager: operation by operation; graph: as one CUDA graph (of one worker, or of "
-        "several with a GPU each, which then average gradients inside it, not by DDP; no GPU has run that yet); "
+        "several with a GPU each, which then average gradients inside it, not by DDP; two GPUs have not run that yet); "
         "compiled: by torch.compile, after minutes of compiling; auto: graph on GPUs with one worker, otherwise eager.",
     )
     member_streams: bool = Field(

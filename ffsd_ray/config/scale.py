@@ -83,7 +83,8 @@ class ScaleSettings(Settings):
         None,
         json_schema_extra=NOT_IDENTITY,
         description="GPUs reserved for a worker; below 1 several workers or trials share one; 0: train on the CPU; "
-        "auto: the share that a step's peak memory, measured before, asks for. null: 1 if this machine, or the cluster "
+        "auto: where NVIDIA's MPS runs, an eighth, or what a step's peak memory, measured before, asks for if that is "
+        "more; 1 without MPS, for trials then gain nothing from sharing. null: 1 if this machine, or the cluster "
         "with what its autoscaler may start, has as many GPUs as each trial then needs; else 0.",
     )
     memory_per_worker_gib: float = Field(

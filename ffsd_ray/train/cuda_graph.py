@@ -1,6 +1,6 @@
 """Running a function of tensors as CUDA graphs, so that the host launches once in place of thousands of times.
 
-Untried on a GPU so far; the tests replay recorded operations in the graphs' place.
+Where there is no GPU, the tests replay recorded operations in the graphs' place.
 """
 
 from collections import Counter

@@ -59,7 +59,7 @@ class FlatDDP:
     may be added in another order.
 
     Every worker must have gradients of the same parameters and, as NCCL requires, replay a graph in the same steps.
-    Untried on a GPU so far; the tests replay recorded operations of two workers joined by gloo.
+    Tried on GPUs with a group of one alone; the tests replay recorded operations of two workers joined by gloo.
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -17,7 +17,7 @@ from ffsd_ray.nets.batch_norm import synchronised
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.build import build_method, train_batches
-from ffsd_ray.train.device import use_device
+from ffsd_ray.train.device import memory_format, use_device
 from ffsd_ray.train.distributed import FlatDDP, share_statistics, sum_over_workers
 from ffsd_ray.train.elastic import BatchParts, batch_parts, ddp_with_local_buffers
 from ffsd_ray.train.execution import Executor
@@ -46,8 +46,7 @@ class Engine:
             method = synchronised(method)
         #: What is to be said of how the group was built.
         self.notes = load_starting_weights(method, spec.backbone, dataset.num_classes)
-        # Convolutions on small images are faster in this layout, on CPUs and GPUs alike.
-        self.method = method.to(device).to(memory_format=torch.channels_last)
+        self.method = method.to(device).to(memory_format=memory_format(device, spec.train.precision))
         self.optimisers = optimisers.build(self.method, spec.train, pretrained_factor=spec.backbone.lr_factor)
         self.average = WeightAverage(self.method, spec.train.ema) if spec.train.ema is not None else None
         elastic, parts = spec.scale.elastic, spec.scale.most_workers

@@ -1,6 +1,8 @@
-"""Measuring the GPU memory of a trial's training step. Not yet run on a GPU."""
+"""Whether trials can share a GPU, and how much of its memory one takes."""
 
+import os
 from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -16,6 +18,11 @@ class Reading(NamedTuple):
 
     total: int
     peak: int
+
+
+def mps_runs() -> bool:
+    """Whether NVIDIA's Multi-Process Service runs on this machine: its daemon's pipe is where CUDA looks for it."""
+    return Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"), "control").exists()
 
 
 def read_peak(spec: TrialSpec, device: torch.device) -> Reading:

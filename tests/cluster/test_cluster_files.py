@@ -427,10 +427,10 @@ def test_working_directory_is_small(tmp_path: Path) -> None:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_bytes(bytes(1000))
     create_package(str(project), package, include_gitignore=True, excludes=get_runtime_env_default_excludes())
-    resolve_gpu_shares = set(zipfile.ZipFile(package).namelist())
-    assert not resolve_gpu_shares & set(left_behind)
+    packed = set(zipfile.ZipFile(package).namelist())
+    assert not packed & set(left_behind)
     for pattern in ("ffsd_ray/**/*.py", "ffsd_ray/**/*.yaml", "jobs/*.yaml", "cluster/*.yaml"):
-        assert {str(file.relative_to(PROJECT)) for file in PROJECT.glob(pattern)} <= resolve_gpu_shares
+        assert {str(file.relative_to(PROJECT)) for file in PROJECT.glob(pattern)} <= packed
     assert package.stat().st_size < 2 << 20
 
 

@@ -41,9 +41,14 @@ def latest_state(records: TrialRecords) -> dict[str, Any]:
     return state
 
 
-def assert_same_end(a: TrialRecords, b: TrialRecords) -> None:
-    """Weights, both optimisers, batch-norm statistics, best so far, rows and exported weights are the same."""
+def assert_same_training(a: TrialRecords, b: TrialRecords) -> None:
+    """Weights, both optimisers, batch-norm statistics, best so far and rows are the same."""
     assert_equal(a.checkpoints.latest(), b.checkpoints.latest())
     assert measured(a.history()) == measured(b.history())
+
+
+def assert_same_end(a: TrialRecords, b: TrialRecords) -> None:
+    """The training is the same, and so are the exported weights with their cards, which have the trial's settings."""
+    assert_same_training(a, b)
     for name in ("model_best.safetensors", "model_last.safetensors"):
         assert a.store.read(name) == b.store.read(name)

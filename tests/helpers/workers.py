@@ -26,10 +26,9 @@ class Stopped(Exception):
 class Worker:
     """A `Context` that can stop after an epoch, as if the machine had gone, or inside one after a notice."""
 
-    device = torch.device("cpu")
-
-    def __init__(self, rank: int, world_size: int, stop_after: int | None, noticed: bool) -> None:
+    def __init__(self, rank: int, world_size: int, stop_after: int | None, noticed: bool, device: str = "cpu") -> None:
         self.rank, self.world_size, self._stop_after = rank, world_size, stop_after
+        self.device = torch.device(device)
         self._noticed = noticed
 
     def report(self, row: HistoryRow) -> None:
@@ -93,8 +92,9 @@ def _join(rank: int, world_size: int, port: int, work: Callable[..., None], argu
 
 
 def _train(
-    rank: int, world_size: int, spec: dict[str, Any], folder: Path, stop_after: int | None, noticed: bool
+    rank: int, world_size: int, content: dict[str, Any], folder: Path, stop_after: int | None, noticed: bool
 ) -> None:
-    records = TrialRecords(Store(str(folder)))
+    spec, records = TrialSpec.model_validate(content), TrialRecords(Store(str(folder)))
+    device = "cuda" if spec.scale.uses_gpu else "cpu"
     with contextlib.suppress(Stopped):
-        train(TrialSpec.model_validate(spec), records, Worker(rank, world_size, stop_after, noticed))
+        train(spec, records, Worker(rank, world_size, stop_after, noticed, device))

@@ -62,7 +62,7 @@ def weights() -> dict[str, Tensor]:
     return BACKBONES["resnet20"](10).state_dict()
 
 
-def resolve_gpu_shares(tensors: dict[str, Tensor], card: dict[str, Any]) -> bytes:
+def packed(tensors: dict[str, Tensor], card: dict[str, Any]) -> bytes:
     """A weights file with a sound stamp, whatever is in it."""
     return bytes(stamped(save(tensors, metadata={"card": json.dumps({KEY: blank("trial none"), **card})})))
 
@@ -102,7 +102,7 @@ def crafted(number: int, sound: dict[str, Tensor]) -> bytes:
             del tensors[name]
         for index in range(draw.choice([0, 1, 30])):
             tensors[f"{draw.choice(['net.', '', 'a' * 500])}{index}"] = torch.zeros(draw.randrange(3))
-    content = resolve_gpu_shares(tensors, card)
+    content = packed(tensors, card)
     if kind < 6:
         return content
     changed = bytearray(content)
@@ -154,7 +154,7 @@ def test_many_crafted_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def saved(path: Path, changes: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> Path:
-    path.write_bytes(resolve_gpu_shares(tensors or weights(), CARD | changes))
+    path.write_bytes(packed(tensors or weights(), CARD | changes))
     return path
 
 

@@ -265,9 +265,9 @@ def test_a_submitted_job_brings_the_users_images(tmp_path: Path) -> None:
     for name in (".rayignore", ".gitignore"):
         shutil.copy(project / name, work)
     packaging.create_package(str(work), tmp_path / "package.zip", include_gitignore=True)
-    resolve_gpu_shares = set(zipfile.ZipFile(tmp_path / "package.zip").namelist())
-    assert set(names) - resolve_gpu_shares == {"build/a/x.png"}, "Python's own folder of that name"
-    assert not {"env/bin/python", "runs/small/x.png", "jobs/formulations.png"} & resolve_gpu_shares
+    packed = set(zipfile.ZipFile(tmp_path / "package.zip").namelist())
+    assert set(names) - packed == {"build/a/x.png"}, "Python's own folder of that name"
+    assert not {"env/bin/python", "runs/small/x.png", "jobs/formulations.png"} & packed
 
 
 def test_the_order_of_a_clean_folder_is_torchvisions(tmp_path: Path) -> None:

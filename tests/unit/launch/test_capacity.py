@@ -46,7 +46,7 @@ def test_a_worker_lies_on_one_node_and_a_trial_on_several() -> None:
     assert count_fitting(nodes, [ResourceRequest(3, {"CPU": 1}), CPU, CPU]) == 2
 
 
-@pytest.mark.parametrize("part", [3, 6, 7, 9, 10, 48])
+@pytest.mark.parametrize("part", [3, 5, 6, 7, 8])
 def test_shares_of_a_gpu_add_up(part: int) -> None:
     gpus = share(Reading(total=100 * part, peak=90))
     assert count_fitting([{"GPU": 1}], [ResourceRequest(1, {"GPU": gpus})] * 2 * part) == part
@@ -96,7 +96,7 @@ def test_gpus_are_packed_by_measured_memory() -> None:
     assert share(Reading(total=80 * gib, peak=36 * gib)) == 0.5
     assert share(Reading(total=80 * gib, peak=37 * gib)) == 1
     assert share(Reading(total=10 * gib, peak=20 * gib)) == 1
-    assert share(Reading(total=80 * gib, peak=1)) == 0.0001
+    assert share(Reading(total=80 * gib, peak=1)) == 1 / 8, "more do not gain"
 
 
 def test_the_largest_node_is_the_one_with_most_gpus() -> None:

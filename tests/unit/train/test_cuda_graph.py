@@ -12,16 +12,15 @@ from ffsd_ray import data
 from ffsd_ray.config.optimisation import can_capture, resolve_execution
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.errors import TrialError
-from ffsd_ray.methods import METHODS
 from ffsd_ray.nets.concurrent import MemberStreams
 from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.train import optimisers
 from ffsd_ray.train.cuda_graph import WARM_UP, Replay
 from ffsd_ray.train.engine import Engine
 
+from helpers.captured import FORMS, graph_spec
 from helpers.comparison import assert_same_end
 from helpers.recorded_graphs import RecordedGraph, record_graphs
-from helpers.specs import digits_spec
 from helpers.tiers import often
 from helpers.workers import train_with
 
@@ -106,48 +105,9 @@ def test_a_capture_that_does_not_fit_in_memory_is_out_of_memory(graphs: list[Rec
         replay(FULL)
 
 
-#: Whatever changes between steps does so while they are replayed: rates by step and epoch, ramps, annealing, clipping.
-_CHANGING: dict[str, dict[str, Any]] = {
-    "dml": {"name": "dml", "leader": True, "warmup_epochs": 3},
-    "ffsd": {"name": "ffsd", "warmup_epochs": 3},
-    "ffsd paper": {"name": "ffsd", "students": 3, "formulation": "paper", "warmup_epochs": 3},
-    "one": {"name": "one", "leader": True, "ramp_epochs": 3, "warmup_epochs": 3},
-    "kdcl linear": {"name": "kdcl", "target": "linear"},
-    "kdcl general": {"name": "kdcl", "target": "general"},
-    "okddip networks": {"name": "okddip", "form": "networks", "ramp_epochs": 3},
-    "end2": {"name": "end2", "ensemble": 2, "hold_epochs": 1, "anneal_epochs": 3, "clip_norm": 0.05},
-    "afd": {"name": "afd", "ramp_epochs": 3},
-    "ffl": {"name": "ffl", "ramp_epochs": 3},
-    "okddip": {"name": "okddip", "ramp_epochs": 3},
-}
-#: Everything that is drawn for an image or a step.
-_REGULARISED: dict[str, Any] = {
-    "optimiser": "adamw", "lr": 0.01, "milestones": None, "schedule": "cosine", "label_smoothing": 0.1, "mixup": 0.3,
-    "cutmix": 1.0, "random_erasing": 0.5, "augment": "trivial",
-}  # fmt: skip
-FORMS: dict[str, dict[str, Any]] = (
-    {name: {"name": name} for name in METHODS} | _CHANGING | {"regularised": {"name": "ffsd"}}
-)
-
-
 #: Those that are tried at every change: FFSD, and what clips and anneals; before a merge, what has phases, learns from
 #: held-out images or has a leader added. The others take long.
 FAST, MERGED = ("ffsd",), ("end2", "regularised", "kdcl general")
-
-
-def graph_spec(form: str) -> TrialSpec:
-    """Two full batches and a partial one an epoch, and in an evaluation one of each."""
-    return digits_spec(
-        FORMS[form],
-        backbone="resnet8",
-        data={"train_per_class": 10, "test_per_class": 6},
-        epochs=5,
-        batch_size=40,
-        steps_per_epoch=None,
-        eval_batch_size=40,
-        member_streams=True,  # in captured training
-        **{"warmup_epochs": 2, "milestones": [4], "ema": 0.9, **(_REGULARISED if form == "regularised" else {})},
-    )
 
 
 def trained(spec: TrialSpec, folder: Path, monkeypatch: pytest.MonkeyPatch, *, captured: bool) -> TrialRecords:
