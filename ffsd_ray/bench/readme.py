@@ -141,6 +141,44 @@ def _cpu_suite(content: Mapping[str, Any]) -> str:
     )
 
 
+def _gpu_suite(content: Mapping[str, Any]) -> str:
+    measured = {
+        label: setting
+        for point in content["points"].values()
+        for label, setting in point.get("settings", {}).items()
+        if "step" in setting and not setting["literal"]
+    }
+    rows = [
+        [
+            label,
+            f"{1e3 * setting['step']['median']:.1f}",
+            f"{setting['times_literal']:.1f}",
+            f"{setting['images_per_second']:,.0f}",
+            f"{setting['epoch']['median']:.1f}" if "epoch" in setting else "",
+            f"{setting['memory_of_literal']:.2f}",
+            f"{setting['kernels']:,}",
+            f"{100 * setting['share_of_memory_floor']:.0f} %",
+        ]
+        for label, setting in measured.items()
+    ]
+    heads = [
+        "", "a step, ms", "× the reference's speed", "images/s", "an epoch, s", "× its memory", "kernels",
+        "memory floor's share",
+    ]  # fmt: skip
+    literal = [
+        setting["step"]["median"]
+        for point in content["points"].values()
+        for setting in point.get("settings", {}).values()
+        if setting["literal"]
+    ]
+    batch = next(iter(measured.values()))["spec"]["train"]["batch_size"]
+    return (
+        f"FFSD, batch {batch}, 32 px, epochs of 50,000 images without evaluation, {_when(content)}. The reference is "
+        f"Algorithm 1 taken literally, in float32: {1e3 * min(literal):.0f} to {1e3 * max(literal):.0f} ms a step, "
+        f"measured beside each.\n\n{_table(heads, rows)}"
+    )
+
+
 def _by_precision(settings: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The fastest setting of each precision; of those that have any."""
     found = {precision: best(settings, precision=precision) for precision in ("fp32", "bf16")}
@@ -204,6 +242,7 @@ def _seconds(figures: Mapping[str, float]) -> str:
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "operations": _operations,
     "cpu-suite": _cpu_suite,
+    "gpu-suite": _gpu_suite,
     "driver": _driver,
     "launch": _launch,
 }
@@ -212,7 +251,9 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 def _when(content: Mapping[str, Any]) -> str:
     """The machine, what ran on it, and the day."""
     machine, versions, date = content["machine"], content["versions"], datetime.fromisoformat(content["date"])
+    gpu = [content["device"]["name"]] if content["device"].get("type") == "cuda" else []
     parts = [
+        *gpu,
         f"{content['device']['threads']} threads on {machine['cores']} cores ({machine['processor']}, "
         f"{machine['memory_gib']:g} GiB, load {machine['load']:.1f} before)",
         ", ".join(f"{name} {versions[key]}" for name, key in (("torch", "torch"), ("Ray", "ray")) if key in versions),

@@ -1,7 +1,9 @@
 """What is promised of trainings on a GPU. Skipped where there is none: run these first on a new kind of GPU."""
 
 from collections import deque
+from concurrent.futures import ProcessPoolExecutor
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ import torch
 
 from ffsd_ray import data
 from ffsd_ray.config.trial import TrialSpec
+from ffsd_ray.errors import TrialError
+from ffsd_ray.train.cuda_graph import WARM_UP, Replay
 from ffsd_ray.train.engine import Engine
 
 from helpers.captured import FORMS, graph_spec
@@ -63,3 +67,18 @@ def test_resumed_on_a_gpu_is_never_stopped(precision: str, tmp_path: Path) -> No
     whole = train_with(spec, tmp_path / "whole")
     assert train_with(spec, tmp_path / "stopped", stop_after=2).state() == "unfinished"
     assert_same_end(whole, train_with(spec, tmp_path / "stopped"))
+
+
+def _fail_to_capture() -> str:
+    replay = Replay(lambda x: x * x.sum().item())
+    for _ in range(WARM_UP):
+        assert replay(torch.full((2,), 3.0, device="cuda")).tolist() == [18.0, 18.0]
+    with pytest.raises(TrialError) as failed:
+        replay(torch.full((2,), 3.0, device="cuda"))
+    return str(failed.value)
+
+
+def test_what_cannot_be_captured_ends_the_trial() -> None:
+    """In a process of its own: a failed capture leaves torch's allocator and random generator in doubt."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert "train.execution: eager" in pool.submit(_fail_to_capture).result()
