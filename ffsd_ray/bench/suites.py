@@ -125,7 +125,7 @@ def gpu_points(scope: Scope, *, compiled: bool, stream: DataSettings | None = No
         label = f"{name}, {train['precision']} {train['execution']}"
         return Point(label, partial(compare, {label: scope.spec(*shape, **train)}, scope.images, scope.device, effort))  # type: ignore[arg-type]
 
-    effort = scope.effort(memory=False, reference_epoch=False)
+    effort = scope.effort(memory=False)
     points = [point(_MAIN, precision="bf16", execution=graph)]
     if graph == "graph":
         points += [_member_streams(scope), point(_MAIN, precision="tf32", execution=graph)]
@@ -173,7 +173,7 @@ def _member_streams(scope: Scope) -> Point:
         f"{_STREAMS}: {name}": scope.spec(precision="bf16", execution="graph", member_streams=member_streams)
         for name, member_streams in (("one", False), ("one a network", True))
     }
-    effort = scope.effort(memory=False, reference_epoch=False)
+    effort = scope.effort(memory=False)
     return Point(_STREAMS, partial(compare, settings, scope.images, scope.device, effort))
 
 
