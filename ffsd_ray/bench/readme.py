@@ -142,41 +142,42 @@ def _cpu_suite(content: Mapping[str, Any]) -> str:
 
 
 def _gpu_suite(content: Mapping[str, Any]) -> str:
-    measured = {
-        label: setting
+    timed = [
+        (label, setting)
         for point in content["points"].values()
         for label, setting in point.get("settings", {}).items()
-        if "step" in setting and not setting["literal"]
-    }
-    rows = [
+        if "step" in setting
+    ]
+    literal = [1e3 * setting["step"]["median"] for _, setting in timed if setting["literal"]]
+    table = _table(
         [
-            label,
-            f"{1e3 * setting['step']['median']:.1f}",
-            f"{setting['times_literal']:.1f}",
-            f"{setting['images_per_second']:,.0f}",
-            f"{setting['epoch']['median']:.1f}" if "epoch" in setting else "",
-            f"{setting['memory_of_literal']:.2f}",
-            f"{setting['kernels']:,}",
-            f"{100 * setting['share_of_memory_floor']:.0f} %",
-        ]
-        for label, setting in measured.items()
-    ]
-    heads = [
-        "", "a step, ms", "× the reference's speed", "images/s", "an epoch, s", "× its memory", "kernels",
-        "memory floor's share",
-    ]  # fmt: skip
-    literal = [
-        setting["step"]["median"]
-        for point in content["points"].values()
-        for setting in point.get("settings", {}).values()
-        if setting["literal"]
-    ]
-    batch = next(iter(measured.values()))["spec"]["train"]["batch_size"]
+            "", "a step, ms", "× the reference's speed", "images/s", "an epoch, s", "× its memory", "kernels",
+            "memory floor's share",
+        ],
+        [
+            [
+                label,
+                _cell(1e3 * setting["step"]["median"], ".1f"),
+                _cell(setting.get("times_literal"), ".1f"),
+                _cell(setting["images_per_second"], ",.0f"),
+                _cell(setting.get("epoch", {}).get("median"), ".1f"),
+                _cell(setting.get("memory_of_literal"), ".2f"),
+                _cell(setting.get("kernels"), ",d"),
+                _cell(setting["share_of_memory_floor"], ".0%"),
+            ]
+            for label, setting in timed
+            if not setting["literal"]
+        ],
+    )  # fmt: skip
+    reference = f"{min(literal):.0f} to {max(literal):.0f} ms a step" if literal else "not timed"
     return (
-        f"FFSD, batch {batch}, 32 px, epochs of 50,000 images without evaluation, {_when(content)}. The reference is "
-        f"Algorithm 1 taken literally, in float32: {1e3 * min(literal):.0f} to {1e3 * max(literal):.0f} ms a step, "
-        f"measured beside each.\n\n{_table(heads, rows)}"
+        f"FFSD, batch 128, 32 px, epochs of 50,000 images without evaluation, {_when(content)}. The reference is "
+        f"Algorithm 1 taken literally, in float32: {reference}, measured beside each.\n\n{table}"
     )
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _by_precision(settings: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

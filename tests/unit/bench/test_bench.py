@@ -19,7 +19,7 @@ from ffsd_ray.bench.compare import TimingBudget, _extrapolated_epoch, compare
 from ffsd_ray.bench.launch import rows
 from ffsd_ray.bench.measure.linearity import fit, linear_cost
 from ffsd_ray.bench.measure.roofline import bytes_per_image
-from ffsd_ray.bench.measure.timing import Timing
+from ffsd_ray.bench.measure.timing import Timing, time_interleaved
 from ffsd_ray.bench.measure.workers import compare_workers
 from ffsd_ray.bench.readme import README, RECORDS, take, with_tables
 from ffsd_ray.bench.record import Record
@@ -253,6 +253,42 @@ def test_a_record_is_taken_into_the_readme(tmp_path: Path) -> None:
     assert with_tables(shown, folder) == shown
     with pytest.raises(RecordsError, match="records: speed: expected one of"):
         with_tables("<!-- records: speed -->\n<!-- end -->\n", folder)
+
+
+def test_a_gpu_suite_is_taken_into_the_readme_as_far_as_it_went(tmp_path: Path) -> None:
+    out, folder = tmp_path / "suite.json", tmp_path / "records"
+    folder.mkdir()
+    record = written(out, 2.5)
+    of_gpu = {"share_of_memory_floor": 0.125, "kernels": 1982, "epoch": {"median": 3.26}}
+    for setting in record.points["resnet32 n=2"]["settings"].values():
+        setting |= of_gpu
+    of_cpu = {name: point for name, point in record.points.items() if name != "resnet32 n=2"}
+    record.add("resnet56 n=2", {"error": "its process died"})
+    for name in of_cpu:
+        del record.points[name]
+    record.content["kind"] = "gpu suite"
+    record.write()
+    take(out, folder)
+    shown = with_tables("<!-- records: gpu-suite -->\n<!-- end -->\n", folder)
+    assert "| bf16 | 600.0 | 2.5 | 1 | 3.3 | 1.05 | 1,982 | 12% |" in shown
+    assert "1500 to 1500 ms a step" in shown
+    assert "resnet56" not in shown
+
+
+def test_what_is_short_is_timed_several_times_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as takes 0.05 s, which the turns that warm it up tell; the mean counts."""
+    now, calls = [0.0], {"short": 0, "long": 0}
+
+    def run(name: str, seconds: float) -> None:
+        calls[name] += 1
+        now[0] += seconds
+
+    monkeypatch.setattr("ffsd_ray.bench.measure.timing.time.perf_counter", lambda: now[0])
+    runs = {"short": partial(run, "short", 0.015625), "long": partial(run, "long", 0.0625)}
+    timed = time_interleaved(runs, warm_up=1, repeats=3, device=CPU)
+    assert calls == {"short": 1 + 3 * 4, "long": 1 + 3}
+    assert (timed["short"].median, timed["long"].median) == (0.015625, 0.0625)
+    assert timed["short"].repeats == 3
 
 
 def test_a_trial_more_is_what_jobs_differ_by() -> None:

@@ -81,6 +81,7 @@ def test_every_number_list_and_text_has_bounds(model: type[JobSpec | TrialSpec])
         ("epochs: 4", "eval_batch_size: 9000000000000000000", "6:26  train.eval_batch_size", "1000000 or less"),
         ("epochs: 4", "weight_decay: 1.0e+9", "6:23  train.weight_decay", "100 or less"),
         ("epochs: 4", "execution: graph", "train.execution", "needs a GPU"),
+        ("epochs: 4", "precision: tf32", "train.precision", "needs GPUs"),
         ("name: good", f"name: {'n' * 10_000}", "1:7  name", "200 characters or fewer"),
         ("name: digits, image_size: 8", f"name: cifar10, root: {'r' * 10_000}", "3:29  data.root", "4096 characters"),
         ("name: digits, image_size: 8", 'name: cifar10, root: "a\\0b"', "3:29  data.root", "Not allowed"),

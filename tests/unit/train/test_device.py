@@ -21,11 +21,11 @@ from ffsd_ray.data.base import BatchInputs
 from ffsd_ray.methods import Losses
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.train.cuda_graph import WARM_UP
-from ffsd_ray.train.device import release_memory, use_device
+from ffsd_ray.train.device import memory_format, release_memory, use_device
 from ffsd_ray.train.engine import Engine
 from ffsd_ray.train.environment import environment
 from ffsd_ray.train.execution import Executor
-from ffsd_ray.train.gpu_memory import Reading, read_peak
+from ffsd_ray.train.gpu_memory import Reading, mps_runs, read_peak
 
 from helpers.small_run import again, local_job
 from helpers.specs import digits_spec
@@ -44,6 +44,20 @@ def test_a_process_uses_the_gpu_that_it_is_given(monkeypatch: pytest.MonkeyPatch
     assert used == [torch.device("cuda:1")], "without a number it is the current one"
     assert not torch.backends.cudnn.allow_tf32, "fp32 is float32"
     assert torch.backends.cudnn.deterministic, "or a resumed trial is another one"
+
+
+def test_images_have_the_layout_in_which_convolutions_are_fast() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
+    assert memory_format(gpu, "fp32") == torch.contiguous_format
+    others = [(gpu, "tf32"), (gpu, "bf16"), (cpu, "fp32"), (cpu, "bf16")]
+    assert {memory_format(*other) for other in others} == {torch.channels_last}  # type: ignore[arg-type]
+
+
+def test_trials_can_share_a_gpu_where_mps_has_its_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    assert not mps_runs()
+    (tmp_path / "control").touch()
+    assert mps_runs()
 
 
 def test_every_engine_prepares_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
