@@ -3,20 +3,19 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from ffsd_ray.backbones import UnknownBackbone, backbone
-from ffsd_ray.base_settings import LARGEST_IMAGE, MOST_CLASSES, Deviation, Share
+from ffsd_ray.card import Card
 from ffsd_ray.data.batches import normalise
 from ffsd_ray.data.class_folders import pictures_below
 from ffsd_ray.data.decode import decode_named
@@ -24,9 +23,8 @@ from ffsd_ray.data.listing import Span
 from ffsd_ray.data.picture import fit, upright
 from ffsd_ray.data.streaming import eval_resize
 from ffsd_ray.errors import RecordsError
-from ffsd_ray.file_schema import SchemaError, described, expected
+from ffsd_ray.file_schema import SchemaError, described
 from ffsd_ray.meta_device import meta_device
-from ffsd_ray.nets.precision import Precision
 from ffsd_ray.stamp import KEY, blank, check_stamp, stamped, trial_owner
 from ffsd_ray.storage import check_regular
 
@@ -35,50 +33,6 @@ _NAMED = 3
 
 #: Pictures that are classified together.
 _AT_ONCE = 100
-
-
-def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(classes)) < len(classes):
-        raise expected("every class once")
-    return classes
-
-
-def _names_images(spec: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(spec.get("data"), dict) or not isinstance(spec["data"].get("name"), str):
-        raise expected("a key data.name")
-    return spec
-
-
-_Word = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-@dataclass(frozen=True)
-class Card:
-    """The card of a weights file: metadata that describe the network. The bounds hold for a file that was read."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, allow_inf_nan=False)
-
-    backbone: _Word
-    classes: Annotated[
-        tuple[Annotated[str, Field(max_length=1000)], ...],
-        Field(min_length=2, max_length=MOST_CLASSES),
-        AfterValidator(_distinct),
-    ]
-    #: Of the training images' channels, pixels scaled to [0, 1].
-    mean: tuple[Share, Share, Share]
-    std: tuple[Deviation, Deviation, Deviation]
-    #: Side of the square images in pixels.
-    image_size: Annotated[int, Field(ge=1, le=LARGEST_IMAGE)]
-    precision: Precision
-    #: The member of the group whose weights these are.
-    member: _Word
-    epoch: Annotated[int, Field(ge=0, lt=2**31)]
-    #: The split that `top1`, in percent, was measured on.
-    split: Literal["train", "val", "test"]
-    top1: Annotated[float, Field(ge=0, le=100)]
-    #: The trial's spec, and its identity.
-    spec: Annotated[dict[str, Any], AfterValidator(_names_images)]
-    trial: _Word
 
 
 _CARD = TypeAdapter(Card)

@@ -8,8 +8,8 @@ from ray.train.torch import TorchConfig
 
 from ffsd_ray.config.scale import ScaleSettings
 from ffsd_ray.launch.causes import cause_of
+from ffsd_ray.launch.cluster.autoscaler import ON_HEAD
 from ffsd_ray.launch.cluster.capacity import worker_resources
-from ffsd_ray.launch.cluster.connection import ON_HEAD
 from ffsd_ray.launch.ray_internals import NamedPlacementGroups, PlainTorchTrainer, TrainRunContext
 from ffsd_ray.launch.search.optuna_search import spec_of
 from ffsd_ray.launch.worker import train_here, train_worker

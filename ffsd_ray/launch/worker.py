@@ -26,7 +26,8 @@ from ffsd_ray.records.trial import TrialRecords
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.train.context import Context, LocalContext
 from ffsd_ray.train.device import release_memory
-from ffsd_ray.train.trainer import Donor, train
+from ffsd_ray.train.donor import Donor
+from ffsd_ray.train.trainer import train
 
 #: Seconds between two checks whether the node is being preempted.
 _CHECK_SECONDS = 1.0

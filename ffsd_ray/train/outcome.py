@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
+from ffsd_ray.card import Card
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
-from ffsd_ray.deployed import Card
 from ffsd_ray.methods import Method
 from ffsd_ray.quality import named_confusion
 from ffsd_ray.train.engine import Engine, trained_parameters

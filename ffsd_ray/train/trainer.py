@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from ffsd_ray.train.before_training import check_before_training
 from ffsd_ray.train.build import load_images
 from ffsd_ray.train.context import Context
 from ffsd_ray.train.distributed import random_states, set_random_state
+from ffsd_ray.train.donor import Donor
 from ffsd_ray.train.engine import Engine
 from ffsd_ray.train.environment import environment
 from ffsd_ray.train.meters import Meters
@@ -29,25 +30,6 @@ from ffsd_ray.train.similarity import similarity
 
 #: Steps between two questions whether the workers are about to be replaced.
 NOTICE_STEPS = 10
-
-
-class Donor(NamedTuple):
-    """The trial whose state another one takes over (population based training)."""
-
-    identity: str
-    records: TrialRecords
-    epoch: int
-    changed: dict[str, Any]
-    """The settings that the trial goes on with, by dotted key."""
-
-    @property
-    def note(self) -> dict[str, Any]:
-        """The donor's entry in the lineage."""
-        return {"from": self.identity, "epoch": self.epoch, "changed": self.changed}
-
-    def taken_over(self, lineage: list[dict[str, Any]]) -> bool:
-        """Whether a state with this lineage was taken over from this donor already."""
-        return lineage[-1:] == [self.note]
 
 
 class Trainer:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray._private.utils import write_ray_address
+from ray._private.utils import get_ray_address_file, write_ray_address
 from ray.cluster_utils import Cluster
 
 from ffsd_ray.records.run import RunRecords
@@ -27,6 +27,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[Path]]]
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as root:  # sockets' paths must be short
         folders = [Path(root, name) for name in ("head", "a", "b")]
         head = {"temp_dir": str(folders[0]), "num_cpus": 0, "include_dashboard": True, "object_store_memory": 10**8}
+        Path(get_ray_address_file(None)).parent.mkdir(exist_ok=True)  # which Ray makes only where it has its files
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             write_ray_address(cluster.address, str(folders[0]))  # as `ray start` does: where a submitted job looks

@@ -22,12 +22,13 @@ from torch import nn
 import ffsd_ray
 from ffsd_ray import classify, evaluate, export
 from ffsd_ray.backbones import BACKBONES
+from ffsd_ray.card import Card
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
 from ffsd_ray.data import load as load_data
 from ffsd_ray.data.batches import normalise
 from ffsd_ray.data.picture import decode
-from ffsd_ray.deployed import Card, load_model, pack
+from ffsd_ray.deployed import load_model, pack
 from ffsd_ray.errors import RecordsError
 
 from helpers.images import images_of

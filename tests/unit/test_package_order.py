@@ -33,6 +33,7 @@ ORDER = (
     "base_settings credentials errors garbage interruption losses memory meta_device quality registry series terminal",
     "backbones command file_schema mistakes storage",
     "backbone_name data nets stamp",
+    "card",
     "deployed",
     "classify export methods",
     "plugins",

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 import os
 import signal
 import tempfile
@@ -13,38 +12,31 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
-import yaml
 
 from ffsd_ray import plugins
 from ffsd_ray.credentials import hidden
 from ffsd_ray.errors import ClusterError
 from ffsd_ray.interruption import postponed
+from ffsd_ray.launch.cluster.autoscaler import ON_HEAD, autoscaler_limits
 from ffsd_ray.launch.cluster.capacity import (
     NO_AUTOSCALER,
     AutoscalerLimits,
-    NodeType,
     ResourceRequest,
     Resources,
     count_fitting,
     largest,
 )
-from ffsd_ray.launch.ray_internals import kuberay_autoscaling_config
 from ffsd_ray.launch.scratch import scratch_folder
 
 #: Seconds that nodes and autoscalers get to appear before a trial that nothing can hold is refused.
 PATIENCE = 30
-#: What every head has; a task that asks for a little of it runs there.
-ON_HEAD = {"node:__internal_head__": 0.001}
 #: Maximum time for which the end waits for Ray's start and shutdown.
 _SHUTDOWN_SECONDS = 60.0
 #: Letters that the path of the temporary folder may have, for below it Ray makes sockets, whose paths have at most 107.
 _LONGEST_PARENT = 24
 #: Where Ray keeps the token of a cluster that it starts.
 _TOKEN = Path("~/.ray/auth_token")
-#: What Kubernetes mounts in every pod with a service account, beside the account's token.
-_KUBERNETES_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class Cluster:
@@ -146,7 +138,7 @@ def connected(trials: Sequence[ResourceRequest], *, verbose: bool) -> Iterator[C
         at_the_end.enter_context(_ray_running(options, verbose=verbose))
         with contextlib.suppress(OSError):  # Ray lets everybody read the token that it makes, and run code as this user
             _TOKEN.expanduser().chmod(0o600)
-        yield Cluster(_autoscaler_limits(), PATIENCE) if address else Cluster(NO_AUTOSCALER, 0, local=True)
+        yield Cluster(autoscaler_limits(), PATIENCE) if address else Cluster(NO_AUTOSCALER, 0, local=True)
 
 
 def _local_cluster_options(trials: Sequence[ResourceRequest], at_the_end: contextlib.ExitStack) -> dict[str, Any]:
@@ -229,43 +221,3 @@ def _short_message(error: Exception) -> str:
 
 def _is_worker(node: Resources) -> bool:
     return not ON_HEAD.keys() <= node.keys()
-
-
-def _autoscaler_limits() -> AutoscalerLimits | None:
-    """The nodes that the cluster's autoscaler may start; NO_AUTOSCALER without one, None where that cannot be read."""
-    read_on_head = ray.remote(num_cpus=0, resources=ON_HEAD)(_autoscaling_config)
-    config = ray.get(read_on_head.remote(ray.get_runtime_context().gcs_address))
-    if config is None:
-        return None
-    types = [
-        NodeType(name, {key: float(amount) for key, amount in kind.get("resources", {}).items()}, kind["max_workers"])
-        for name, kind in config.get("available_node_types", {}).items()
-        if kind.get("max_workers")
-    ]
-    return AutoscalerLimits(types, config.get("max_workers", math.inf))
-
-
-def _autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
-    """Read, on the head, the autoscaler's configuration: {} without one, None where it cannot be read."""
-    if "KUBERAY_GEN_RAY_START_CMD" in os.environ:  # in every pod of KubeRay
-        return _kuberay_config()
-    for process in psutil.process_iter(["cmdline"]):
-        options = dict(word.removeprefix("--").partition("=")[::2] for word in process.info["cmdline"] or ())
-        if options.get("gcs-address") == gcs_address and "autoscaling-config" in options:
-            with open(os.path.expanduser(options["autoscaling-config"])) as file:
-                config: dict[str, Any] = yaml.safe_load(file)
-                return config
-    return {}
-
-
-def _kuberay_config() -> dict[str, Any] | None:
-    """Read, in the head's pod, the configuration that the autoscaler makes of the RayCluster resource.
-
-    KubeRay gives the head's service account the right to read it, with `enableInTreeAutoscaling`; without, Kubernetes
-    refuses.
-    """
-    try:
-        namespace = _KUBERNETES_NAMESPACE.read_text()
-        return kuberay_autoscaling_config(namespace, os.environ["RAY_CLUSTER_NAME"])
-    except (OSError, KeyError, ValueError):  # no right, no answer, or one that this version of Ray does not understand
-        return None

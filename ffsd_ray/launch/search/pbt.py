@@ -17,7 +17,7 @@ from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.config.varying import value_at
 from ffsd_ray.records.store import Store
 from ffsd_ray.records.trial import TrialRecords
-from ffsd_ray.train.trainer import Donor
+from ffsd_ray.train.donor import Donor
 
 _FILE = "checkpoint.json"
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from ffsd_ray.backbone_name import BackboneName
 from ffsd_ray.backbones import backbone
 from ffsd_ray.base_settings import NOT_IDENTITY, Location, Problem, Sha256, refuse
+from ffsd_ray.card import Card
 from ffsd_ray.data.fingerprint import file_sha256
-from ffsd_ray.deployed import Card, load_model
+from ffsd_ray.deployed import load_model
 from ffsd_ray.errors import RecordsError, TrialError
 from ffsd_ray.methods.base import Blueprint, MethodSettings, TrainedOn
 from ffsd_ray.methods.shared.single_student import SingleStudent

@@ -16,10 +16,11 @@ import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
 from ffsd_ray.backbones import BACKBONES, UnfitImages, backbone, map_shapes
+from ffsd_ray.card import Card
 from ffsd_ray.config.load import load_job
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data.batches import Batch
-from ffsd_ray.deployed import Card, load_model, pack
+from ffsd_ray.deployed import load_model, pack
 from ffsd_ray.errors import JobError, RecordsError, TrialError
 from ffsd_ray.methods.ffsd import FfsdSettings
 from ffsd_ray.nets.fusion import Decoder, Fusion

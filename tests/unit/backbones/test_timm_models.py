@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from ffsd_ray.backbones import LIBRARIES, backbone, map_shapes
+from ffsd_ray.card import Card
 from ffsd_ray.config.load import load_job
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data.batches import Batch
-from ffsd_ray.deployed import Card, load_model, pack
+from ffsd_ray.deployed import load_model, pack
 from ffsd_ray.errors import JobError, TrialError
 from ffsd_ray.export import export_program
 from ffsd_ray.nets.batch_norm import synchronised

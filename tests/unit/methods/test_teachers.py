@@ -14,9 +14,10 @@ from safetensors.torch import load
 
 from ffsd_ray import data
 from ffsd_ray.backbones import backbone, map_shapes
+from ffsd_ray.card import Card
 from ffsd_ray.config.load import load_job
 from ffsd_ray.config.trial import SEEDS, TrialSpec
-from ffsd_ray.deployed import Card, pack
+from ffsd_ray.deployed import pack
 from ffsd_ray.errors import JobError, TrialError
 from ffsd_ray.methods import METHODS, Blueprint, TrainedOn
 from ffsd_ray.records.run import RunRecords

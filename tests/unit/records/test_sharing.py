@@ -13,7 +13,8 @@ from ffsd_ray.report.collect import collect
 from ffsd_ray.run import main
 from ffsd_ray.series import HistoryRow
 from ffsd_ray.train.context import LocalContext
-from ffsd_ray.train.trainer import Donor, train
+from ffsd_ray.train.donor import Donor
+from ffsd_ray.train.trainer import train
 
 from helpers.comparison import latest_state
 from helpers.specs import digits_spec

@@ -12,7 +12,8 @@ from ffsd_ray.losses import attention
 from ffsd_ray.records.run import RunRecords
 from ffsd_ray.records.store import Store
 from ffsd_ray.report.filters import where
-from ffsd_ray.report.maps import chosen, draw, heat, main, panels
+from ffsd_ray.report.map_panels import chosen, heat, panels
+from ffsd_ray.report.maps import draw, main
 from ffsd_ray.report.plots.style import check_picture
 
 from helpers.specs import digits_spec
