@@ -109,7 +109,11 @@ def test_ordinary_pictures_are_what_pillow_makes_of_them(mode: str, form: str) -
 def test_other_colours_are_what_pillow_makes_of_them(mode: str, form: str) -> None:
     """Those of JPEG as Adobe stores them: inverted."""
     data = encoded(Image.fromarray(COLOURS).convert(mode), form)
-    assert torch.equal(decode(data, None), pil_to_tensor(Image.open(io.BytesIO(data)).convert("RGB")))
+    try:
+        expected = pil_to_tensor(Image.open(io.BytesIO(data)).convert("RGB"))
+    except OSError as error:  # as of Pillow 12.3, of TIFF in YCbCr
+        pytest.skip(f"this Pillow does not read it: {error}")
+    assert torch.equal(decode(data, None), expected)
 
 
 DEEP_GREYS = {
