@@ -175,7 +175,7 @@ def _when(content: Mapping[str, Any]) -> str:
         *gpu,
         f"{content['device']['threads']} threads on {machine['cores']} cores ({machine['processor']}, "
         f"{machine['memory_gib']:g} GiB, load {machine['load']:.1f} before)",
-        ", ".join(f"{name} {versions[key]}" for name, key in (("torch", "torch"), ("Ray", "ray")) if key in versions),
+        *(f"{name} {versions[key]}" for name, key in (("torch", "torch"), ("Ray", "ray")) if key in versions),
         f"{date.day} {date:%B %Y}",
     ]
     return ", ".join(parts)

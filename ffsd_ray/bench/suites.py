@@ -120,12 +120,12 @@ def gpu_points(scope: Scope, *, compiled: bool, stream: DataSettings | None = No
     """In the order in which they matter. `stream`: images that are decoded while ResNet-18 trains on them."""
     # On the CPU, to try the suite, nothing is captured.
     graph = "graph" if scope.device.type == "cuda" else "eager"
+    effort = scope.effort(memory=False)
 
     def point(name: str, *shape: Any, **train: object) -> Point:
         label = f"{name}, {train['precision']} {train['execution']}"
         return Point(label, partial(compare, {label: scope.spec(*shape, **train)}, scope.images, scope.device, effort))  # type: ignore[arg-type]
 
-    effort = scope.effort(memory=False)
     points = [point(_MAIN, precision="bf16", execution=graph)]
     if graph == "graph":
         points += [_member_streams(scope), point(_MAIN, precision="tf32", execution=graph)]

@@ -13,15 +13,20 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def use_device(device: torch.device, precision: Precision) -> None:
-    """Prepare a process for computing on a device, with the convolutions of the precision."""
+    """Prepare a process for computing on a device, in a precision."""
     if device.type == "cpu":
         _keep_freed_memory()
     if device.type != "cuda":
         return
     if device.index is not None:  # what is said of a GPU by its number raises until torch has started using it
         torch.cuda.set_device(device)
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"  # of convolutions; matrix products never are
+    use_precision(precision)
     torch.backends.cudnn.deterministic = True  # or a training in fp32 that is resumed differs from one that is not
+
+
+def use_precision(precision: Precision) -> None:
+    """Let a GPU's convolutions be in TF32 where the precision says so; matrix products never are."""
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def memory_format(device: torch.device, precision: Precision) -> torch.memory_format:

@@ -47,8 +47,7 @@ class Executor:
         executed_group = (
             _CompiledForFirstSize(torch.compile(group, dynamic=False), group) if self.execution == "compiled" else group
         )
-        captured = self.execution == "graph" and capturable
-        streams = MemberStreams() if member_streams and captured else None
+        streams = MemberStreams() if member_streams and capturable and self.execution == "graph" else None
         self._step = Step(method, optimisers, executed_group, streams, flat_ddp)
         self._run: Callable[..., tuple[Losses, Tensor]] = self._train
         predict = method.predict if average is None else average.group.predict

@@ -41,6 +41,5 @@ def graph_spec(form: str) -> TrialSpec:
         batch_size=40,
         steps_per_epoch=None,
         eval_batch_size=40,
-        member_streams=True,  # in captured training
         **{"warmup_epochs": 2, "milestones": [4], "ema": 0.9, **(_REGULARISED if form == "regularised" else {})},
     )

@@ -17,6 +17,7 @@ from ffsd_ray.bench.measure.workload import Workload
 from ffsd_ray.bench.synthetic import synthetic_data
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.train.cuda_graph import WARM_UP
+from ffsd_ray.train.device import use_device
 
 #: Turns that do not count; on GPUs until steps have been captured.
 _CPU_WARM_UP, _GPU_WARM_UP = 2, WARM_UP + 2
@@ -74,6 +75,7 @@ def _work(rank: int, content: dict[str, Any], meeting: str, parent: Connection) 
     spec = TrialSpec.model_validate(content)
     workers, batch = spec.scale.most_workers, spec.train.batch_size
     device = torch.device(f"cuda:{rank}" if spec.scale.uses_gpu else "cpu")
+    use_device(device, spec.train.precision)
     if workers > 1:
         backend = "nccl" if spec.scale.uses_gpu else "gloo"
         dist.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=workers)

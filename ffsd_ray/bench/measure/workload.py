@@ -7,7 +7,7 @@ import torch
 
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset
-from ffsd_ray.train.device import use_device
+from ffsd_ray.train.device import use_precision
 from ffsd_ray.train.engine import Engine, trained_parameters
 
 #: Every λ has risen by then.
@@ -23,7 +23,7 @@ class Workload:
     def __init__(
         self, spec: TrialSpec, dataset: Dataset, device: torch.device, *, rank: int = 0, world_size: int = 1
     ) -> None:
-        prepare(spec, device)
+        use_settings(spec)
         self._spec = spec
         self._engine = Engine(spec, dataset, device, rank=rank, world_size=world_size)
         self._engine.begin(EPOCH)
@@ -49,12 +49,12 @@ class Workload:
 
     def step(self) -> object:
         """One training step on a batch that is on the device already."""
-        prepare(self._spec, self._engine.device)
+        use_settings(self._spec)
         return self._engine.step(self._resident, 1.0)
 
     def epoch(self, steps: int) -> None:
         """The first `steps` of an epoch, with everything that training does in one but the evaluation."""
-        prepare(self._spec, self._engine.device)
+        use_settings(self._spec)
         self._engine.begin(EPOCH)
         meters = self._engine.meters()
         deque(self._engine.epoch(EPOCH, meters, stop=steps), maxlen=0)
@@ -62,7 +62,7 @@ class Workload:
 
     def evaluate(self, batches: int) -> None:
         """The first `batches` of the test images."""
-        prepare(self._spec, self._engine.device)
+        use_settings(self._spec)
         self._engine.method.eval()
         self._engine.measure("test", batches)
         self._engine.method.train()
@@ -73,8 +73,8 @@ def with_train(spec: TrialSpec, **changes: object) -> TrialSpec:
     return spec.changed(train=spec.train.changed(**changes))
 
 
-def prepare(spec: TrialSpec, device: torch.device) -> None:
+def use_settings(spec: TrialSpec) -> None:
     """Compute with the trial's number of CPU threads, and in its precision, whatever this process computed before."""
-    use_device(device, spec.train.precision)
+    use_precision(spec.train.precision)
     if torch.get_num_threads() != spec.scale.worker_threads:
         torch.set_num_threads(spec.scale.worker_threads)

@@ -7,12 +7,13 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
-from ffsd_ray.bench.measure.workload import EPOCH, prepare, with_train
+from ffsd_ray.bench.measure.workload import EPOCH, use_settings, with_train
 from ffsd_ray.bench.reference.algorithm1 import LiteralAlgorithm1
 from ffsd_ray.config.trial import TrialSpec
 from ffsd_ray.data import Dataset, Images
 from ffsd_ray.methods.ffsd import Ffsd, FfsdSettings
 from ffsd_ray.train.build import build_method, train_batches
+from ffsd_ray.train.device import use_device
 
 _LOADER_PROCESSES = 2
 
@@ -33,7 +34,8 @@ class Reference:
 
     def __init__(self, spec: TrialSpec, dataset: Dataset, device: torch.device) -> None:
         """`spec`: as `reference_spec` returns it."""
-        prepare(spec, device)
+        use_settings(spec)
+        use_device(device, spec.train.precision)
         self._spec, self._dataset, self._device = spec, dataset, device
         group = build_method(spec, dataset.num_classes, dataset.image_size).to(device)
         assert isinstance(group, Ffsd)
@@ -49,12 +51,12 @@ class Reference:
 
     def step(self) -> object:
         """One iteration of Algorithm 1 on a batch that is on the device already."""
-        prepare(self._spec, self._device)
+        use_settings(self._spec)
         return self._algorithm.step(*self._resident, EPOCH)
 
     def epoch(self, steps: int) -> None:
         """The first `steps` of an epoch. No accuracy is measured, which costs the authors' code more."""
-        prepare(self._spec, self._device)
+        use_settings(self._spec)
         for images, labels in islice(self._loader(), steps):
             self._algorithm.step(images.to(self._device), labels.to(self._device), EPOCH)
 

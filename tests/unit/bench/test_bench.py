@@ -262,11 +262,8 @@ def test_a_gpu_suite_is_taken_into_the_readme_as_far_as_it_went(tmp_path: Path) 
     of_gpu = {"share_of_memory_floor": 0.125, "kernels": 1982, "epoch": {"median": 3.26}}
     for setting in record.points["resnet32 n=2"]["settings"].values():
         setting |= of_gpu
-    of_cpu = {name: point for name, point in record.points.items() if name != "resnet32 n=2"}
+    record.content |= {"kind": "gpu suite", "points": {"resnet32 n=2": record.points["resnet32 n=2"]}}
     record.add("resnet56 n=2", {"error": "its process died"})
-    for name in of_cpu:
-        del record.points[name]
-    record.content["kind"] = "gpu suite"
     record.write()
     take(out, folder)
     shown = with_tables("<!-- records: gpu-suite -->\n<!-- end -->\n", folder)

@@ -29,7 +29,6 @@ FULL, PARTIAL = torch.arange(4.0), torch.arange(2.0)
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
-    monkeypatch.setattr("ffsd_ray.config.trial.can_capture", lambda **_: True)  # or specs would need a GPU
     return record_graphs(monkeypatch)
 
 

@@ -30,7 +30,7 @@ def _train(rank: int, workers: int, content: dict[str, Any], folder: Path, captu
         graphs = record_graphs(patched)
         if captured:
             patched.setattr(ScaleSettings, "whole_gpus", True)
-            content = content | {"train": content["train"] | {"execution": "graph", "member_streams": True}}
+            content = content | {"train": content["train"] | {"execution": "graph"}}
         spec, records = TrialSpec.model_validate(content), TrialRecords(Store(str(folder)))
         train(spec, records, Worker(rank, workers, None, noticed=False))
         return len(graphs)
